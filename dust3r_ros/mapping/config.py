@@ -1,0 +1,71 @@
+"""Every setting of the Mapper, with its default, its range and what it does: the one place they are written.
+
+The ROS node declares its parameters from these fields (`keyframes.min_parallax`, ...), the commands and the README's table read them too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from dust3r_ros.errors import Dust3rError
+
+
+class ConfigError(Dust3rError):
+    """A setting out of its range or of the wrong type."""
+
+
+def setting(default: Any, description: str, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()) -> Any:
+    """A dataclass field with its range (inclusive) and description."""
+    return field(default=default, metadata={"description": description, "low": low, "high": high, "choices": choices})
+
+
+@dataclass(frozen=True)
+class EstimatorConfig:
+    model: str = setting("auto", "two-view estimator; auto picks the best one that this machine has", choices=("auto", "flow"))
+    assumed_fov: float = setting(60.0, "horizontal field of view in degrees assumed when no CameraInfo is there", 10.0, 170.0)
+    size: int = setting(320, "longer side of the working image in pixels", 64, 1024)
+
+
+@dataclass(frozen=True)
+class KeyframeConfig:
+    min_parallax: float = setting(0.0125, "median parallax since the last keyframe, rotation taken out, as a share of the image width", 0.0, 1.0)
+    min_overlap: float = setting(0.5, "share of the last keyframe's points still in view below which a new keyframe is due", 0.0, 1.0)
+    max_interval: float = setting(0.0, "seconds after which a moving camera gets a new keyframe whatever its parallax; 0: never", 0.0, 3600.0)
+    max_rate: float = setting(10.0, "at most this many keyframes a second of the images' own time; 0: no limit", 0.0, 1000.0)
+    min_sharpness: float = setting(0.4, "a frame this much less sharp than its recent peers (share of their median) waits; 0: off", 0.0, 1.0)
+    max_saturation: float = setting(0.5, "a frame with more than this share of black or white pixels waits", 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    size: int = setting(8, "keyframes in the sliding window", 2, 64)
+    scene_graph: str = setting("swin-3", "which earlier keyframes a new one is paired with: complete, swin-k, logwin-k or oneref-i")
+
+
+@dataclass(frozen=True)
+class MapConfig:
+    voxel_size: float = setting(0.01, "edge of a map voxel in map units (without a metric scale: median depth of the first keyframe = 1)", 1e-6, 1e6)
+    max_points: int = setting(1_000_000, "points the map holds at most; the least certain go first", 1000, 100_000_000)
+    min_confidence: float = setting(3.0, "points below this confidence stay out of the map", 1.0, 1e6)
+    max_keyframes: int = setting(2000, "keyframes kept with their pose and small picture; older ones are thinned out", 16, 1_000_000)
+
+
+@dataclass(frozen=True)
+class MapperConfig:
+    estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
+    keyframes: KeyframeConfig = field(default_factory=KeyframeConfig)
+    window: WindowConfig = field(default_factory=WindowConfig)
+    map: MapConfig = field(default_factory=MapConfig)
+
+
+def settings(config: Any, prefix: str = "") -> dict[str, Any]:
+    """All settings of a (nested) configuration by dotted name: `{"keyframes.max_rate": 10.0, ...}`."""
+    found: dict[str, Any] = {}
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            found.update(settings(value, f"{prefix}{item.name}."))
+        else:
+            found[prefix + item.name] = value
+    return found

@@ -1,0 +1,56 @@
+"""What goes into the Mapper and what comes out. Poses are camera-to-world, 4x4 float64, OpenCV axes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dust3r_ros.geometry import Camera
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One image, when it was taken and, where known, by which camera."""
+
+    stamp: int  # nanoseconds
+    image: NDArray[np.uint8]  # [H, W, 3] RGB
+    camera: Camera | None = None  # of exactly this size; None: not known
+
+
+@dataclass(frozen=True, eq=False)
+class Keyframe:
+    """A frame with a place in the map. Depth and confidence are those of the working image, on the map's scale."""
+
+    index: int  # counts up from 0, never used twice in a map
+    stamp: int  # nanoseconds
+    pose: NDArray[np.float64]  # [4, 4] camera to world
+    source: Camera  # the camera's own pixels
+    camera: Camera  # the working image's pinhole camera
+    image: NDArray[np.uint8]  # [h, w, 3] RGB, the working image
+    depth: NDArray[np.float32]  # [h, w] along z, map units, 0 where nothing is known
+    confidence: NDArray[np.float32]  # [h, w] >= 1
+
+
+class TrackingState(Enum):
+    INITIALISING = "initialising"  # no map yet: the camera has not moved enough
+    TRACKING = "tracking"
+    LOST = "lost"  # the newest frame could not be placed; the map stands
+
+
+@dataclass(frozen=True, eq=False)
+class MapUpdate:
+    """What one frame changed."""
+
+    frame: Frame
+    state: TrackingState
+    reason: str  # why the frame became a keyframe, or why not; one short sentence
+    pose: NDArray[np.float64] | None = None  # [4, 4] this frame's camera to world, corrected; None: not known
+    odometry: NDArray[np.float64] | None = None  # [4, 4] this frame's camera to odom: smooth, drifts, never jumps
+    inliers: float = 0.0  # share of tracked points that agree with the pose, 0..1
+    keyframes: tuple[Keyframe, ...] = ()  # new and revised ones, oldest first; the last is new if `is_keyframe`
+    is_keyframe: bool = False
+    edges: tuple[tuple[int, int], ...] = ()  # directed pairs that this frame brought
+    seconds: dict[str, float] = field(default_factory=dict)  # wall time per stage: track, encode, estimate, align, fuse

@@ -1,6 +1,6 @@
 """The ROS-free heart: `Mapper.add(frame) -> MapUpdate`."""
 
 from dust3r_ros.mapping.config import MapperConfig
-from dust3r_ros.mapping.types import Frame, Keyframe, MapUpdate, TrackingState
+from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, TrackingState
 
-__all__ = ["Frame", "Keyframe", "MapUpdate", "MapperConfig", "TrackingState"]
+__all__ = ["Frame", "Keyframe", "MapSnapshot", "MapUpdate", "MapperConfig", "PointCloud", "TrackingState"]

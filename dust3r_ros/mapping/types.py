@@ -54,3 +54,26 @@ class MapUpdate:
     is_keyframe: bool = False
     edges: tuple[tuple[int, int], ...] = ()  # directed pairs that this frame brought
     seconds: dict[str, float] = field(default_factory=dict)  # wall time per stage: track, encode, estimate, align, fuse
+
+
+@dataclass(frozen=True, eq=False)
+class PointCloud:
+    """Points in the world frame with their colour and confidence."""
+
+    points: NDArray[np.float32]  # [N, 3] map units
+    colors: NDArray[np.uint8]  # [N, 3] RGB
+    confidence: NDArray[np.float32]  # [N] >= 1
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+@dataclass(frozen=True, eq=False)
+class MapSnapshot:
+    """All that a map is, to be saved, loaded and gone on from."""
+
+    keyframes: tuple[Keyframe, ...]  # oldest first; those that left the window are smaller than they were
+    edges: tuple[tuple[int, int], ...]  # directed pairs of keyframe indices
+    cloud: PointCloud  # what the keyframes that left the window gave to the map
+    window: tuple[int, ...]  # indices of the keyframes that are still in the window
+    scale_source: str = "none"  # "none": one unit is the median depth of the first keyframe

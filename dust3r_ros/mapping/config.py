@@ -5,19 +5,36 @@ The ROS node declares its parameters from these fields (`keyframes.min_parallax`
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, is_dataclass
+import difflib
+from collections.abc import Callable
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from dust3r_ros.errors import Dust3rError
+from dust3r_ros.mapping.scene_graph import SceneGraph, SceneGraphError
 
 
 class ConfigError(Dust3rError):
     """A setting out of its range or of the wrong type."""
 
 
-def setting(default: Any, description: str, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()) -> Any:
-    """A dataclass field with its range (inclusive) and description."""
-    return field(default=default, metadata={"description": description, "low": low, "high": high, "choices": choices})
+def setting(
+    default: Any,
+    description: str,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    check: Callable[[str, Any], None] | None = None,
+) -> Any:
+    """A dataclass field with its range (inclusive), choices or check, and description."""
+    return field(default=default, metadata={"description": description, "low": low, "high": high, "choices": choices, "check": check})
+
+
+def _scene_graph(name: str, value: str) -> None:
+    try:
+        SceneGraph.parse(value)
+    except SceneGraphError as error:
+        raise ConfigError(f"'{name}': {error}") from None
 
 
 @dataclass(frozen=True)
@@ -40,7 +57,7 @@ class KeyframeConfig:
 @dataclass(frozen=True)
 class WindowConfig:
     size: int = setting(8, "keyframes in the sliding window", 2, 64)
-    scene_graph: str = setting("swin-3", "which earlier keyframes a new one is paired with: complete, swin-k, logwin-k or oneref-i")
+    scene_graph: str = setting("swin-3", "which earlier keyframes a new one is paired with: complete, swin-k, logwin-k or oneref-i", check=_scene_graph)
 
 
 @dataclass(frozen=True)
@@ -69,3 +86,40 @@ def settings(config: Any, prefix: str = "") -> dict[str, Any]:
         else:
             found[prefix + item.name] = value
     return found
+
+
+def with_settings(config: Any, changes: dict[str, Any]) -> Any:
+    """A copy of `config` with settings changed by dotted name; each is checked for name, type, range and choice (ConfigError)."""
+    known = settings(config)
+    for name in changes:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise ConfigError(f"unknown setting '{name}'" + (f": did you mean '{close[0]}'?" if close else f": known are {', '.join(known)}"))
+    return _changed(config, changes, "")
+
+
+def _changed(config: Any, changes: dict[str, Any], prefix: str) -> Any:
+    new: dict[str, Any] = {}
+    for item in fields(config):
+        name, value = prefix + item.name, getattr(config, item.name)
+        if is_dataclass(value):
+            new[item.name] = _changed(value, changes, f"{name}.")
+        elif name in changes:
+            new[item.name] = checked(item, name, changes[name])
+    return replace(config, **new)
+
+
+def checked(item: Field[Any], name: str, value: Any) -> Any:
+    """`value` for the setting `item`, as its default's type, or a ConfigError that names it, its value and what it may be."""
+    kind, low, high, choices = type(item.default), item.metadata["low"], item.metadata["high"], item.metadata["choices"]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"'{name}' is {value!r}, a {type(value).__name__}: give a {kind.__name__}, e.g. {item.default!r}")
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        raise ConfigError(f"'{name}' is {value!r}: give a value from {low} to {high}")
+    if choices and value not in choices:
+        raise ConfigError(f"'{name}' is {value!r}: give one of {', '.join(choices)}")
+    if item.metadata["check"] is not None:
+        item.metadata["check"](name, value)
+    return value

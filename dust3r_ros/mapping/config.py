@@ -46,23 +46,29 @@ class EstimatorConfig:
 
 @dataclass(frozen=True)
 class KeyframeConfig:
-    min_parallax: float = setting(0.0125, "median parallax since the last keyframe, rotation taken out, as a share of the image width", 0.0, 1.0)
+    min_parallax: float = setting(
+        0.0125, "median parallax since the last keyframe beyond rotation, as a share of the image width", 0.0, 1.0
+    )
     min_overlap: float = setting(0.5, "share of the last keyframe's points still in view below which a new keyframe is due", 0.0, 1.0)
-    max_interval: float = setting(0.0, "seconds after which a moving camera gets a new keyframe whatever its parallax; 0: never", 0.0, 3600.0)
+    max_interval: float = setting(
+        0.0, "seconds after which a moving camera gets a keyframe at a quarter of the parallax; 0: never", 0.0, 3600.0
+    )
     max_rate: float = setting(10.0, "at most this many keyframes a second of the images' own time; 0: no limit", 0.0, 1000.0)
-    min_sharpness: float = setting(0.4, "a frame this much less sharp than its recent peers (share of their median) waits; 0: off", 0.0, 1.0)
+    min_sharpness: float = setting(0.4, "a frame less sharp than this share of its recent peers' median waits; 0: off", 0.0, 1.0)
     max_saturation: float = setting(0.5, "a frame with more than this share of black or white pixels waits", 0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class WindowConfig:
     size: int = setting(8, "keyframes in the sliding window", 2, 64)
-    scene_graph: str = setting("swin-3", "which earlier keyframes a new one is paired with: complete, swin-k, logwin-k or oneref-i", check=_scene_graph)
+    scene_graph: str = setting("swin-3", "the keyframes a new one is paired with: complete, swin-K, logwin-K, oneref-I", check=_scene_graph)
 
 
 @dataclass(frozen=True)
 class MapConfig:
-    voxel_size: float = setting(0.01, "edge of a map voxel in map units (without a metric scale: median depth of the first keyframe = 1)", 1e-6, 1e6)
+    voxel_size: float = setting(
+        0.01, "edge of a map voxel in map units (no metric scale: the first keyframe's median depth = 1)", 1e-6, 1e6
+    )
     max_points: int = setting(1_000_000, "points the map holds at most; the least certain go first", 1000, 100_000_000)
     min_confidence: float = setting(3.0, "points below this confidence stay out of the map", 1.0, 1e6)
     max_keyframes: int = setting(2000, "keyframes kept with their pose and small picture; older ones are thinned out", 16, 1_000_000)
@@ -94,7 +100,8 @@ def with_settings(config: Any, changes: dict[str, Any]) -> Any:
     for name in changes:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            raise ConfigError(f"unknown setting '{name}'" + (f": did you mean '{close[0]}'?" if close else f": known are {', '.join(known)}"))
+            remedy = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
+            raise ConfigError(f"unknown setting '{name}': {remedy}")
     return _changed(config, changes, "")
 
 

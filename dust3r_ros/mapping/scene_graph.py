@@ -40,7 +40,9 @@ class SceneGraph:
             or (kind == "oneref" and len(rest) == 1 and rest[0].isdigit())
         )
         if not valid:
-            raise SceneGraphError(f"no scene graph is called '{text}': give complete, swin-K, logwin-K (K >= 1, '-cyclic' may follow) or oneref-I")
+            raise SceneGraphError(
+                f"no scene graph is called '{text}': give complete, swin-K, logwin-K (K >= 1, '-cyclic' may follow) or oneref-I"
+            )
         return cls(kind, int(numbers[0]) if numbers else 0, cyclic)
 
     def __str__(self) -> str:
@@ -55,7 +57,9 @@ class SceneGraph:
         """All pairs of a set, each once with the earlier image first, sorted. For [A, B, C, D], swin-2 gives AB AC BC BD CD."""
         count = len(images)
         if self.kind == "oneref" and count and self.size >= count:
-            raise SceneGraphError(f"'{self}' wants image {self.size} as reference, but there are only {count}: give oneref-I with I from 0 to {count - 1}")
+            raise SceneGraphError(
+                f"'{self}' wants image {self.size} as reference of only {count}: give oneref-I with I from 0 to {count - 1}"
+            )
         found: set[Pair] = set()
         for newest in range(count):
             found.update((images[other], images[newest]) for other in self._partners(newest, count))

@@ -1,0 +1,60 @@
+"""Where every frame was: remembered relative to its keyframe, so that a corrected keyframe corrects its frames too."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_FRAMES = 200_000  # nearly two hours at 30 Hz; the oldest are forgotten first
+
+Pose = NDArray[np.float64]
+
+
+class FrameTrajectory:
+    """Stamps with poses relative to keyframes, and the odometry that follows from them."""
+
+    def __init__(self) -> None:
+        self._frames: deque[tuple[int, int, NDArray[np.float32]]] = deque(maxlen=MAX_FRAMES)
+        self._newest: tuple[int, Pose] | None = None
+        self.odometry: Pose | None = None
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def reset(self) -> None:
+        self._frames.clear()
+        self._newest = self.odometry = None
+
+    def append(self, stamp: int, keyframe: int, relative: Pose) -> None:
+        """A frame's camera-to-keyframe pose (4x4)."""
+        self._frames.append((stamp, keyframe, relative[:3].astype(np.float32)))
+
+    def advance(self, keyframe: int, relative: Pose, poses: Mapping[int, Pose]) -> Pose:
+        """Move the odometry by the motion since the newest frame, both ends measured in the map as it is now; the new odometry.
+
+        Only motion goes in, so that a correction of the map does not move the odometry.
+        """
+        now = poses[keyframe] @ relative
+        if self.odometry is None or self._newest is None:
+            self.odometry = now
+        else:
+            before = poses[self._newest[0]] @ self._newest[1]
+            self.odometry = self.odometry @ np.linalg.inv(before) @ now
+        self._newest = (keyframe, relative)
+        return self.odometry
+
+    def anchor(self, keyframe: int) -> None:
+        """The newest frame has become this keyframe: motion is measured from there on."""
+        self._newest = (keyframe, np.eye(4))
+
+    def poses(self, keyframes: Mapping[int, Pose]) -> list[tuple[int, Pose]]:
+        """[(stamp, camera to world 4x4)], by stamp."""
+        found = []
+        for stamp, keyframe, relative in self._frames:
+            pose = np.eye(4)
+            pose[:3] = relative
+            found.append((stamp, keyframes[keyframe] @ pose))
+        return sorted(found, key=lambda entry: entry[0])

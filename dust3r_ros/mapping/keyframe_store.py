@@ -1,0 +1,44 @@
+"""Every keyframe of the map: the newest whole, those that left the window compact, and of all of them the pose."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dust3r_ros.mapping.keyframe_views import compact
+from dust3r_ros.mapping.types import Keyframe
+
+
+class KeyframeStore:
+    """Keyframes by index. At most `max_pictures` keep their picture and depth; of the others the pose remains."""
+
+    def __init__(self, max_pictures: int) -> None:
+        self.max_pictures = max_pictures
+        self.latest: dict[int, Keyframe] = {}
+        self.poses: dict[int, NDArray[np.float64]] = {}
+        self._next = 0
+
+    def next_index(self) -> int:
+        """An index that no keyframe of this map ever had."""
+        self._next += 1
+        return self._next - 1
+
+    def put(self, keyframe: Keyframe) -> None:
+        """A new keyframe, or a better version of a known one."""
+        self.latest[keyframe.index] = keyframe
+        self.poses[keyframe.index] = keyframe.pose
+        self._next = max(self._next, keyframe.index + 1)
+
+    def retire(self, index: int) -> None:
+        """A keyframe has left the window: remember it compactly, and thin out when there are too many.
+
+        What goes is every other of the older half, so that what stays is still spread over the whole way.
+        """
+        self.latest[index] = compact(self.latest[index])
+        if len(self.latest) > self.max_pictures:
+            older = sorted(self.latest)[: self.max_pictures // 2]
+            for gone in older[1::2]:
+                del self.latest[gone]
+
+    def all(self) -> tuple[Keyframe, ...]:
+        return tuple(self.latest[index] for index in sorted(self.latest))

@@ -1,0 +1,51 @@
+"""What a keyframe shows: its points in the world, its depth in the camera's own pixels, and a compact form to remember it by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dust3r_ros.geometry import Rectification
+from dust3r_ros.mapping.types import Keyframe, PointCloud
+
+COMPACT_SIDE = 80  # pixels of the longer side of a keyframe that has left the window
+
+
+def keyframe_cloud(keyframe: Keyframe, min_confidence: float = 1.0) -> PointCloud:
+    """The keyframe's known points in the world frame, those of at least `min_confidence`."""
+    chosen = (keyframe.depth > 0) & (keyframe.confidence >= min_confidence)
+    camera_points = keyframe.camera.rays()[chosen] * keyframe.depth[chosen][:, None]
+    points = camera_points @ keyframe.pose[:3, :3].T.astype(np.float32) + keyframe.pose[:3, 3].astype(np.float32)
+    return PointCloud(points.astype(np.float32), keyframe.image[chosen], keyframe.confidence[chosen])
+
+
+def depth_image(keyframe: Keyframe) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Depth along z (map units, 0: unknown) and confidence (>= 1), both float32 of the source camera's own size and pixels."""
+    to_source = Rectification(keyframe.source, keyframe.camera).to_source
+    depth = np.asarray(to_source(keyframe.depth, interpolation="nearest"), np.float32)
+    confidence = np.asarray(to_source(keyframe.confidence, interpolation="nearest"), np.float32)
+    return depth, np.maximum(confidence, 1.0)
+
+
+def compact(keyframe: Keyframe) -> Keyframe:
+    """The keyframe with picture, depth and confidence picked out on a coarser grid: enough to show it and to find it again."""
+    camera = keyframe.camera
+    step = max(1, round(max(camera.width, camera.height) / COMPACT_SIDE))
+    if step == 1:
+        return keyframe
+    start = step // 2
+    rows, columns = slice(start, None, step), slice(start, None, step)
+    depth = keyframe.depth[rows, columns].copy()
+    small = replace(
+        camera,
+        width=depth.shape[1],
+        height=depth.shape[0],
+        fx=camera.fx / step,
+        fy=camera.fy / step,
+        cx=(camera.cx - start) / step,
+        cy=(camera.cy - start) / step,
+    )
+    image, confidence = keyframe.image[rows, columns].copy(), keyframe.confidence[rows, columns].copy()
+    return replace(keyframe, camera=small, image=image, depth=depth, confidence=confidence)

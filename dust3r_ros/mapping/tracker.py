@@ -1,0 +1,133 @@
+"""Points of the newest keyframe, followed from frame to frame: how far the camera has moved, and where it is.
+
+Corners are tracked by pyramidal Lucas-Kanade, forth and back (Bouguet, 2001). Their motion tells a keyframe's need; with the keyframe's
+depth they give the frame's pose by PnP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dust3r_ros.geometry import Camera, solve_pnp
+from dust3r_ros.mapping.types import Keyframe
+
+LONGEST_SIDE = 640  # pixels; larger images are tracked reduced
+MAX_POINTS = 400
+MIN_POINTS = 12
+MAX_RETURN_ERROR = 1.0  # pixels between a point and where tracking it forth and back ends
+MIN_INLIERS = 0.3  # below this share of points that agree, a pose is not believed
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks:
+    """The points that are still followed, in the keyframe and in the newest frame; pixels of the tracked (reduced) image."""
+
+    keyframe: NDArray[np.float32]  # [N, 2]
+    current: NDArray[np.float32]  # [N, 2]
+    overlap: float  # share of the keyframe's points that are still followed, 0..1
+
+    def __len__(self) -> int:
+        return len(self.current)
+
+
+@dataclass(frozen=True)
+class TrackedPose:
+    pose: NDArray[np.float64]  # [4, 4] this frame's camera to the keyframe's camera
+    inliers: float  # share of the points that agree
+
+
+def tracking_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[H, W, 3] RGB to grey, reduced to at most LONGEST_SIDE."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    shrink = LONGEST_SIDE / max(grey.shape)
+    if shrink < 1.0:
+        size = (round(grey.shape[1] * shrink), round(grey.shape[0] * shrink))
+        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(grey, dtype=np.uint8)
+
+
+class Tracker:
+    """Follows one keyframe's points through the frames after it."""
+
+    def __init__(self) -> None:
+        self._previous: NDArray[np.uint8] | None = None
+        self._tracks: Tracks | None = None
+        self._started_with = 0
+
+    @property
+    def running(self) -> bool:
+        return self._tracks is not None
+
+    def start(self, grey: NDArray[np.uint8]) -> int:
+        """Choose the points to follow in a keyframe's tracking image; their number."""
+        points = cv2.goodFeaturesToTrack(grey, MAX_POINTS, 0.01, max(5.0, 0.012 * max(grey.shape)))
+        found = points.reshape(-1, 2).astype(np.float32) if points is not None else np.zeros((0, 2), np.float32)
+        self._previous, self._started_with = grey, len(found)
+        self._tracks = Tracks(found, found, 1.0 if len(found) else 0.0)
+        return len(found)
+
+    def stop(self) -> None:
+        self._previous = self._tracks = None
+
+    def track(self, grey: NDArray[np.uint8]) -> Tracks:
+        """Follow the points into the next frame's tracking image."""
+        assert self._previous is not None
+        assert self._tracks is not None
+        before = self._tracks.current
+        if len(before) and grey.shape == self._previous.shape:
+            options = {"winSize": (21, 21), "maxLevel": 4}
+            after, found, _ = cv2.calcOpticalFlowPyrLK(self._previous, grey, before, None, **options)
+            back, returned, _ = cv2.calcOpticalFlowPyrLK(grey, self._previous, after, None, **options)
+            height, width = grey.shape
+            kept = (found.ravel() == 1) & (returned.ravel() == 1) & (np.abs(back - before).max(axis=1) < MAX_RETURN_ERROR)
+            kept &= (after >= 0).all(axis=1) & (after[:, 0] <= width - 1) & (after[:, 1] <= height - 1)
+            tracks = Tracks(self._tracks.keyframe[kept], after[kept], int(kept.sum()) / max(1, self._started_with))
+        else:
+            tracks = Tracks(before[:0], before[:0], 0.0)
+        self._previous, self._tracks = grey, tracks
+        return tracks
+
+
+def parallax(tracks: Tracks, camera: Camera) -> float:
+    """Median motion that no rotation explains, as a share of the image width. `camera` is that of the tracked image.
+
+    The rotation is fitted to the rays with Cauchy weights (Kabsch), so that near points, which move most, do not drag it along.
+    """
+    if len(tracks) < MIN_POINTS:
+        return 0.0
+    first, second = _directions(camera, tracks.keyframe), _directions(camera, tracks.current)
+    weights = np.ones(len(first))
+    for _ in range(5):
+        u, _, vt = np.linalg.svd((second * weights[:, None]).T @ first)
+        rotation = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
+        residual = np.linalg.norm(second - first @ rotation.T, axis=1)
+        weights = 1.0 / (1.0 + (residual / max(float(np.median(residual)), 1e-9)) ** 2)
+    return float(np.median(residual)) * camera.fx / camera.width
+
+
+def frame_pose(tracks: Tracks, keyframe: Keyframe, camera: Camera, guess: NDArray[np.float64] | None) -> TrackedPose | None:
+    """The frame's pose by PnP on the keyframe's depth; None if too few points agree. `camera` is that of the tracked image."""
+    if len(tracks) < MIN_POINTS:
+        return None
+    rays = camera.unproject(tracks.keyframe)
+    working = np.rint(keyframe.camera.project(rays)).astype(int)
+    inside = ((working >= 0) & (working < (keyframe.camera.width, keyframe.camera.height))).all(axis=1)
+    columns, rows = np.where(inside[:, None], working, 0).T
+    depth, confidence = keyframe.depth[rows, columns], keyframe.confidence[rows, columns]
+    known = inside & (depth > 0) & (confidence > 1.5)
+    if int(known.sum()) < MIN_POINTS:
+        return None
+    points = rays[known] * depth[known, None]
+    found = solve_pnp(points, tracks.current[known], camera, threshold_px=0.006 * camera.width, guess=guess)
+    if found is None or float(found.inliers.mean()) < MIN_INLIERS:
+        return None
+    return TrackedPose(found.pose, float(found.inliers.mean()))
+
+
+def _directions(camera: Camera, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
+    rays = np.asarray(camera.unproject(pixels), np.float64)
+    return rays / np.linalg.norm(rays, axis=1, keepdims=True)

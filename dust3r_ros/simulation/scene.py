@@ -43,7 +43,7 @@ class Scene:
         return depth.reshape(camera.height, camera.width).astype(np.float32)
 
     def radiance(self, camera: Camera, pose: NDArray[np.float64], oversample: int = 2) -> NDArray[np.float32]:
-        """Linear light (H, W, 3) that the camera gathers, `oversample` x `oversample` rays a pixel, textures filtered to the rays' spacing."""
+        """Linear light (H, W, 3) that the camera gathers, `oversample` x `oversample` rays a pixel, textures filtered to match."""
         offsets = (np.arange(oversample) + 0.5) / oversample - 0.5
         columns = (np.arange(camera.width)[:, None] + offsets).astype(np.float32).ravel()
         rows = (np.arange(camera.height)[:, None] + offsets).astype(np.float32).ravel()
@@ -58,7 +58,7 @@ class Scene:
     def _cast(
         self, camera: Camera, pose: NDArray[np.float64], x: NDArray[np.floating], y: NDArray[np.floating]
     ) -> tuple[NDArray[np.floating], NDArray[np.intp], NDArray[np.floating]]:
-        """Depth (N,), index of the solid met (N,; -1: none) and world directions (N, 3) of unit depth for the pixels x, y (rows, columns)."""
+        """Depth (N,), index of the solid met (N,; -1: none) and world directions (N, 3) of unit depth; x, y: (rows, columns) of pixels."""
         rays = np.stack([(x - camera.cx) / camera.fx, (y - camera.cy) / camera.fy, np.ones_like(x)], axis=-1)
         directions = rays @ pose[:3, :3].T.astype(x.dtype)
         origin = pose[:3, 3].astype(x.dtype)

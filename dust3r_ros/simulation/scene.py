@@ -50,7 +50,7 @@ class Scene:
         x, y = np.meshgrid(columns, rows)
         depth, owner, directions = self._cast(camera, pose, x, y)
         light = np.zeros((x.size, 3), np.float32)
-        for index in np.unique(owner[owner >= 0]):
+        for index in np.flatnonzero(np.bincount(owner[owner >= 0])):
             rays = np.flatnonzero(owner == index)
             light[rays] = self._shade(index, pose, directions[rays], depth[rays], 1 / (camera.fx * oversample))
         return cv2.resize(light.reshape(*x.shape, 3), (camera.width, camera.height), interpolation=cv2.INTER_AREA)
@@ -82,7 +82,7 @@ class Scene:
         points = solid.to_local(pose[:3, 3].astype(np.float32) + directions * depth[:, None])
         chart, u, v = solid.locate(points)
         light = np.empty((len(points), 3), np.float32)
-        for face in np.unique(chart):
+        for face in np.flatnonzero(np.bincount(chart)):
             on = np.flatnonzero(chart == face)
             _, normals = solid.surface(int(face), u[on], v[on])
             across = directions[on] @ solid.rotation.astype(np.float32)
@@ -141,7 +141,7 @@ def _sample(
     detail = np.clip(detail, 0, len(pyramid) - 1)
     lower = np.minimum(np.floor(detail).astype(int), max(len(pyramid) - 2, 0))
     light = np.empty((len(u), 3), np.float32)
-    for level in np.unique(lower):
+    for level in np.flatnonzero(np.bincount(lower)):
         on = np.flatnonzero(lower == level)
         fine = _lookup(pyramid[level], u[on] / size[0], v[on] / size[1])
         coarse = _lookup(pyramid[min(level + 1, len(pyramid) - 1)], u[on] / size[0], v[on] / size[1])

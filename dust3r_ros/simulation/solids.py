@@ -92,7 +92,7 @@ class Box(Solid):
         rows = np.arange(len(points))
         face = 2 * axis + (points[rows, axis] > 0)
         u, v = np.empty(len(points), points.dtype), np.empty(len(points), points.dtype)
-        for index in np.unique(face):
+        for index in np.flatnonzero(np.bincount(face)):
             on = face == index
             (u_axis, u_sign), (v_axis, v_sign) = _FACE_U[index], _FACE_V[index]
             u[on] = half[u_axis] + u_sign * points[on, u_axis]

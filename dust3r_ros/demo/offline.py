@@ -1,0 +1,32 @@
+"""The demo's run without ROS: the same bag, the same Mapper, no middleware."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dust3r_ros.demo.recording import Recording
+from dust3r_ros.io.bags import BagFrames
+from dust3r_ros.mapping import Mapper, depth_image
+
+
+def map_bag(bag: Path) -> Recording:
+    """Every frame of the bag through a Mapper. A keyframe's depth is the last that the window said of it."""
+    mapper = Mapper()
+    depths: dict[int, NDArray[np.float32]] = {}
+    confidences: dict[int, NDArray[np.float32]] = {}
+    seconds: dict[str, float] = {}
+    frames, start = 0, time.perf_counter()
+    for frame in BagFrames(bag):
+        update = mapper.add(frame)
+        frames += 1
+        for stage, spent in update.seconds.items():
+            seconds[stage] = seconds.get(stage, 0.0) + spent
+        for keyframe in update.keyframes:
+            depths[keyframe.stamp], confidences[keyframe.stamp] = depth_image(keyframe)
+    rate = frames / max(time.perf_counter() - start, 1e-9)
+    mean = {stage: spent / max(frames, 1) for stage, spent in seconds.items()}
+    return Recording(depths, confidences, mapper.trajectory(), mapper.cloud(), len(mapper.keyframes), frames, 0, rate, mean)

@@ -1,0 +1,25 @@
+"""What came out of a run over one bag, whichever way it ran: live through the node, or offline through the Mapper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dust3r_ros.mapping.types import PointCloud
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """Map frame: whatever the run used; it is compared with the truth up to a similarity."""
+
+    depths: dict[int, NDArray[np.float32]]  # stamp in ns -> [H, W] depth along z in the camera's own pixels, map units, 0 unknown
+    confidences: dict[int, NDArray[np.float32]]  # stamp in ns -> [H, W] >= 1
+    trajectory: list[tuple[int, NDArray[np.float64]]]  # (stamp in ns, [4, 4] camera to map), corrected, by stamp
+    cloud: PointCloud | None  # the whole map
+    keyframes: int = 0
+    frames: int = 0  # that were looked at
+    dropped: int = 0  # that arrived but were overtaken by a newer one
+    rate: float = 0.0  # frames a second
+    seconds: dict[str, float] = field(default_factory=dict)  # mean time per stage and frame

@@ -84,9 +84,7 @@ class Camera:
     def cropped(self, x: int, y: int, width: int, height: int) -> Camera:
         """The camera of this one's image cut to width x height pixels from (x, y) on; GeometryError if that is not inside the image."""
         if x < 0 or y < 0 or x + width > self.width or y + height > self.height:
-            raise GeometryError(
-                f"crop of {width}x{height} at ({x}, {y}) is not inside the image of {self.width}x{self.height}: make it smaller"
-            )
+            raise GeometryError(f"crop of {width}x{height} at ({x}, {y}) is not inside the image of {self.width}x{self.height}: cut less")
         return replace(self, width=width, height=height, cx=self.cx - x, cy=self.cy - y)
 
     def pixel_grid(self) -> NDArray[np.float64]:

@@ -24,12 +24,12 @@ MAX_THETA = np.pi * (1 - 1e-9)
 
 def distort(xy: Array, coefficients: tuple[float, ...]) -> Array:
     """[N, 2] ideal -> [N, 2] distorted, by k1 k2 p1 p2 (k3 (k4 k5 k6)); NaN beyond the fold."""
-    k1, k2, p1, p2, k3, k4, k5, k6 = _eight(coefficients)
+    _, _, p1, p2, *_ = _eight(coefficients)
     x, y = xy[:, 0], xy[:, 1]
     r2 = x * x + y * y
     inside = r2 <= fold_radius(coefficients) ** 2
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        radial = (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
+        radial = _stretch(r2, coefficients)
         u = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
         v = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
     return np.where(inside[:, None], np.stack([u, v], axis=-1), np.nan)
@@ -38,18 +38,18 @@ def distort(xy: Array, coefficients: tuple[float, ...]) -> Array:
 def undistort(distorted: Array, coefficients: tuple[float, ...]) -> Array:
     """[N, 2] distorted -> [N, 2] ideal; NaN where no ideal point inside the fold is seen.
 
-    The radius is inverted first, alone and bracketed, then both coordinates with the tangential part by Newton's method. (OpenCV's fixed-point
-    iteration diverges for strong lenses.)
+    The radius is inverted first, alone and bracketed, then both coordinates with the tangential part by Newton's method. (OpenCV's
+    fixed-point iteration diverges for strong lenses.)
     """
     limit = fold_radius(coefficients)
     radius = np.linalg.norm(distorted, axis=1)
-    ideal = _invert(lambda r: _radial(r, coefficients), radius, min(limit, 1e3), clamp=True)
+    ideal = _invert(lambda r: r * _stretch(r * r, coefficients), radius, min(limit, 1e3), clamp=True)
     xy = distorted * np.divide(ideal, radius, out=np.ones_like(radius), where=radius > 0)[:, None]
     for _ in range(ITERATIONS):
         error = distort(xy, coefficients) - distorted
         if not np.nanmax(np.abs(error), initial=0.0) > TOLERANCE * 1e-3:
             break
-        step = _solve_2x2(_jacobian(xy, coefficients), error)
+        step = _solve_symmetric(_jacobian(xy, coefficients), error)
         xy = xy - np.where(np.isfinite(step), step, 0.0)
     error = np.abs(distort(xy, coefficients) - distorted).max(axis=1)
     return np.where((error < TOLERANCE * np.maximum(1.0, radius))[:, None], xy, np.nan)
@@ -85,10 +85,10 @@ def _eight(coefficients: tuple[float, ...]) -> tuple[float, ...]:
     return (*coefficients, *([0.0] * (8 - len(coefficients))))
 
 
-def _radial(r: Array, coefficients: tuple[float, ...]) -> Array:
+def _stretch(r2: Array, coefficients: tuple[float, ...]) -> Array:
+    """Distorted over ideal radius, from the squared ideal radius."""
     k1, k2, _, _, k3, k4, k5, k6 = _eight(coefficients)
-    r2 = r * r
-    return r * (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
+    return (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
 
 
 def _angle_polynomial(theta: Array, coefficients: tuple[float, ...]) -> Array:
@@ -126,14 +126,20 @@ def _invert(function: Callable[[Array], Array], values: Array, limit: float, cla
     return np.where(values <= heights[-1], x, 0.999 * limit if clamp else np.nan)
 
 
-def _jacobian(xy: Array, coefficients: tuple[float, ...]) -> Array:
-    """[N, 2, 2] of `distort` by central differences: the step is tiny against any lens's curvature."""
-    h = 1e-6
-    columns = [(distort(xy + h * e, coefficients) - distort(xy - h * e, coefficients)) / (2 * h) for e in np.eye(2)]
-    return np.stack(columns, axis=-1)
+def _jacobian(xy: Array, coefficients: tuple[float, ...]) -> tuple[Array, Array, Array]:
+    """Of `distort`, which is symmetric: du/dx, du/dy = dv/dx, dv/dy, each [N]."""
+    k1, k2, p1, p2, k3, k4, k5, k6 = _eight(coefficients)
+    x, y = xy[:, 0], xy[:, 1]
+    r2 = x * x + y * y
+    stretch = _stretch(r2, coefficients)
+    below = 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
+    slope = (k1 + r2 * (2 * k2 + r2 * 3 * k3) - stretch * (k4 + r2 * (2 * k5 + r2 * 3 * k6))) / below  # d stretch / d r2
+    mixed = 2 * (x * y * slope + p1 * x + p2 * y)
+    return stretch + 2 * (x * x * slope + p1 * y + 3 * p2 * x), mixed, stretch + 2 * (y * y * slope + 3 * p1 * y + p2 * x)
 
 
-def _solve_2x2(matrix: Array, right: Array) -> Array:
-    a, b, c, d = matrix[:, 0, 0], matrix[:, 0, 1], matrix[:, 1, 0], matrix[:, 1, 1]
+def _solve_symmetric(matrix: tuple[Array, Array, Array], right: Array) -> Array:
+    a, b, c = matrix
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.stack([d * right[:, 0] - b * right[:, 1], a * right[:, 1] - c * right[:, 0]], axis=-1) / (a * d - b * c)[:, None]
+        step = np.stack([c * right[:, 0] - b * right[:, 1], a * right[:, 1] - b * right[:, 0]], axis=-1)
+        return np.asarray(step / (a * c - b * b)[:, None])

@@ -49,9 +49,9 @@ def robust_procrustes(source: ArrayLike, target: ArrayLike, weights: ArrayLike |
         residual = np.linalg.norm(fitted.apply(source) - target, axis=1)
         middle = _weighted_median(residual, weights)
         extent = float(np.abs(target).max(initial=0.0))
-        if middle <= 1e-12 * extent or np.max(np.abs(residual - previous), initial=0.0) <= CONVERGED * middle:
-            if round_ >= L1_ROUNDS or middle <= 1e-12 * extent:
-                break
+        settled = np.max(np.abs(residual - previous), initial=0.0) <= CONVERGED * middle
+        if middle <= 1e-12 * extent or (settled and round_ > L1_ROUNDS):
+            break
         previous = residual
         relative = residual / (1.4826 * middle)
         say = 1.0 / np.maximum(relative, 0.1) if round_ < L1_ROUNDS else 1.0 / (1.0 + relative**2)

@@ -23,8 +23,8 @@ OUTSIDE = -10000.0  # a place that no image has; OpenCV's maps reach to 32767
 def working_camera(source: Camera, longer_side: int) -> Camera:
     """The pinhole camera that pictures of `source` are worked on with; its longer side is exactly `longer_side` pixels.
 
-    Without distortion it is `source` resized. With it, the field of view is the widest (at most 120 degrees a side) that has no pixel outside
-    the source's picture; the principal point stays at the same share of the image.
+    Without distortion it is `source` resized. With it, the field of view is the widest (at most 120 degrees) that has no pixel outside the
+    source's picture; the principal point stays at the same share of the image.
     """
     if longer_side < 1:
         raise GeometryError(f"working image of {longer_side} pixels: give a size above 0")
@@ -78,8 +78,8 @@ class Rectification:
     def to_source(self, values: NDArray[Any], interpolation: Literal["nearest", "bilinear"] = "nearest", fill: float = 0.0) -> NDArray[Any]:
         """[h, w] or [h, w, C] on the target's pixels (uint8, uint16, int16, float32) -> the same in the source's own pixels and size.
 
-        `fill` where the source's pixel is outside the target's view. "nearest" takes values as they are: for depth, where 0 means unknown and
-        a mean over an edge is a place where nothing is. Raises GeometryError for a map of another size.
+        `fill` where the source's pixel is outside the target's view. "nearest" takes values as they are: for depth, where 0 means unknown
+        and a mean over an edge is a place where nothing is. Raises GeometryError for a map of another size.
         """
         _check_size(values, self.target, "map")
         maps, inside = _to_source(self.source, self.target, interpolation == "nearest")

@@ -75,7 +75,7 @@ def align(
         )
     images = tuple(sorted(placed))
     world = _to_known_poses(placed, poses or {})
-    camera_poses = np.stack([_moved(placed[image].pose, world) for image in images])
+    camera_poses = np.stack([world.apply_pose(placed[image].pose) for image in images])
     for at, image in enumerate(images):
         if poses and image in poses:
             camera_poses[at] = poses[image]
@@ -106,13 +106,6 @@ def _pair_similarity(prediction: PairPrediction, points: Mapping[int, torch.Tens
     confidence = torch.cat([prediction.confidence_i.flatten(), prediction.confidence_j.flatten()])
     world = torch.cat([points[prediction.i].reshape(-1, 3), points[prediction.j].reshape(-1, 3)])
     return fit(seen, world, confidence)
-
-
-def _moved(pose: NDArray[np.float64], world: Similarity) -> NDArray[np.float64]:
-    moved = np.eye(4)
-    moved[:3, :3] = world.rotation @ pose[:3, :3]
-    moved[:3, 3] = world.apply(pose[None, :3, 3])[0]
-    return moved
 
 
 def _to_known_poses(placed: Mapping[int, PlacedImage], known: Mapping[int, NDArray[np.float64]]) -> Similarity:

@@ -18,6 +18,7 @@ from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Camera, Similarity, focal_from_pointmap, robust_procrustes, solve_pnp
 
 FITTED_PIXELS = 4000  # a similarity has 7 unknowns: more pixels only cost time
+MIN_KNOWN = 12  # pixels; fewer hold nothing together
 KNOWN = 1.0 + 1e-6  # a confidence of exactly 1 says that nothing is known
 
 
@@ -46,7 +47,10 @@ def place_branch(
     An image whose pair shares too few known pixels with what is placed is left out, and so is what hangs on it.
     """
     best = max((index for index, p in enumerate(predictions) if p.i == branch.root), key=lambda index: score(predictions[index]))
-    placed = {branch.root: _as_first(branch.root, best, Similarity.identity(), predictions, focals, principal_points)}
+    root = _as_first(branch.root, best, Similarity.identity(), predictions, focals, principal_points)
+    if root is None:
+        return {}
+    placed = {branch.root: root}
     for parent, new, index in branch.links:
         if parent not in placed:
             continue
@@ -71,7 +75,7 @@ def place_branch(
 def fit(source: torch.Tensor, target: torch.Tensor, confidence: torch.Tensor) -> Similarity | None:
     """The similarity that carries `source` (H, W, 3) onto `target`, robust, weighted by log confidence; None if too little is known."""
     known = torch.nonzero((confidence > KNOWN).flatten()).flatten()
-    if len(known) < 12:
+    if len(known) < MIN_KNOWN:
         return None
     known = known[:: max(1, len(known) // FITTED_PIXELS)]
     weights = torch.log(confidence.flatten()[known]).double().numpy()
@@ -85,11 +89,13 @@ def _as_first(
     predictions: Sequence[PairPrediction],
     focals: Mapping[int, float],
     principal_points: Mapping[int, tuple[float, float]],
-) -> PlacedImage:
+) -> PlacedImage | None:
     """The first image of a pair: the pair's frame is its camera's, so the similarity is its pose."""
     prediction = predictions[index]
+    if int((prediction.confidence_i > KNOWN).sum()) < MIN_KNOWN:
+        return None
     focal = focals.get(node) or _focal(prediction.points_i, prediction.confidence_i, principal_points.get(node))
-    return PlacedImage(_rigid(to_world), focal, apply(to_world, prediction.points_i), prediction.confidence_i, index)
+    return PlacedImage(to_world.apply_pose(np.eye(4)), focal, apply(to_world, prediction.points_i), prediction.confidence_i, index)
 
 
 def _as_second(
@@ -109,7 +115,7 @@ def _as_second(
         similarity = fit(front.points_i, points, torch.minimum(front.confidence_i, confidence))
         if similarity is not None:
             focal = focals.get(node) or _focal(front.points_i, front.confidence_i, principal_points.get(node))
-            return PlacedImage(_rigid(similarity), focal, points, confidence, index)
+            return PlacedImage(similarity.apply_pose(np.eye(4)), focal, points, confidence, index)
     height, width = confidence.shape
     cx, cy = principal_points.get(node, (width / 2, height / 2))
     # Without a view of its own an unknown focal length is taken from the other camera of the pair.
@@ -117,7 +123,7 @@ def _as_second(
     focal = focal or _focal(prediction.points_i, prediction.confidence_i, principal_points.get(prediction.i))
     known = torch.nonzero(confidence > KNOWN)
     known = known[:: max(1, len(known) // FITTED_PIXELS)]
-    if len(known) < 12:
+    if len(known) < MIN_KNOWN:
         return None
     rows, columns = known[:, 0], known[:, 1]
     camera = Camera(width, height, focal, focal, cx, cy)
@@ -129,12 +135,6 @@ def apply(similarity: Similarity, points: torch.Tensor) -> torch.Tensor:
     """[..., 3] float32 points through a similarity."""
     linear = torch.from_numpy((similarity.scale * similarity.rotation).astype(np.float32))
     return points @ linear.T + torch.from_numpy(np.asarray(similarity.translation, np.float32))
-
-
-def _rigid(similarity: Similarity) -> NDArray[np.float64]:
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = similarity.rotation, similarity.translation
-    return pose
 
 
 def _focal(points: torch.Tensor, confidence: torch.Tensor, principal_point: tuple[float, float] | None) -> float:

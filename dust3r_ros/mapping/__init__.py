@@ -1,6 +1,24 @@
 """The ROS-free heart: `Mapper.add(frame) -> MapUpdate`."""
 
-from dust3r_ros.mapping.config import MapperConfig
+from dust3r_ros.mapping.config import ConfigError, MapperConfig, settings, with_settings
+from dust3r_ros.mapping.keyframe_views import depth_image, keyframe_cloud
+from dust3r_ros.mapping.mapper import FrameError, Mapper, StampError
 from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, TrackingState
 
-__all__ = ["Frame", "Keyframe", "MapSnapshot", "MapUpdate", "MapperConfig", "PointCloud", "TrackingState"]
+__all__ = [
+    "ConfigError",
+    "Frame",
+    "FrameError",
+    "Keyframe",
+    "MapSnapshot",
+    "MapUpdate",
+    "Mapper",
+    "MapperConfig",
+    "PointCloud",
+    "StampError",
+    "TrackingState",
+    "depth_image",
+    "keyframe_cloud",
+    "settings",
+    "with_settings",
+]

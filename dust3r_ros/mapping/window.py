@@ -78,13 +78,10 @@ class KeyframeWindow:
         camera = entry.tokens.camera
         if camera.assumed:
             camera = replace(camera, fx=image.focal, fy=image.focal * camera.fy / camera.fx)
-        pose = np.eye(4)
-        pose[:3, :3] = to_map.rotation @ image.pose[:3, :3]
-        pose[:3, 3] = to_map.apply(image.pose[None, :3, 3])[0]
         return Keyframe(
             index=index,
             stamp=entry.stamp,
-            pose=pose,
+            pose=to_map.apply_pose(image.pose),
             source=entry.tokens.source,
             camera=camera,
             image=entry.tokens.image,

@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 CAUCHY_SCALE = 0.5  # pixels
 MIN_DEPTH = 0.05  # of a point scaled by its inverse depth: nearer to the camera plane it counts as behind it
 FIRST_DAMPING = 1e-3
+PIECE = 96  # columns of the point coupling multiplied at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +124,7 @@ def _step(observations: Observations, poses: Floats, inverse_depth: Floats, stat
     hessian[diagonal] += damping * hessian[diagonal] + 1e-9
     d = depth_normal.ravel() * (1 + damping)
     inverse = np.where(d > 1e-12, 1 / np.maximum(d, 1e-12), 0.0)
-    reduced = hessian - (coupling * inverse) @ coupling.T
+    reduced = hessian - _gram(coupling, inverse)
     right = -g.ravel()[free] + coupling @ (inverse * depth_gradient.ravel())
     try:
         move = np.linalg.solve(reduced, right)
@@ -137,3 +138,19 @@ def _step(observations: Observations, poses: Floats, inverse_depth: Floats, stat
     update[:, :3, 3] = move[:, 3:]
     update[:, 3, 3] = 1
     return update @ poses, inverse_depth + deeper.reshape(views, points)
+
+
+def _gram(rows: Floats, weight: Floats) -> Floats:
+    """`rows @ diag(weight) @ rows.T` in small pieces.
+
+    One large product would wake every BLAS thread for a millisecond of work; on a busy machine waiting for them takes ten times that.
+    """
+    count, length = rows.shape
+    padded = -(-length // PIECE) * PIECE
+    pieces = np.zeros((count, padded))
+    pieces[:, :length] = rows
+    scaled = np.zeros((count, padded))
+    scaled[:, :length] = rows * weight
+    a = scaled.reshape(count, -1, PIECE).transpose(1, 0, 2)
+    b = pieces.reshape(count, -1, PIECE).transpose(1, 2, 0)
+    return np.asarray((a @ b).sum(axis=0))

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -117,7 +118,7 @@ def _predictions(
     for i, j in pairs:
         a, b = position[i], position[j]
         relative = solution.poses[a] @ np.linalg.inv(solution.poses[b])
-        moved = points[b] @ relative[:3, :3].T.astype(np.float32) + relative[:3, 3].astype(np.float32)
+        moved = cv2.transform(points[b], relative[:3].astype(np.float32))
         together = solution.component[a] == solution.component[b]
         confidence = (confidences[a], confidences[b]) if together else (torch.ones_like(confidences[a]), torch.ones_like(confidences[b]))
         predictions.append(PairPrediction(i, j, tensors[a], torch.from_numpy(moved), *confidence))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -69,7 +69,15 @@ def view_of(image: NDArray[np.uint8], camera: Camera) -> View:
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     tensor = structure_tensor(gray)
     digest = hashlib.blake2b(image.tobytes() + repr(camera).encode(), digest_size=16).digest()
-    return View(camera, gray, digest, tensor, camera.rays(), anchor_points(tensor, max(gray.shape) * ANCHOR_STEP / 320))
+    return View(camera, gray, digest, tensor, _rays(camera), anchor_points(tensor, max(gray.shape) * ANCHOR_STEP / 320))
+
+
+@lru_cache(maxsize=4)
+def _rays(camera: Camera) -> NDArray[np.float32]:
+    """Shared by all views of a camera; not to be written to."""
+    rays = camera.rays()
+    rays.flags.writeable = False
+    return rays
 
 
 def structure_tensor(gray: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from dust3r_ros.geometry.errors import GeometryError
 DistortionModel = Literal["pinhole", "plumb_bob", "rational_polynomial", "equidistant"]
 
 COEFFICIENTS: dict[str, tuple[int, ...]] = {"pinhole": (0,), "plumb_bob": (0, 4, 5), "rational_polynomial": (0, 8), "equidistant": (4,)}
-MIN_Z = 1e-6  # the z of a unit ray below which it counts as sideways: no pixel of a plane at z = 1
+MIN_Z = 1e-3  # the z of a unit ray below which it counts as sideways: at z = 1 it would be a thousand away
 
 
 @dataclass(frozen=True)

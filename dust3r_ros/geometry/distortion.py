@@ -19,6 +19,7 @@ Array = NDArray[np.float64]
 
 ITERATIONS = 20  # Newton doubles its digits each time; 20 also covers the bracketed steps near the fold
 TOLERANCE = 1e-9  # normalised units: far below a thousandth of a pixel
+NEGLIGIBLE = 1e-12
 MAX_THETA = np.pi * (1 - 1e-9)
 
 
@@ -98,7 +99,8 @@ def _angle_polynomial(theta: Array, coefficients: tuple[float, ...]) -> Array:
 
 
 def _first_positive_root(polynomial: np.poly1d) -> float:
-    roots = polynomial.roots
+    # A coefficient this small folds nothing that is nearer than 85 degrees, but its inverse can overflow.
+    roots = np.poly1d(np.where(np.abs(polynomial.coeffs) < NEGLIGIBLE, 0.0, polynomial.coeffs)).roots
     real = roots.real[(np.abs(roots.imag) < 1e-9 * np.maximum(1.0, np.abs(roots))) & (roots.real > 1e-9)]
     return float(real.min()) if len(real) else float("inf")
 

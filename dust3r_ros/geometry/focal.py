@@ -19,7 +19,8 @@ def focal_from_pointmap(points: Any, weights: Any = None, principal_point: tuple
 
     DUSt3R (CVPR 2024), section 3.3. points: [H, W, 3] in the camera's own frame, numpy or torch; weights: [H, W] >= 0, or None for
     all equal; principal_point: (cx, cy) in pixels whose centres lie at integers, by default the image's middle ((W - 1) / 2, (H - 1) / 2).
-    Points behind the camera or not finite are left out. Raises GeometryError where fewer than 3 points are left or they say nothing (all on the axis).
+    Points behind the camera or not finite are left out. Raises GeometryError where fewer than 3 points are left or they say nothing (all
+    on the axis).
     """
     values = _array(points)
     if values.ndim != 3 or values.shape[2] != 3:

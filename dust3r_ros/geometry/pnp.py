@@ -38,7 +38,8 @@ def solve_pnp(
 
     OpenCV's RANSAC, then Levenberg-Marquardt on the inliers, which are counted anew. A `guess` (camera to world) is refined first and
     RANSAC spared where most points agree with it. `threshold_px` is measured after undistortion, in pixels of the image's middle. Rows
-    that are not finite, and pixels without a ray, are never inliers. None if fewer than 6 points agree. GeometryError for shapes that do not match.
+    that are not finite, and pixels without a ray, are never inliers. None if fewer than 6 points agree. GeometryError for shapes that do
+    not match.
     """
     world, seen = np.asarray(points, np.float64), np.asarray(pixels, np.float64)
     if world.ndim != 2 or world.shape[1] != 3 or seen.shape != (len(world), 2):

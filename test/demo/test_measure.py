@@ -63,7 +63,7 @@ def test_errors_are_found_as_large_as_they_were_made(truth: list[TrueView]) -> N
 def test_pixels_without_confidence_are_not_covered(truth: list[TrueView]) -> None:
     recording = _recording(truth)
     half = np.where(np.arange(40) < 20, 10.0, 1.0).astype(np.float32) * np.ones((30, 1), np.float32)
-    recording.confidences.update({stamp: half for stamp in recording.depths})
+    recording.confidences.update(dict.fromkeys(recording.depths, half))
     assert depth_score(recording, truth).coverage == pytest.approx(0.5)
 
 

@@ -16,7 +16,7 @@ from dust3r_ros.mapping.mapper import FrameError, StampError
 from dust3r_ros.simulation import SimulatedView, room_sequence
 
 FRAMES = 24
-CONFIG = with_settings(MapperConfig(), {"window.size": 4, "window.scene_graph": "swin-2", "keyframes.min_parallax": 0.02, "map.voxel_size": 0.02})
+CONFIG = with_settings(MapperConfig(), {"window.size": 4, "window.scene_graph": "swin-2", "keyframes.min_parallax": 0.003, "map.voxel_size": 0.02})
 
 
 @pytest.fixture(scope="module")

@@ -132,8 +132,8 @@ class Camera:
             xy = xy * np.divide(stretched, radius, out=np.ones_like(radius), where=radius > 0)[:, None]
         elif not self.is_pinhole:
             xy = undistort(xy, self.distortion)
-        z = np.where(np.isfinite(xy[:, :1]), 1.0, np.nan)
-        return np.concatenate([xy, z], axis=1).reshape(*pixels.shape[:-1], 3)
+        rays = np.concatenate([xy, np.ones((len(xy), 1))], axis=1)
+        return np.where(np.isfinite(xy).all(axis=1, keepdims=True), rays, np.nan).reshape(*pixels.shape[:-1], 3)
 
     def contains(self, pixels: ArrayLike) -> NDArray[np.bool_]:
         """[..., 2] pixels -> [...] whether they lie on the image (its outer pixels reach half a pixel beyond their centres)."""

@@ -12,6 +12,7 @@ ROUNDS = 100
 CONVERGED = 1e-9  # relative change
 MIN_DISTANCE = 1e-8  # pixels: keeps a point that fits exactly from taking all the weight
 MIN_POINTS = 3
+MAX_RAY = np.tan(np.radians(80.0))  # no flat picture sees further out: such a point is wrong, and would outweigh a thousand others
 
 
 def focal_from_pointmap(points: Any, weights: Any = None, principal_point: tuple[float, float] | None = None) -> float:
@@ -19,8 +20,8 @@ def focal_from_pointmap(points: Any, weights: Any = None, principal_point: tuple
 
     DUSt3R (CVPR 2024), section 3.3. points: [H, W, 3] in the camera's own frame, numpy or torch; weights: [H, W] >= 0, or None for
     all equal; principal_point: (cx, cy) in pixels whose centres lie at integers, by default the image's middle ((W - 1) / 2, (H - 1) / 2).
-    Points behind the camera or not finite are left out. Raises GeometryError where fewer than 3 points are left or they say nothing (all
-    on the axis).
+    Points behind the camera, over 80 degrees off its axis or not finite are left out. Raises GeometryError where fewer than 3 points are
+    left or they say nothing (all on the axis).
     """
     values = _array(points)
     if values.ndim != 3 or values.shape[2] != 3:
@@ -35,8 +36,10 @@ def focal_from_pointmap(points: Any, weights: Any = None, principal_point: tuple
     used = np.isfinite(values).all(-1) & (values[..., 2] > 0) & (weight > 0) & np.isfinite(weight)
     v, u = np.nonzero(used)
     pixel = np.stack([u - cx, v - cy], axis=-1)
-    ray = values[used][:, :2] / values[used][:, 2:]
-    w = weight[used]
+    with np.errstate(over="ignore"):
+        ray = values[used][:, :2] / values[used][:, 2:]
+    near = np.abs(ray).max(axis=1, initial=0.0) < MAX_RAY
+    pixel, ray, w = pixel[near], ray[near], weight[used][near]
     along, square = (pixel * ray).sum(-1), (ray * ray).sum(-1)
     if len(w) < MIN_POINTS or not (w @ square > 0 and np.isfinite(w @ square)):
         raise GeometryError(

@@ -37,9 +37,8 @@ def solve_pnp(
     """Pose of `camera` from world points [N, 3] and their (distorted) pixels [N, 2]; the same input gives the same pose.
 
     OpenCV's RANSAC, then Levenberg-Marquardt on the inliers, which are counted anew. A `guess` (camera to world) is refined first and
-    RANSAC spared where most points agree with it. `threshold_px` is measured after undistortion, in pixels of the image's middle. Rows
-    that are not finite, and pixels without a ray, are never inliers. None if fewer than 6 points agree. GeometryError for shapes that do
-    not match.
+    RANSAC spared where most points agree with it. Rows that are not finite, and pixels without a ray, are never inliers. None if fewer
+    than 6 points agree. GeometryError for shapes that do not match.
     """
     world, seen = np.asarray(points, np.float64), np.asarray(pixels, np.float64)
     if world.ndim != 2 or world.shape[1] != 3 or seen.shape != (len(world), 2):
@@ -54,7 +53,7 @@ def solve_pnp(
     extent = float(np.linalg.norm(world[usable] - centre, axis=1).mean())
     if not extent > 0:
         return None
-    problem = _Problem((world[usable] - centre) / extent, rays[usable, :2] * (camera.fx, camera.fy), camera, threshold_px)
+    problem = _Problem((world[usable] - centre) / extent, rays[usable, :2] * (camera.fx, camera.fy), seen[usable], camera, threshold_px)
     best = None if guess is None else problem.refined(_shifted(np.asarray(guess, np.float64), centre, extent), REFINEMENTS[0])
     if best is None or best[1].mean() < GUESS_SHARE:
         start = problem.ransac()
@@ -73,10 +72,11 @@ def solve_pnp(
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
-    """Points of unit size about the origin, and undistorted pixels about the principal point."""
+    """Points of unit size about the origin, undistorted pixels about the principal point, and the pixels as they were seen."""
 
     points: Array
     pixels: Array
+    seen: Array
     camera: Camera
     threshold: float
 
@@ -115,11 +115,9 @@ class _Problem:
         return to_camera, agree, float(np.sqrt(np.mean(errors[agree] ** 2)))
 
     def errors(self, to_camera: Array) -> Array:
-        """[N] pixels; infinite behind the camera."""
-        points = transform_points(to_camera, self.points)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            pixels = points[:, :2] / points[:, 2:] * (self.camera.fx, self.camera.fy)
-            return np.where(points[:, 2] > 0, np.linalg.norm(pixels - self.pixels, axis=1), np.inf)
+        """[N] pixels of the camera's own picture; infinite where it cannot see the point."""
+        errors = np.linalg.norm(self.camera.project(transform_points(to_camera, self.points)) - self.seen, axis=1)
+        return np.where(np.isfinite(errors), errors, np.inf)
 
 
 def _shifted(guess: Array, centre: Array, extent: float) -> Array:

@@ -45,7 +45,7 @@ def working_camera(source: Camera, longer_side: int) -> Camera:
         for _ in range(40):
             middle = (low + high) / 2
             low, high = (middle, high) if fits(middle) else (low, middle)
-        high = low
+        high = low * (1 - 1e-6)  # off the very edge, where rounding decides
     if high <= 0:
         raise GeometryError(f"no undistorted view inside the picture of {source}: check its principal point and distortion")
     return replace(target, fx=target.fx / high, fy=target.fy / high)
@@ -92,7 +92,7 @@ class Rectification:
 @lru_cache(maxsize=16)
 def _to_target(source: Camera, target: Camera) -> tuple[bool, tuple[int, int], Map]:
     """Whether a plain resize does it all; the size (w, h) to average the source's image to first; [h, w, 2] where to look in that."""
-    pixels = source.project(target.rays())
+    pixels = source.project(target.unproject(target.pixel_grid()))  # float64: the border may be the source's own to the last digit
     resized = source.pinhole().resized(target.width, target.height)
     whole = source.is_pinhole and np.allclose([*_numbers(resized)], [*_numbers(target)], rtol=1e-6, atol=1e-3)
     if whole and target.width <= source.width and target.height <= source.height:

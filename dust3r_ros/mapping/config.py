@@ -49,7 +49,7 @@ class KeyframeConfig:
     min_parallax: float = setting(
         0.0125, "median parallax since the last keyframe beyond rotation, as a share of the image width", 0.0, 1.0
     )
-    min_overlap: float = setting(0.5, "share of the last keyframe's points still in view below which a new keyframe is due", 0.0, 1.0)
+    min_overlap: float = setting(0.65, "share of the last keyframe's points still in view below which a new keyframe is due", 0.0, 1.0)
     max_interval: float = setting(
         0.0, "seconds after which a moving camera gets a keyframe at a quarter of the parallax; 0: never", 0.0, 3600.0
     )
@@ -60,7 +60,7 @@ class KeyframeConfig:
 
 @dataclass(frozen=True)
 class WindowConfig:
-    size: int = setting(8, "keyframes in the sliding window", 2, 64)
+    size: int = setting(10, "keyframes in the sliding window", 2, 64)
     scene_graph: str = setting("swin-3", "the keyframes a new one is paired with: complete, swin-K, logwin-K, oneref-I", check=_scene_graph)
 
 

@@ -15,6 +15,7 @@ from dust3r_ros.geometry.rotations import inverse_pose, pose_matrix, transform_p
 Array = NDArray[np.float64]
 
 MIN_INLIERS = 6  # three more than a pose needs: fewer agree by chance
+RANSAC_ROUNDS = 2000  # at most: with three quarters of outliers that is enough for samples of three
 GUESS_SHARE = 0.6  # a guess that this share agrees with is taken as it stands; below it RANSAC gets its chance too
 REFINEMENTS = ((4.0, 2.0, 1.0, 1.0), (1.0, 1.0))  # thresholds, as multiples of the set one: from a guess, after RANSAC
 
@@ -86,11 +87,11 @@ class _Problem:
 
     def ransac(self) -> Array | None:
         """A first world-to-camera pose. OpenCV's generator starts from the same seed at every call."""
+        settings = cv2.UsacParams()
+        settings.threshold, settings.confidence, settings.maxIterations = self.threshold, 0.9999, RANSAC_ROUNDS
+        settings.score, settings.loMethod = cv2.SCORE_METHOD_MSAC, cv2.LOCAL_OPTIM_INNER_LO
         try:
-            found, turn, move, inliers = cv2.solvePnPRansac(
-                self.points, self.pixels, self.matrix, None,
-                iterationsCount=300, reprojectionError=self.threshold, confidence=0.9999, flags=cv2.SOLVEPNP_SQPNP,
-            )  # fmt: skip
+            found, _, turn, move, inliers = cv2.solvePnPRansac(self.points, self.pixels, self.matrix, None, params=settings)
         except cv2.error:  # points from which its solvers make nothing
             return None
         if not found or inliers is None or not (np.isfinite(turn).all() and np.isfinite(move).all()):

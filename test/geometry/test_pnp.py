@@ -65,6 +65,25 @@ def test_outliers_are_told_from_inliers(seed, camera):
 
 
 @every_lens
+@pytest.mark.parametrize("flat", [False, True], ids=["deep", "flat"])
+def test_a_quarter_of_true_matches_is_enough(camera, flat):
+    world, pixels, pose = scene(camera, 11, count=300, flat=flat)
+    rng = np.random.default_rng(0)
+    seen = pixels + rng.normal(scale=0.2, size=pixels.shape)
+    seen[75:] = rng.uniform((0, 0), (640, 480), (225, 2))
+    found = solve_pnp(world, seen, camera)
+    angle, distance = pose_error(found.pose, pose)
+    assert angle < 5e-3
+    assert distance < 3e-2
+
+
+@pytest.mark.parametrize("count", [6, 8, 12])
+def test_a_handful_of_exact_points_is_enough(count):
+    world, pixels, pose = scene(PINHOLE, 12, count=count)
+    assert max(pose_error(solve_pnp(world, pixels, PINHOLE).pose, pose)) < 1e-4
+
+
+@every_lens
 def test_a_guess_near_or_far_leads_to_the_same_pose(camera):
     world, pixels, pose = scene(camera, 3)
     pixels = pixels + np.random.default_rng(0).normal(scale=0.2, size=pixels.shape)

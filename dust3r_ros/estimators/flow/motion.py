@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dust3r_ros.estimators.flow.graph import corresponding_rays
+from dust3r_ros.estimators.flow.correspondence import corresponding_rays
 from dust3r_ros.estimators.flow.optical import match
 from dust3r_ros.estimators.flow.pair_pose import fit_rotation
 from dust3r_ros.estimators.flow.view import View
@@ -24,5 +24,5 @@ def motion_between(first: Tokens, second: Tokens) -> Motion:
     assert isinstance(b, View)
     forth, _ = match(a, b)
     rays_1, rays_2 = corresponding_rays(a, b, forth)
-    parallax = fit_rotation(rays_1, rays_2, (b.camera.fx + b.camera.fy) / 2)[1] if len(rays_1) >= 8 else 0.0
+    parallax = fit_rotation(rays_1, rays_2, b.focal)[1] if len(rays_1) >= 8 else 0.0
     return Motion(parallax, forth.overlap)

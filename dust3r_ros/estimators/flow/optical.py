@@ -34,15 +34,6 @@ class Flow:
         return float(np.count_nonzero(self.error < 1.5)) / self.error.size
 
 
-def flow_between(first: View, second: View) -> Flow:
-    """Flow from `first` to `second`; the way back comes with it. Kept in the views, by the other's content."""
-    if second.digest not in first.flows:
-        forth, back = match(first, second)
-        first.flows[second.digest] = forth
-        second.flows[first.digest] = back
-    return first.flows[second.digest]
-
-
 def match(first: View, second: View) -> tuple[Flow, Flow]:
     """Dense flow both ways: DIS (Kroeger et al., ECCV 2016), after aligning the images where they moved far."""
     if min(*first.gray.shape, *second.gray.shape) < MIN_SIDE:

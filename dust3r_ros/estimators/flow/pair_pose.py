@@ -77,6 +77,11 @@ def fit_rotation(rays_1: Floats, rays_2: Floats, focal: float) -> tuple[Floats, 
     return rotation, float(np.median(np.linalg.norm(residual, axis=1)))
 
 
+def epipolar_distance(rays_1: Floats, rays_2: Floats, rotation: Floats, translation: Floats, focal: float) -> Floats:
+    """[N] Sampson distances in pixels (Hartley and Zisserman, 11.4.3)."""
+    return np.abs(_sampson(rays_1, rays_2, rotation[None], translation[None], focal)[0][0])
+
+
 def rotation_matrix(vector: Floats) -> Floats:
     """Rodrigues: rotation vectors [..., 3] to matrices [..., 3, 3]."""
     angle = np.linalg.norm(vector, axis=-1)[..., None, None]

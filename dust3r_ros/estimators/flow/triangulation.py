@@ -33,7 +33,7 @@ def triangulate(view: View, other: View, flow: Flow, rotation: NDArray[np.float6
     r = rotation.astype(np.float32)
     tx, ty, tz = translation.astype(np.float32)
     camera = other.camera
-    focal = np.float32((camera.fx + camera.fy) / 2)
+    focal = np.float32(other.focal)
     dx, dy = view.rays[..., 0], view.rays[..., 1]
     ax = r[0, 0] * dx + r[0, 1] * dy + r[0, 2]
     ay = r[1, 0] * dx + r[1, 1] * dy + r[1, 2]

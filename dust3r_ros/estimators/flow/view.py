@@ -53,6 +53,11 @@ class View:
         return np.array([corner.pt for corner in corners], np.float32).reshape(-1, 2), descriptors
 
     @property
+    def focal(self) -> float:
+        """Pixels, the mean of both axes: turns angles near the axis into pixels."""
+        return (self.camera.fx + self.camera.fy) / 2
+
+    @property
     def anchor_index(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Row and column indices of the anchors."""
         columns, rows = self.anchors.astype(np.int64).T

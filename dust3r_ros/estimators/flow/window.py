@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.estimators.flow.bundle import Observations, adjust
+from dust3r_ros.estimators.flow.correspondence import corresponding_rays
 from dust3r_ros.estimators.flow.fusion import DepthMap, fuse
-from dust3r_ros.estimators.flow.graph import Graph, components, corresponding_rays, graph_of
+from dust3r_ros.estimators.flow.graph import Graph, components, graph_of
 from dust3r_ros.estimators.flow.pair_pose import pair_pose
 from dust3r_ros.estimators.flow.triangulation import triangulate
 from dust3r_ros.estimators.flow.view import Solved, View
@@ -88,7 +89,7 @@ def _place(graph: Graph, new: int, placed: Sequence[int], poses: Floats, rho: Fl
     near = max((p for p in placed if (p, new) in graph.flows), key=lambda p: (graph.flows[p, new].overlap, p))
     view, other = graph.views[near], graph.views[new]
     flow = graph.flows[near, new]
-    found = pair_pose(*corresponding_rays(view, other, flow), (other.camera.fx + other.camera.fy) / 2)
+    found = pair_pose(*corresponding_rays(view, other, flow), other.focal)
     relative = np.eye(4)
     if found is not None:
         relative[:3, :3] = found.rotation

@@ -59,7 +59,7 @@ def coarse_alignment(first: View, second: View) -> NDArray[np.float64]:
 
     Without large motion (or without enough corners to see it) it only accounts for different intrinsics: the identity for one camera.
     """
-    same = second.camera.matrix @ np.linalg.inv(first.camera.matrix)
+    same = np.eye(3) if first.camera == second.camera else second.camera.matrix @ np.linalg.inv(first.camera.matrix)
     corners_1, descriptors_1 = first.orb
     corners_2, descriptors_2 = second.orb
     if descriptors_1 is None or descriptors_2 is None:

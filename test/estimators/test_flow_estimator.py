@@ -1,0 +1,192 @@
+"""The flow estimator on a simulated room whose depth and poses are exactly known."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dust3r_ros.estimators import Estimator, EstimatorError, PairPrediction, create_estimator
+from dust3r_ros.estimators.flow import FlowEstimator
+from dust3r_ros.geometry import Camera, procrustes
+from dust3r_ros.simulation import SimulatedView, room_sequence
+
+STEP = 7  # frames between keyframes: about 0.25 m
+
+
+@pytest.fixture(scope="module")
+def room() -> list[SimulatedView]:
+    return room_sequence(frames=60, width=320, height=240, seed=1)[0 : 5 * STEP : STEP]
+
+
+def solve(views: Sequence[SimulatedView], pairs: Sequence[tuple[int, int]]) -> list[PairPrediction]:
+    estimator = FlowEstimator()
+    return estimator.estimate({k: estimator.encode(view.image, view.camera) for k, view in enumerate(views)}, pairs)
+
+
+def depth_error(depth: np.ndarray, confidence: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Mean absolute relative error after median scaling where the confidence is 3 or more, and the share of such pixels."""
+    sure = confidence >= 3
+    scaled = depth[sure] * np.median(truth[sure] / depth[sure])
+    return float(np.mean(np.abs(scaled / truth[sure] - 1))), float(np.mean(sure))
+
+
+def relative_pose(pair: PairPrediction, own: np.ndarray) -> np.ndarray:
+    """Pose of camera j in camera i; `own`: view j's points in its own camera."""
+    found = procrustes(own[::8, ::8].reshape(-1, 3), pair.points_j.numpy()[::8, ::8].reshape(-1, 3), with_scale=False)
+    return found.matrix
+
+
+def angle(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.degrees(np.arccos(np.clip(a @ b / np.linalg.norm(a) / np.linalg.norm(b), -1, 1))))
+
+
+def test_two_views_give_direction_and_depth(room: list[SimulatedView]) -> None:
+    forth, back = solve(room[:2], [(0, 1), (1, 0)])
+    for pair, truth in ((forth, room[0]), (back, room[1])):
+        error, share = depth_error(pair.points_i.numpy()[..., 2], pair.confidence_i.numpy(), truth.depth)
+        assert error < 0.04
+        assert share > 0.7
+    true = np.linalg.inv(room[0].pose) @ room[1].pose
+    found = relative_pose(forth, back.points_i.numpy())
+    assert angle(found[:3, 3], true[:3, 3]) < 3
+    assert np.degrees(np.arccos((np.trace(found[:3, :3].T @ true[:3, :3]) - 1) / 2)) < 0.2
+
+
+def test_a_window_stands_on_one_scale_and_each_consecutive_pair_is_revised(room: list[SimulatedView]) -> None:
+    predictions = solve(room, [(i, 4) for i in (1, 2, 3)] + [(4, i) for i in (1, 2, 3)])
+    found = {(p.i, p.j): p for p in predictions}
+    assert {(k, k + 1) for k in range(4)} | {(k + 1, k) for k in range(4)} <= set(found)
+    assert len(found) == len(predictions)
+    pose, centres = np.eye(4), [np.zeros(3)]
+    for k in range(4):
+        pose = pose @ relative_pose(found[k, k + 1], found[k + 1, k].points_i.numpy())
+        centres.append(pose[:3, 3])
+    truth = np.array([view.pose[:3, 3] for view in room])
+    aligned = procrustes(np.array(centres), truth)
+    assert np.linalg.norm(aligned.apply(np.array(centres)) - truth, axis=1).max() < 0.01 * np.linalg.norm(truth[-1] - truth[0])
+    for k in range(4):
+        pair = found[k, k + 1]
+        sure = pair.confidence_i.numpy() >= 3
+        ratio = np.median(room[k].depth[sure] / pair.points_i.numpy()[..., 2][sure])
+        assert ratio == pytest.approx(aligned.scale, rel=0.02)
+
+
+def test_confidence_tells_good_depth_from_bad(room: list[SimulatedView]) -> None:
+    pair = solve(room[:3], [(0, 1)])[0]
+    confidence, depth = pair.confidence_i.numpy(), pair.points_i.numpy()[..., 2]
+    known = confidence > 1
+    scale = np.median(room[0].depth[known] / depth[known])
+    error = np.abs(depth * scale / room[0].depth - 1)
+    order = np.argsort(confidence[known])
+    third = len(order) // 3
+    assert np.mean(error[known][order[:third]]) > 2 * np.mean(error[known][order[-third:]])
+
+
+def test_the_scale_goes_on_from_call_to_call(room: list[SimulatedView]) -> None:
+    estimator = FlowEstimator()
+    tokens = [estimator.encode(view.image, view.camera) for view in room]
+    before = estimator.estimate({k: tokens[k] for k in (0, 1, 2)}, [(0, 1), (1, 2)])
+    after = estimator.estimate({k: tokens[k] for k in (1, 2, 3)}, [(2, 3)])
+    old = next(p for p in before if (p.i, p.j) == (1, 2))
+    new = next(p for p in after if (p.i, p.j) == (1, 2))
+    sure = (old.confidence_i.numpy() >= 3) & (new.confidence_i.numpy() >= 3)
+    ratio = new.points_i.numpy()[..., 2][sure] / old.points_i.numpy()[..., 2][sure]
+    assert np.median(ratio) == pytest.approx(1, abs=0.02)
+
+
+def test_the_same_input_gives_the_same_output_bit_for_bit(room: list[SimulatedView]) -> None:
+    first, second = (solve(room[:3], [(0, 2), (2, 0)]) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        assert (a.i, a.j) == (b.i, b.j)
+        for one, other in ((a.points_i, b.points_i), (a.points_j, b.points_j), (a.confidence_i, b.confidence_i)):
+            assert np.array_equal(one.numpy(), other.numpy())
+
+
+def test_views_that_left_the_window_are_forgotten(room: list[SimulatedView]) -> None:
+    estimator = FlowEstimator()
+    tokens = [estimator.encode(view.image, view.camera) for view in room]
+    for k in range(1, 5):
+        estimator.estimate({i: tokens[i] for i in (k - 1, k)}, [(k - 1, k)])
+    assert len(tokens[3].features.flows) == 1
+
+
+def test_a_keyframe_index_used_for_another_picture_is_another_picture(room: list[SimulatedView]) -> None:
+    estimator = FlowEstimator()
+    tokens = [estimator.encode(view.image, view.camera) for view in room[:3]]
+    estimator.estimate({0: tokens[0], 1: tokens[1]}, [(0, 1)])
+    fresh = FlowEstimator()
+    reference = [fresh.encode(view.image, view.camera) for view in (room[0], room[2])]
+    expected = fresh.estimate({0: reference[0], 1: reference[1]}, [(0, 1)])[0]
+    tokens[0].features.solved = None
+    found = estimator.estimate({0: tokens[0], 1: tokens[2]}, [(0, 1)])[0]
+    assert np.array_equal(found.points_i.numpy(), expected.points_i.numpy())
+
+
+def test_cameras_of_different_size_work_together(room: list[SimulatedView]) -> None:
+    small = replace_image(room[1], 240, 180)
+    pair = solve([room[0], small], [(0, 1)])[0]
+    assert pair.points_i.shape == (240, 320, 3)
+    assert depth_error(pair.points_i.numpy()[..., 2], pair.confidence_i.numpy(), room[0].depth)[0] < 0.05
+
+
+def replace_image(view: SimulatedView, width: int, height: int) -> SimulatedView:
+    """The view cut to its middle: another size, another principal point, the same pose."""
+    x, y = (view.camera.width - width) // 2, (view.camera.height - height) // 2
+    camera = view.camera.cropped(x, y, width, height)
+    return replace(view, image=view.image[y : y + height, x : x + width].copy(), depth=view.depth[y : y + height, x : x + width], camera=camera)
+
+
+def test_a_camera_held_upright_is_no_different(room: list[SimulatedView]) -> None:
+    camera = room[0].camera
+    upright = Camera(camera.height, camera.width, camera.fy, camera.fx, camera.cy, camera.width - 1 - camera.cx)
+    turned = [replace(view, image=np.ascontiguousarray(np.rot90(view.image)), camera=upright) for view in room[:2]]
+    pair = solve(turned, [(0, 1)])[0]
+    assert pair.points_i.shape == (320, 240, 3)
+    error, share = depth_error(pair.points_i.numpy()[..., 2], pair.confidence_i.numpy(), np.rot90(room[0].depth))
+    assert error < 0.04
+    assert share > 0.7
+
+
+@pytest.mark.parametrize("size", [64, 160, 320])
+def test_the_working_size_is_obeyed(room: list[SimulatedView], size: int) -> None:
+    estimator = create_estimator("flow", size)
+    tokens = estimator.encode(room[0].image, room[0].camera)
+    assert tokens.image.shape == (size * 3 // 4, size, 3)
+    assert (tokens.camera.width, tokens.camera.height) == (size, size * 3 // 4)
+
+
+def test_an_assumed_camera_is_said_once(room: list[SimulatedView], caplog: pytest.LogCaptureFixture) -> None:
+    estimator = FlowEstimator()
+    with caplog.at_level(logging.WARNING):
+        for view in room[:3]:
+            estimator.encode(view.image, replace(view.camera, assumed=True))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "62 degrees" in caplog.text
+
+
+def test_auto_says_what_it_took_and_why(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        estimator = create_estimator("auto", 320)
+    assert isinstance(estimator, Estimator)
+    assert estimator.name == "flow"
+    assert "flow" in caplog.text
+    assert "weights" in caplog.text
+
+
+def test_wrong_requests_are_named(room: list[SimulatedView]) -> None:
+    estimator = FlowEstimator()
+    tokens = estimator.encode(room[0].image, room[0].camera)
+    with pytest.raises(EstimatorError, match=r"no estimator is called 'magic'.*auto, flow"):
+        create_estimator("magic")
+    with pytest.raises(EstimatorError, match="32.*at least 64"):
+        create_estimator("flow", 32)
+    with pytest.raises(EstimatorError, match=r"\(240, 320\)"):
+        estimator.encode(room[0].image[..., 0], room[0].camera)
+    with pytest.raises(EstimatorError, match=r"pair \(0, 7\)"):
+        estimator.estimate({0: tokens}, [(0, 7)])
+    with pytest.raises(EstimatorError, match="another estimator"):
+        estimator.estimate({0: tokens, 1: replace(tokens, features=None)}, [(0, 1)])

@@ -119,8 +119,8 @@ def _as_second(
     height, width = confidence.shape
     cx, cy = principal_points.get(node, (width / 2, height / 2))
     # Without a view of its own an unknown focal length is taken from the other camera of the pair.
-    focal = focals.get(node) or focals.get(prediction.i)
-    focal = focal or _focal(prediction.points_i, prediction.confidence_i, principal_points.get(prediction.i))
+    known_focal = focals.get(node) or focals.get(prediction.i)
+    focal = known_focal or _focal(prediction.points_i, prediction.confidence_i, principal_points.get(prediction.i))
     known = torch.nonzero(confidence > KNOWN)
     known = known[:: max(1, len(known) // FITTED_PIXELS)]
     if len(known) < MIN_KNOWN:
@@ -138,4 +138,6 @@ def apply(similarity: Similarity, points: torch.Tensor) -> torch.Tensor:
 
 
 def _focal(points: torch.Tensor, confidence: torch.Tensor, principal_point: tuple[float, float] | None) -> float:
-    return float(focal_from_pointmap(points.numpy(), weights=(confidence.numpy() - 1.0), principal_point=principal_point))
+    height, width = confidence.shape
+    centre = principal_point or (width / 2, height / 2)
+    return float(focal_from_pointmap(points.numpy(), weights=(confidence.numpy() - 1.0), principal_point=centre))

@@ -58,7 +58,7 @@ def path_from_above(path: Path, recording: Recording, truth: Sequence[TrueView],
     if recording.cloud is not None and len(recording.cloud):
         points, colors = score.to_truth.apply(recording.cloud.points.astype(np.float64)), recording.cloud.colors / 255
         order = np.argsort(points[:, 2])
-        axis.scatter(points[order, 0], points[order, 1], c=colors[order], s=1.2, linewidths=0, rasterized=True)
+        axis.scatter(points[order, 0], points[order, 1], c=colors[order], s=3.0, linewidths=0, rasterized=True)
     true = np.array([view.pose[:3, 3] for view in truth])
     estimated = score.to_truth.apply(np.array([pose[:3, 3] for _, pose in recording.trajectory]))
     axis.plot(true[:, 0], true[:, 1], color=_PAPER, linewidth=7, solid_capstyle="round")

@@ -13,6 +13,7 @@ from dust3r_ros.mapping.config import KeyframeConfig
 
 BLACK, WHITE = 3, 252  # grey levels at and beyond which a pixel says nothing
 PEERS = 15  # frames that sharpness is compared with
+FIRST_PARALLAX = 0.5  # of the set parallax: enough for the first two keyframes, whose depth the next ones soon correct
 WAITS_AT_MOST = 5  # a camera that stays blurred gets its keyframe all the same
 
 
@@ -35,12 +36,14 @@ class KeyframeSelector:
         self._sharpness.clear()
         self._last_stamp, self._waited = None, 0
 
-    def choose(self, stamp: int, grey: NDArray[np.uint8], parallax: float | None, overlap: float) -> Choice:
-        """Is this frame due? `parallax` is a share of the width (None: no keyframe yet), `overlap` the share of points still seen."""
+    def choose(self, stamp: int, grey: NDArray[np.uint8], parallax: float | None, overlap: float, baseline: float | None = None) -> Choice:
+        """Is this frame due? `parallax` is a share of the width (None: no keyframe yet), `overlap` the share of points still seen,
+        `baseline` the way from the last keyframe as a share of its median depth (None while there is no map).
+        """
         sharpness = float(cv2.Laplacian(grey, cv2.CV_32F).var())
         typical = float(np.median(self._sharpness)) if self._sharpness else sharpness
         self._sharpness.append(sharpness)
-        because = self._due(stamp, parallax, overlap)
+        because = self._due(stamp, parallax, overlap, baseline)
         if not because.is_due:
             return because
         waits = self._quality(grey, sharpness, typical)
@@ -53,15 +56,17 @@ class KeyframeSelector:
         """The chosen frame is a keyframe now."""
         self._last_stamp, self._waited = stamp, 0
 
-    def _due(self, stamp: int, parallax: float | None, overlap: float) -> Choice:
+    def _due(self, stamp: int, parallax: float | None, overlap: float, baseline: float | None) -> Choice:
         config = self.config
         if parallax is None or self._last_stamp is None:
             return Choice(True, "first frame")
         elapsed = (stamp - self._last_stamp) * 1e-9
         if config.max_rate > 0 and elapsed < 0.999 / config.max_rate:
             return Choice(False, f"{elapsed:.2f} s since the last keyframe, at most {config.max_rate:g} a second")
-        if parallax >= config.min_parallax:
+        if parallax >= config.min_parallax * (FIRST_PARALLAX if baseline is None else 1.0):
             return Choice(True, f"parallax {100 * parallax:.1f} % of the width")
+        if baseline is not None and 0 < config.min_baseline <= baseline:
+            return Choice(True, f"moved {100 * baseline:.0f} % of the median depth")
         if overlap < config.min_overlap:
             return Choice(True, f"overlap fell to {100 * overlap:.0f} %")
         if config.max_interval > 0 and elapsed >= config.max_interval and parallax >= 0.25 * config.min_parallax:

@@ -90,7 +90,8 @@ class Mapper:
             tracks = self._tracker.track(grey) if self._tracker.running else None
             tracked = self._pose_of(tracks, tracked_camera) if tracks is not None else None
             moved = parallax(tracks, tracked_camera) if tracks is not None else None
-            choice = self._selector.choose(frame.stamp, grey, moved, tracks.overlap if tracks is not None else 0.0)
+            overlap = tracks.overlap if tracks is not None else 0.0
+            choice = self._selector.choose(frame.stamp, grey, moved, overlap, self._baseline(tracked))
         odometry = self._follow(frame.stamp, tracked)
         if not choice.is_due or not self._may_try(frame.stamp):
             if tracked is None and tracks is not None:
@@ -117,6 +118,15 @@ class Mapper:
         if self._reference is None or self._reference not in self._store.latest:
             return None
         return frame_pose(tracks, self._store.latest[self._reference], camera, self._last_relative)
+
+    def _baseline(self, tracked: TrackedPose | None) -> float | None:
+        """How far the camera is from its keyframe, as a share of the keyframe's median depth; 0 if lost, None while there is no map."""
+        if not self._store.latest:
+            return None
+        if tracked is None or self._reference is None:
+            return 0.0
+        depth = self._store.latest[self._reference].depth
+        return float(np.linalg.norm(tracked.pose[:3, 3]) / np.median(depth[depth > 0]))
 
     def _follow(self, stamp: int, tracked: TrackedPose | None) -> NDArray[np.float64] | None:
         """Move the odometry by this frame's motion, if it has a pose."""

@@ -7,6 +7,7 @@ depth they give the frame's pose by PnP.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -79,9 +80,8 @@ class Tracker:
         assert self._tracks is not None
         before = self._tracks.current
         if len(before) and grey.shape == self._previous.shape:
-            options = {"winSize": (21, 21), "maxLevel": 4}
-            after, found, _ = cv2.calcOpticalFlowPyrLK(self._previous, grey, before, None, **options)
-            back, returned, _ = cv2.calcOpticalFlowPyrLK(grey, self._previous, after, None, **options)
+            after, found = _lucas_kanade(self._previous, grey, before)
+            back, returned = _lucas_kanade(grey, self._previous, after)
             height, width = grey.shape
             kept = (found.ravel() == 1) & (returned.ravel() == 1) & (np.abs(back - before).max(axis=1) < MAX_RETURN_ERROR)
             kept &= (after >= 0).all(axis=1) & (after[:, 0] <= width - 1) & (after[:, 1] <= height - 1)
@@ -92,6 +92,14 @@ class Tracker:
         return tracks
 
 
+def _lucas_kanade(
+    previous: NDArray[np.uint8], following: NDArray[np.uint8], points: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Where points [N, 2] of one image lie in the next, and which were found [N, 1]."""
+    after, found, _ = cv2.calcOpticalFlowPyrLK(previous, following, points, cast(Any, None), winSize=(21, 21), maxLevel=4)
+    return after, found
+
+
 def parallax(tracks: Tracks, camera: Camera) -> float:
     """Median motion that no rotation explains, as a share of the image width. `camera` is that of the tracked image.
 
@@ -100,6 +108,10 @@ def parallax(tracks: Tracks, camera: Camera) -> float:
     if len(tracks) < MIN_POINTS:
         return 0.0
     first, second = _directions(camera, tracks.keyframe), _directions(camera, tracks.current)
+    seen = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)  # a fisheye's rim has no ray at z = 1
+    if int(seen.sum()) < MIN_POINTS:
+        return 0.0
+    first, second = first[seen], second[seen]
     weights = np.ones(len(first))
     for _ in range(5):
         u, _, vt = np.linalg.svd((second * weights[:, None]).T @ first)
@@ -113,8 +125,8 @@ def frame_pose(tracks: Tracks, keyframe: Keyframe, camera: Camera, guess: NDArra
     """The frame's pose by PnP on the keyframe's depth; None if too few points agree. `camera` is that of the tracked image."""
     if len(tracks) < MIN_POINTS:
         return None
-    rays = camera.unproject(tracks.keyframe)
-    working = np.rint(keyframe.camera.project(rays)).astype(int)
+    rays = np.nan_to_num(camera.unproject(tracks.keyframe), nan=-1e6)  # a pixel without a ray lies outside every working image
+    working = np.rint(np.nan_to_num(keyframe.camera.project(rays), nan=-1.0).clip(-1, 1e6)).astype(int)
     inside = ((working >= 0) & (working < (keyframe.camera.width, keyframe.camera.height))).all(axis=1)
     columns, rows = np.where(inside[:, None], working, 0).T
     depth, confidence = keyframe.depth[rows, columns], keyframe.confidence[rows, columns]

@@ -75,14 +75,16 @@ class KeyframeWindow:
 
     def _keyframe(self, index: int, image: PlacedImage, to_map: Similarity) -> Keyframe:
         entry = self._entries[index]
-        camera = entry.tokens.camera
+        camera, source = entry.tokens.camera, entry.tokens.source
         if camera.assumed:
-            camera = replace(camera, fx=image.focal, fy=image.focal * camera.fy / camera.fx)
+            longer = image.focal / camera.fx
+            camera = replace(camera, fx=camera.fx * longer, fy=camera.fy * longer)
+            source = replace(source, fx=source.fx * longer, fy=source.fy * longer)
         return Keyframe(
             index=index,
             stamp=entry.stamp,
             pose=to_map.apply_pose(image.pose),
-            source=entry.tokens.source,
+            source=source,
             camera=camera,
             image=entry.tokens.image,
             depth=(image.depth() * float(to_map.scale)).numpy(),

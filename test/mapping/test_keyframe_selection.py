@@ -34,6 +34,13 @@ def test_parallax_or_lost_overlap_brings_one_and_says_which(selector: KeyframeSe
     assert "overlap" in choice.reason
 
 
+def test_way_against_depth_brings_one_and_before_there_is_depth_half_the_parallax_does(selector: KeyframeSelector) -> None:
+    assert not selector.choose(SECOND, SHARP, 0.012, 1.0, baseline=0.05).is_due
+    assert "median depth" in selector.choose(SECOND, SHARP, 0.012, 1.0, baseline=0.12).reason
+    assert selector.choose(SECOND, SHARP, 0.012, 1.0, baseline=None).is_due
+    assert not selector.choose(SECOND, SHARP, 0.008, 1.0, baseline=None).is_due
+
+
 def test_not_more_often_than_the_set_rate(selector: KeyframeSelector) -> None:
     assert not selector.choose(SECOND // 20, SHARP, 0.5, 0.1).is_due
     assert selector.choose(SECOND // 10, SHARP, 0.5, 0.1).is_due
@@ -43,8 +50,8 @@ def test_too_long_since_the_last_brings_one_if_the_camera_moves() -> None:
     selector = KeyframeSelector(replace(CONFIG, max_interval=5.0))
     selector.choose(0, SHARP, None, 0.0)
     selector.accepted(0)
-    assert not selector.choose(4 * SECOND, SHARP, 0.01, 1.0).is_due
-    assert selector.choose(5 * SECOND, SHARP, 0.01, 1.0).is_due
+    assert not selector.choose(4 * SECOND, SHARP, 0.01, 1.0, 0.0).is_due
+    assert selector.choose(5 * SECOND, SHARP, 0.01, 1.0, 0.0).is_due
     assert not selector.choose(6 * SECOND, SHARP, 0.0, 1.0).is_due
 
 

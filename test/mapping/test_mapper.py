@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import cv2
@@ -16,7 +17,9 @@ from dust3r_ros.mapping.mapper import FrameError, StampError
 from dust3r_ros.simulation import SimulatedView, room_sequence
 
 FRAMES = 24
-CONFIG = with_settings(MapperConfig(), {"window.size": 4, "window.scene_graph": "swin-2", "keyframes.min_parallax": 0.003, "map.voxel_size": 0.02})
+CONFIG = with_settings(
+    MapperConfig(), {"window.size": 4, "window.scene_graph": "swin-2", "keyframes.min_parallax": 0.003, "map.voxel_size": 0.02}
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ def test_each_image_is_encoded_once_and_only_if_it_is_a_keyframe(views: list[Sim
 
 
 def test_one_unit_is_the_first_keyframes_median_depth(views: list[SimulatedView]) -> None:
-    mapper, updates = mapped(views)
+    _mapper, updates = mapped(views)
     first = next(u for u in updates if u.is_keyframe).keyframes[0]
     assert np.median(first.depth[first.depth > 0]) == pytest.approx(1.0, rel=1e-3)
 
@@ -96,7 +99,7 @@ def test_the_map_lies_on_the_truth(views: list[SimulatedView]) -> None:
 def test_the_odometry_never_jumps_though_the_map_does(views: list[SimulatedView]) -> None:
     _, updates = mapped(views, noise=0.03)
     odometry = [u.odometry for u in updates if u.odometry is not None]
-    steps = np.array([np.linalg.norm(b[:3, 3] - a[:3, 3]) for a, b in zip(odometry, odometry[1:], strict=False)])
+    steps = np.array([np.linalg.norm(b[:3, 3] - a[:3, 3]) for a, b in itertools.pairwise(odometry)])
     assert steps.max() < 4 * np.median(steps)
 
 

@@ -43,7 +43,9 @@ class SimulatedEstimator:
             u, v = np.meshgrid(np.arange(target.width), np.arange(target.height))
             pixels = np.rint(camera.project(target.unproject(np.stack([u, v], -1).reshape(-1, 2)))).astype(int)
             inside = ((pixels >= 0) & (pixels < (camera.width, camera.height))).all(1)
-            depth = np.where(inside, view.depth[tuple(np.where(inside[:, None], pixels, 0).T[::-1])], 0.0).reshape(target.height, target.width)
+            depth = np.where(inside, view.depth[tuple(np.where(inside[:, None], pixels, 0).T[::-1])], 0.0).reshape(
+                target.height, target.width
+            )
         pose = None if view is None else view.pose
         return Tokens(camera, target, rectification.image(image), features=(depth, pose))
 

@@ -17,7 +17,7 @@ from dust3r_ros.alignment.spanning_tree import Branch, score
 from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Camera, Similarity, focal_from_pointmap, robust_procrustes, solve_pnp
 
-FITTED_PIXELS = 4000  # a similarity has 7 unknowns: more pixels only cost time
+FITTED_PIXELS = 1500  # a similarity has 7 unknowns: more pixels only cost time
 MIN_KNOWN = 12  # pixels; fewer hold nothing together
 KNOWN = 1.0 + 1e-6  # a confidence of exactly 1 says that nothing is known
 

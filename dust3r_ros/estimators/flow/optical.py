@@ -122,7 +122,7 @@ def _disagreement(
     home_y = cv2.remap(back[1], x, y, cv2.INTER_LINEAR, borderMode=outside[0], borderValue=outside[1])
     home_x -= np.arange(width, dtype=np.float32)
     home_y -= np.arange(height, dtype=np.float32)[:, None]
-    error = cv2.magnitude(home_x, home_y)
+    error = np.sqrt(home_x * home_x + home_y * home_y)  # cv2.magnitude rounds by the memory's alignment: not the same twice
     limit_y, limit_x = other.gray.shape
     seen = (x >= 0) & (y >= 0) & (x <= limit_x - 1) & (y <= limit_y - 1) & np.isfinite(error)
     error[~seen] = UNKNOWN

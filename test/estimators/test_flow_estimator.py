@@ -99,11 +99,14 @@ def test_the_scale_goes_on_from_call_to_call(room: list[SimulatedView]) -> None:
 
 
 def test_the_same_input_gives_the_same_output_bit_for_bit(room: list[SimulatedView]) -> None:
-    first, second = (solve(room[:3], [(0, 2), (2, 0)]) for _ in range(2))
-    for a, b in zip(first, second, strict=True):
-        assert (a.i, a.j) == (b.i, b.j)
-        for one, other in ((a.points_i, b.points_i), (a.points_j, b.points_j), (a.confidence_i, b.confidence_i)):
-            assert np.array_equal(one.numpy(), other.numpy())
+    first = solve(room[:3], [(0, 2), (2, 0)])
+    in_the_way = []
+    for run in range(6):
+        in_the_way.append(np.empty(1 + 4001 * run, np.uint8))  # memory falls elsewhere: some SIMD code rounds by its alignment
+        for a, b in zip(first, solve(room[:3], [(0, 2), (2, 0)]), strict=True):
+            assert (a.i, a.j) == (b.i, b.j)
+            for name in ("points_i", "points_j", "confidence_i", "confidence_j"):
+                assert np.array_equal(getattr(a, name).numpy(), getattr(b, name).numpy())
 
 
 def test_views_that_left_the_window_are_forgotten(room: list[SimulatedView]) -> None:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.errors import Dust3rError
-from dust3r_ros.estimators import Estimator, create_estimator
+from dust3r_ros.estimators import Estimator, Tokens, create_estimator
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import ConfigError, MapperConfig
 from dust3r_ros.mapping.frame_trajectory import FrameTrajectory
+from dust3r_ros.mapping.keyframe_map import KeyframeMap
 from dust3r_ros.mapping.keyframe_selection import KeyframeSelector
-from dust3r_ros.mapping.keyframe_store import KeyframeStore
-from dust3r_ros.mapping.keyframe_views import keyframe_cloud
-from dust3r_ros.mapping.scene_graph import Pair, SceneGraph
+from dust3r_ros.mapping.scene_graph import Pair
+from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.tracker import MIN_POINTS, TrackedPose, Tracker, Tracks, frame_pose, parallax, tracking_image
 from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, TrackingState
-from dust3r_ros.mapping.voxel_map import VoxelMap
-from dust3r_ros.mapping.window import Entry, KeyframeWindow, first_map_frame, onto_map
 
 SECONDS_BETWEEN_TRIES = 0.5
+MAX_PENDING = 100  # frames before the first map that get their pose afterwards
+
+Pose = NDArray[np.float64]
 
 
 class FrameError(Dust3rError):
@@ -44,36 +41,24 @@ class Mapper:
 
     def reset(self) -> None:
         """Forget the map and start anew with the next frame."""
-        config = self.config
         self.state = TrackingState.INITIALISING
-        self._graph = SceneGraph.parse(config.window.scene_graph)
-        self._selector = KeyframeSelector(config.keyframes)
-        self._window = KeyframeWindow(self.estimator)
-        self._store = KeyframeStore(config.map.max_keyframes)
-        self._voxels = VoxelMap(config.map.voxel_size, config.map.max_points)
+        self._map = KeyframeMap(self.config, self.estimator)
+        self._selector = KeyframeSelector(self.config.keyframes)
         self._trajectory = FrameTrajectory()
         self._tracker = Tracker()
-        self._edges: list[Pair] = []
-        self._pending: list[tuple[int, Tracks, Camera]] = []  # frames between the first keyframe and the first map
-        self._last_relative: NDArray[np.float64] | None = None
+        self._reference: int | None = None  # the keyframe whose points are followed
+        self._relative: Pose | None = None  # the newest frame's camera to that keyframe's
+        self._pending: list[tuple[int, Tracks, Camera]] = []
         self._last_stamp: int | None = None
-        self._last_try: int | None = None
-        self._reference: int | None = None  # the keyframe whose points are tracked
-        self._seconds: dict[str, float] = {}
+        self._last_failure: int | None = None
 
     def configure(self, config: MapperConfig) -> None:
         """Go on with new settings. Another estimator needs a new Mapper (ConfigError); a new voxel size re-bins the map."""
         if config.estimator != self.config.estimator:
             raise ConfigError("estimator.* cannot change while a map is being made: set it before the start")
-        if config.map != self.config.map:
-            points = self._voxels.cloud()
-            self._voxels = VoxelMap(config.map.voxel_size, config.map.max_points)
-            self._voxels.add(points)
-            self._store.max_pictures = config.map.max_keyframes
-        self._graph, self._selector.config = SceneGraph.parse(config.window.scene_graph), config.keyframes
+        self._map.configure(config)
+        self._selector.config = config.keyframes
         self.config = config
-
-    # ---- one frame -------------------------------------------------------------------------------------------------------------------
 
     def add(self, frame: Frame) -> MapUpdate:
         """Track a frame and, if it is due as a keyframe, let the map grow by it.
@@ -82,24 +67,39 @@ class Mapper:
         """
         self._check(frame)
         self._last_stamp = frame.stamp
-        self._seconds = {}
+        stopwatch = Stopwatch()
         camera = frame.camera or Camera.from_fov(frame.image.shape[1], frame.image.shape[0], self.config.estimator.assumed_fov)
-        with self._timed("track"):
+        with stopwatch.time("track"):
             grey = tracking_image(frame.image)
             tracked_camera = camera.resized(grey.shape[1], grey.shape[0])
             tracks = self._tracker.track(grey) if self._tracker.running else None
-            tracked = self._pose_of(tracks, tracked_camera) if tracks is not None else None
-            moved = parallax(tracks, tracked_camera) if tracks is not None else None
-            overlap = tracks.overlap if tracks is not None else 0.0
+            tracked = self._pose_of(tracks, tracked_camera)
+            moved, overlap = (None, 0.0) if tracks is None else (parallax(tracks, tracked_camera), tracks.overlap)
             choice = self._selector.choose(frame.stamp, grey, moved, overlap, self._baseline(tracked))
         odometry = self._follow(frame.stamp, tracked)
-        if not choice.is_due or not self._may_try(frame.stamp):
-            if tracked is None and tracks is not None:
-                self._pend(frame.stamp, tracks, tracked_camera)
-            return self._update(frame, choice.reason, tracked, odometry)
-        if tracks is None:
-            return self._first_keyframe(frame, camera, grey, choice.reason)
-        return self._grow(frame, camera, grey, choice.reason, tracks, tracked, odometry)
+
+        grown: tuple[Keyframe, ...] = ()
+        pairs: tuple[Pair, ...] = ()
+        reason = choice.reason
+        if choice.is_due and self._may_try(frame.stamp):
+            if tracks is not None or self._start_tracking(grey):
+                with stopwatch.time("encode"):
+                    tokens = self.estimator.encode(frame.image, camera)
+                if tracks is None:
+                    self._first_keyframe(frame.stamp, tokens)
+                else:
+                    grown, pairs, reason = self._grow(frame.stamp, grey, tokens, tracks, tracked, reason, stopwatch)
+                    odometry = self._trajectory.odometry
+            else:
+                reason = "waits: no texture to follow"
+        elif tracks is not None and self.state is TrackingState.INITIALISING:
+            self._pending = [*self._pending[1 - MAX_PENDING :], (frame.stamp, tracks, tracked_camera)]
+
+        pose = self._pose_in_map(tracked, grown)
+        inliers = tracked.inliers if tracked is not None else 0.0
+        return MapUpdate(frame, self.state, reason, pose, odometry, inliers, grown, bool(grown), pairs, stopwatch.seconds)
+
+    # ---- tracking --------------------------------------------------------------------------------------------------------------------
 
     def _check(self, frame: Frame) -> None:
         shape = frame.image.shape
@@ -114,146 +114,100 @@ class Mapper:
                 f"stamp {frame.stamp * 1e-9:.3f} s is {ago:.3f} s before the last frame's: frames must be in order; reset() starts anew"
             )
 
-    def _pose_of(self, tracks: Tracks, camera: Camera) -> TrackedPose | None:
-        if self._reference is None or self._reference not in self._store.latest:
+    def _pose_of(self, tracks: Tracks | None, camera: Camera) -> TrackedPose | None:
+        keyframe = None if self._reference is None else self._map.keyframe(self._reference)
+        if tracks is None or keyframe is None:
             return None
-        return frame_pose(tracks, self._store.latest[self._reference], camera, self._last_relative)
+        return frame_pose(tracks, keyframe, camera, self._relative)
 
     def _baseline(self, tracked: TrackedPose | None) -> float | None:
         """How far the camera is from its keyframe, as a share of the keyframe's median depth; 0 if lost, None while there is no map."""
-        if not self._store.latest:
+        keyframe = None if self._reference is None else self._map.keyframe(self._reference)
+        if keyframe is None:
             return None
-        if tracked is None or self._reference is None:
+        if tracked is None:
             return 0.0
-        depth = self._store.latest[self._reference].depth
-        return float(np.linalg.norm(tracked.pose[:3, 3]) / np.median(depth[depth > 0]))
+        return float(np.linalg.norm(tracked.pose[:3, 3]) / np.median(keyframe.depth[keyframe.depth > 0]))
 
-    def _follow(self, stamp: int, tracked: TrackedPose | None) -> NDArray[np.float64] | None:
+    def _follow(self, stamp: int, tracked: TrackedPose | None) -> Pose | None:
         """Move the odometry by this frame's motion, if it has a pose."""
         if tracked is None or self._reference is None:
             if self.state is TrackingState.TRACKING:
                 self.state = TrackingState.LOST
             return self._trajectory.odometry
         self.state = TrackingState.TRACKING
-        self._last_relative = tracked.pose
+        self._relative = tracked.pose
         self._trajectory.append(stamp, self._reference, tracked.pose)
-        return self._trajectory.advance(self._reference, tracked.pose, self._store.poses)
+        return self._trajectory.advance(self._reference, tracked.pose, self._map.poses)
+
+    def _pose_in_map(self, tracked: TrackedPose | None, grown: tuple[Keyframe, ...]) -> Pose | None:
+        if grown:
+            return grown[-1].pose
+        if tracked is None or self._reference is None:
+            return None
+        return self._map.poses[self._reference] @ tracked.pose
+
+    # ---- keyframes -------------------------------------------------------------------------------------------------------------------
 
     def _may_try(self, stamp: int) -> bool:
         """After a try that failed the next frames wait a little: a try costs as much as a keyframe."""
-        return self._last_try is None or (stamp - self._last_try) * 1e-9 >= SECONDS_BETWEEN_TRIES
+        return self._last_failure is None or (stamp - self._last_failure) * 1e-9 >= SECONDS_BETWEEN_TRIES
 
-    def _first_keyframe(self, frame: Frame, camera: Camera, grey: NDArray[np.uint8], reason: str) -> MapUpdate:
-        """The first keyframe waits for a second one: one image has no depth."""
-        if self._tracker.start(grey) < MIN_POINTS:
-            self._tracker.stop()
-            return self._update(frame, "waits: no texture to follow", None, None)
-        with self._timed("encode"):
-            tokens = self.estimator.encode(frame.image, camera)
-        index = self._store.next_index()
-        self._window.add(index, Entry(frame.stamp, tokens))
-        self._selector.accepted(frame.stamp)
-        self._reference, self._last_relative = index, None
-        return self._update(frame, reason, None, None)
+    def _start_tracking(self, grey: NDArray[np.uint8]) -> bool:
+        """Follow this frame's points from now on; False, and nothing is followed, if it has too few."""
+        if self._tracker.start(grey) >= MIN_POINTS:
+            return True
+        self._tracker.stop()
+        return False
+
+    def _first_keyframe(self, stamp: int, tokens: Tokens) -> None:
+        self._reference = self._map.begin(stamp, tokens)
+        self._selector.accepted(stamp)
 
     def _grow(
         self,
-        frame: Frame,
-        camera: Camera,
+        stamp: int,
         grey: NDArray[np.uint8],
-        reason: str,
+        tokens: Tokens,
         tracks: Tracks,
         tracked: TrackedPose | None,
-        odometry: NDArray[np.float64] | None,
-    ) -> MapUpdate:
-        """Encode the frame once, estimate its pairs, and place it."""
-        self._last_try = frame.stamp
-        with self._timed("encode"):
-            tokens = self.estimator.encode(frame.image, camera)
-        earlier, index = self._window.indices, self._store.next_index()
-        pairs = self._graph.new_pairs(earlier, index, both_directions=True)
-        self._window.add(index, Entry(frame.stamp, tokens))
-        with self._timed("estimate"):
-            self._window.estimate(pairs)
-        with self._timed("align"):
-            revised = self._place(index)
-        if not revised:
-            self._window.remove(index)
-            if self.state is TrackingState.INITIALISING and tracks.overlap < self.config.keyframes.min_overlap:
-                self._start_over(frame, grey, tokens)
-                return self._update(frame, "the view changed before there was depth: starting from here", None, None)
-            return self._update(frame, f"{reason}; but no depth or place could be found for it", tracked, odometry)
-
-        first_map = not self._edges
-        self._edges.extend(pairs)
-        self._selector.accepted(frame.stamp)
-        self._last_try = None
-        if first_map:
-            self._place_pending(earlier[0])
-        self.state = TrackingState.TRACKING
-        self._trajectory.append(frame.stamp, index, np.eye(4)) if tracked is None else None
-        if tracked is None:
-            odometry = self._trajectory.advance(index, np.eye(4), self._store.poses)
-        self._trajectory.anchor(index)
-        self._reference, self._last_relative = index, np.eye(4)
+        reason: str,
+        stopwatch: Stopwatch,
+    ) -> tuple[tuple[Keyframe, ...], tuple[Pair, ...], str]:
+        """Place the frame as a keyframe: what was revised, the new pairs, and why."""
+        first = self._reference if not self._map.exists else None
+        growth = self._map.grow(stamp, tokens, stopwatch)
+        if growth is None:
+            self._last_failure = stamp
+            if not self._map.exists and tracks.overlap < self.config.keyframes.min_overlap:
+                self._start_over(stamp, grey, tokens)
+                return (), (), "the view changed before there was depth: starting from here"
+            return (), (), f"{reason}; but no depth or place could be found for it"
+        if first is not None:
+            self._place_pending(first)
+        if tracked is None:  # the first map, or found again
+            self._trajectory.append(stamp, growth.index, np.eye(4))
+            self._trajectory.advance(growth.index, np.eye(4), self._map.poses)
+        self._trajectory.anchor(growth.index)
+        self.state, self._last_failure = TrackingState.TRACKING, None
+        self._reference, self._relative = growth.index, np.eye(4)
+        self._selector.accepted(stamp)
         self._tracker.start(grey)
-        with self._timed("fuse"):
-            self._slide()
-        return MapUpdate(
-            frame=frame,
-            state=self.state,
-            reason=reason,
-            pose=self._store.poses[index],
-            odometry=odometry,
-            inliers=tracked.inliers if tracked is not None else 0.0,
-            keyframes=revised,
-            is_keyframe=True,
-            edges=tuple(pairs),
-            seconds=self._seconds,
-        )
+        return growth.revised, growth.pairs, reason
 
-    def _place(self, newest: int) -> tuple[Keyframe, ...]:
-        """Solve the window, join it to the map and keep the result; empty if the newest keyframe found no place."""
-        solution = self._window.solve()
-        if newest not in solution:
-            return ()
-        to_map = onto_map(solution, self._store.latest) if self._store.latest else first_map_frame(solution)
-        if to_map is None:
-            return ()
-        revised = self._window.keyframes(solution, to_map)
-        for keyframe in revised:
-            self._store.put(keyframe)
-        return revised
-
-    def _slide(self) -> None:
-        """Let the oldest keyframes go: their points into the map for good, themselves remembered compactly."""
-        while len(self._window) > self.config.window.size:
-            oldest = self._window.indices[0]
-            if oldest in self._store.latest:
-                self._voxels.add(keyframe_cloud(self._store.latest[oldest], self.config.map.min_confidence))
-                self._store.retire(oldest)
-            self._window.remove(oldest)
-
-    def _start_over(self, frame: Frame, grey: NDArray[np.uint8], tokens: object) -> None:
+    def _start_over(self, stamp: int, grey: NDArray[np.uint8], tokens: Tokens) -> None:
         self.reset()
-        self._last_stamp = frame.stamp
-        if self._tracker.start(grey) < MIN_POINTS:
-            self._tracker.stop()
-            return
-        index = self._store.next_index()
-        self._window.add(index, Entry(frame.stamp, tokens))  # type: ignore[arg-type]
-        self._selector.accepted(frame.stamp)
-        self._reference = index
-
-    def _pend(self, stamp: int, tracks: Tracks, camera: Camera) -> None:
-        if self.state is TrackingState.INITIALISING:
-            self._pending = [*self._pending[-99:], (stamp, tracks, camera)]
+        self._last_stamp = stamp
+        if self._start_tracking(grey):
+            self._first_keyframe(stamp, tokens)
 
     def _place_pending(self, first: int) -> None:
-        """The frames from before there was depth get their poses now."""
-        keyframe = self._store.latest[first]
+        """The frames from before there was depth get their poses now, from the first keyframe's."""
+        keyframe = self._map.keyframe(first)
+        if keyframe is None:
+            return
         self._trajectory.append(keyframe.stamp, first, np.eye(4))
-        guess: NDArray[np.float64] | None = np.eye(4)
+        guess = np.eye(4)
         for stamp, tracks, camera in self._pending:
             found = frame_pose(tracks, keyframe, camera, guess)
             if found is not None:
@@ -261,67 +215,43 @@ class Mapper:
                 guess = found.pose
         self._pending = []
 
-    def _update(self, frame: Frame, reason: str, tracked: TrackedPose | None, odometry: NDArray[np.float64] | None) -> MapUpdate:
-        pose = self._store.poses[self._reference] @ tracked.pose if tracked is not None and self._reference is not None else None
-        inliers = tracked.inliers if tracked is not None else 0.0
-        return MapUpdate(frame, self.state, reason, pose, odometry, inliers, seconds=self._seconds)
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - start
-
     # ---- the map ---------------------------------------------------------------------------------------------------------------------
 
     @property
     def keyframes(self) -> tuple[Keyframe, ...]:
         """All that are remembered, oldest first; those that have left the window are smaller than they were."""
-        return self._store.all()
+        return self._map.keyframes
 
     @property
     def edges(self) -> tuple[Pair, ...]:
         """Directed pairs of keyframe indices that the map was made from."""
-        return tuple(self._edges)
+        return self._map.edges
 
     def cloud(self) -> PointCloud:
         """The whole map, one point a voxel, bounded by `map.max_points`."""
-        whole = self._voxels.copy()
-        for index in self._window.indices:
-            if index in self._store.latest:
-                whole.add(keyframe_cloud(self._store.latest[index], self.config.map.min_confidence))
-        return whole.cloud()
+        return self._map.cloud()
 
-    def trajectory(self) -> list[tuple[int, NDArray[np.float64]]]:
+    def trajectory(self) -> list[tuple[int, Pose]]:
         """[(stamp in ns, camera to world 4x4)] of every frame that has a pose, by stamp, as corrected as the map is now."""
-        return self._trajectory.poses(self._store.poses)
+        return self._trajectory.poses(self._map.poses)
 
     def align(self) -> tuple[Keyframe, ...]:
         """Estimate and solve the window once more; the revised keyframes (none while there is no map)."""
-        if not self._store.latest:
-            return ()
-        self._window.estimate_all(self._graph)
-        return self._place(self._window.indices[-1])
+        return self._map.align()
 
     def snapshot(self) -> MapSnapshot:
         """The map as it is now, to be saved and gone on from."""
-        window = tuple(index for index in self._window.indices if index in self._store.latest)
-        return MapSnapshot(self._store.all(), tuple(self._edges), self._voxels.cloud(), window)
+        return self._map.snapshot()
 
     def restore(self, snapshot: MapSnapshot) -> None:
-        """Replace the map by a saved one and go on from its newest keyframe."""
+        """Replace the map by a saved one and go on from its newest keyframe. If that fails the running map stands."""
+        restored = KeyframeMap(self.config, self.estimator)
+        restored.restore(snapshot)
         self.reset()
+        self._map = restored
         for keyframe in snapshot.keyframes:
-            self._store.put(keyframe)
             self._trajectory.append(keyframe.stamp, keyframe.index, np.eye(4))
-            if keyframe.index in snapshot.window:
-                self._window.encode(keyframe)
-        self._voxels.add(snapshot.cloud)
-        self._edges = list(snapshot.edges)
-        if len(self._window) > 1:
-            self._window.estimate_all(self._graph)
         if snapshot.keyframes:
             newest = snapshot.keyframes[-1]
-            self.state = TrackingState.LOST
-            self._reference, self._last_relative = newest.index, None
+            self.state, self._reference = TrackingState.LOST, newest.index
             self._tracker.start(tracking_image(newest.image))

@@ -6,10 +6,11 @@ The node configures and activates itself. With bagfile:= the bag is played, with
 import os
 from pathlib import Path
 
-from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, LogInfo, OpaqueFunction, SetEnvironmentVariable, TimerAction
 from launch_ros.actions import Node
 from launch_ros.ros_adapters import get_ros_node
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 CONFIG = Path(__file__).parent.parent / "config"  # beside launch/, in the sources and installed
 NODE_NAME = "dust3r"
@@ -49,7 +50,9 @@ def _start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if _is_true("rviz", given):
         rviz_parameters = [{"use_sim_time": use_sim_time}]
         actions.append(
-            Node(package="rviz2", executable="rviz2", name="rviz2", arguments=["-d", str(CONFIG / "dust3r.rviz")], parameters=rviz_parameters)
+            Node(
+                package="rviz2", executable="rviz2", name="rviz2", arguments=["-d", str(CONFIG / "dust3r.rviz")], parameters=rviz_parameters
+            )
         )
     if given["bagfile"]:
         actions.append(OpaqueFunction(function=_play_when_node_listens, args=[given["bagfile"]]))
@@ -58,7 +61,9 @@ def _start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 def _transport() -> list[LaunchDescriptionEntity]:
     """Fast DDS loses most images of a camera's size over its default transports; what the user has set stands."""
-    if any(os.environ.get(name) for name in ("FASTDDS_BUILTIN_TRANSPORTS", "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")):
+    if any(
+        os.environ.get(name) for name in ("FASTDDS_BUILTIN_TRANSPORTS", "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+    ):
         return []
     if os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST" or os.environ.get("ROS_LOCALHOST_ONLY") == "1":
         # LARGE_DATA does not go with discovery on this machine alone: nearly nothing arrives.

@@ -17,7 +17,9 @@ refuse() {
 }
 
 # What a step depends on, as one line: files by content, so that a checkout or a touch redoes nothing.
-fingerprint() { { printf '%s\n' "$root" "$ros" "${PYTHON:-}"; find "$@" -type f -not -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum; } | sha256sum; }
+fingerprint() {
+  { printf "%s\n" "$root" "$ros" "${PYTHON:-}"; find "$@" -type f -not -name "*.pyc" -print0 | sort -z | xargs -0 sha256sum; } | sha256sum
+}
 
 # step NAME COMMAND INPUT...: runs COMMAND unless it once succeeded with these inputs.
 step() {

@@ -117,6 +117,20 @@ def test_views_that_left_the_window_are_forgotten(room: list[SimulatedView]) -> 
     assert len(tokens[3].features.flows) == 1
 
 
+def test_what_a_neighbour_told_stays_when_it_has_left(room: list[SimulatedView]) -> None:
+    estimator = FlowEstimator()
+    tokens = [estimator.encode(view.image, view.camera) for view in room]
+    pairs = [(0, 1), (1, 2), (0, 2)]
+    before = estimator.estimate({k: tokens[k] for k in (0, 1, 2)}, pairs)
+    after = estimator.estimate({k: tokens[k] for k in (1, 2)}, [(1, 2)])
+    old, new = (next(p for p in found if (p.i, p.j) == (1, 2)) for found in (before, after))
+    alone = FlowEstimator()
+    fresh = [alone.encode(room[k].image, room[k].camera) for k in (1, 2)]
+    lonely = alone.estimate({1: fresh[0], 2: fresh[1]}, [(1, 2)])[0]
+    assert np.mean(new.confidence_i.numpy()) == pytest.approx(np.mean(old.confidence_i.numpy()))
+    assert np.mean(new.confidence_i.numpy()) > np.mean(lonely.confidence_i.numpy())
+
+
 def test_a_keyframe_index_used_for_another_picture_is_another_picture(room: list[SimulatedView]) -> None:
     estimator = FlowEstimator()
     tokens = [estimator.encode(view.image, view.camera) for view in room[:3]]
@@ -140,7 +154,9 @@ def replace_image(view: SimulatedView, width: int, height: int) -> SimulatedView
     """The view cut to its middle: another size, another principal point, the same pose."""
     x, y = (view.camera.width - width) // 2, (view.camera.height - height) // 2
     camera = view.camera.cropped(x, y, width, height)
-    return replace(view, image=view.image[y : y + height, x : x + width].copy(), depth=view.depth[y : y + height, x : x + width], camera=camera)
+    return replace(
+        view, image=view.image[y : y + height, x : x + width].copy(), depth=view.depth[y : y + height, x : x + width], camera=camera
+    )
 
 
 def test_a_camera_held_upright_is_no_different(room: list[SimulatedView]) -> None:
@@ -185,7 +201,7 @@ def test_wrong_requests_are_named(room: list[SimulatedView]) -> None:
     tokens = estimator.encode(room[0].image, room[0].camera)
     with pytest.raises(EstimatorError, match=r"no estimator is called 'magic'.*auto, flow"):
         create_estimator("magic")
-    with pytest.raises(EstimatorError, match="32.*at least 64"):
+    with pytest.raises(EstimatorError, match=r"32.*at least 64"):
         create_estimator("flow", 32)
     with pytest.raises(EstimatorError, match=r"\(240, 320\)"):
         estimator.encode(room[0].image[..., 0], room[0].camera)

@@ -70,7 +70,9 @@ def test_one_colour(picture: np.ndarray) -> None:
 
 
 def test_two_different_places(picture: np.ndarray) -> None:
-    smooth = [cv2.resize(np.random.default_rng(s).integers(0, 256, (30, 40, 3)).astype(np.uint8), (320, 240), interpolation=2) for s in (1, 2)]
+    smooth = [
+        cv2.resize(np.random.default_rng(s).integers(0, 256, (30, 40, 3)).astype(np.uint8), (320, 240), interpolation=2) for s in (1, 2)
+    ]
     assert_nothing_known(predict(*smooth))
     assert_nothing_known(predict(picture, smooth[0]))
 
@@ -87,7 +89,7 @@ def test_images_too_small_for_flow(picture: np.ndarray, width: int, height: int)
     assert_nothing_known(predict(tiny, np.ascontiguousarray(tiny[::-1]), camera=camera))
 
 
-def test_a_stranger_in_the_window_is_left_out(picture: np.ndarray) -> None:
+def test_a_stranger_in_the_window_is_left_out() -> None:
     views = room_sequence(frames=30, width=320, height=240, seed=1)
     camera, stranger = views[0].camera, np.random.default_rng(3).integers(0, 256, (240, 320, 3)).astype(np.uint8)
     found = {(p.i, p.j): p for p in predict(views[0].image, views[7].image, stranger, views[14].image, camera=camera)}

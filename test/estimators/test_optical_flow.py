@@ -63,7 +63,9 @@ def test_the_same_pictures_are_matched_once_and_other_pictures_anew() -> None:
 
 
 def test_pictures_of_different_places_have_no_flow() -> None:
-    smooth = [cv2.resize(np.random.default_rng(s).integers(0, 256, (30, 40, 3)).astype(np.uint8), (320, 240), interpolation=2) for s in (1, 2)]
+    smooth = [
+        cv2.resize(np.random.default_rng(s).integers(0, 256, (30, 40, 3)).astype(np.uint8), (320, 240), interpolation=2) for s in (1, 2)
+    ]
     first, second = (view_of(image, CAMERA) for image in smooth)
     assert match(first, second)[0].overlap > 0.15  # chance agreement, which the test after it sees through
     assert flow_between(first, second).overlap == 0

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dust3r_ros.geometry import Camera
 
 if TYPE_CHECKING:
+    from dust3r_ros.estimators.flow.fusion import DepthMap
     from dust3r_ros.estimators.flow.optical import Flow
 
 TENSOR_WINDOW = 9  # pixels, the structure tensor's averaging window
@@ -33,9 +34,18 @@ class Solved:
     anchor_inverse_depth: NDArray[np.float64]  # [N], 0 where unknown
 
 
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """The view's depth and the solution it was computed from."""
+
+    map: DepthMap
+    relative: dict[bytes, NDArray[np.float64]]  # [4, 4] neighbour from view, by the neighbour's digest
+    anchor_inverse_depth: NDArray[np.float64]  # [N], 0 where unknown
+
+
 @dataclass(eq=False)
 class View:
-    """One working image. `flows` and `solved` are filled in later and live as long as the keyframe does."""
+    """One working image. `flows`, `solved` and `dense` are filled in later and live as long as the keyframe does."""
 
     camera: Camera
     gray: NDArray[np.uint8]  # [h, w]
@@ -45,6 +55,7 @@ class View:
     anchors: NDArray[np.float64]  # [N, 2] pixels
     flows: dict[bytes, Flow] = field(default_factory=dict)  # by the other view's digest
     solved: Solved | None = None
+    dense: Dense | None = None
 
     @cached_property
     def orb(self) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from dust3r_ros.estimators.flow.bundle import Observations, adjust
 from dust3r_ros.estimators.flow.correspondence import corresponding_rays
-from dust3r_ros.estimators.flow.fusion import DepthMap, fuse
+from dust3r_ros.estimators.flow.densify import densify
+from dust3r_ros.estimators.flow.fusion import DepthMap
 from dust3r_ros.estimators.flow.graph import Graph, components, graph_of
 from dust3r_ros.estimators.flow.pair_pose import pair_pose
-from dust3r_ros.estimators.flow.triangulation import triangulate
 from dust3r_ros.estimators.flow.view import Solved, View
 
 Floats = NDArray[np.float64]
@@ -42,7 +42,7 @@ def solve_window(views: Sequence[View], edges: Sequence[tuple[int, int]], new_ch
     rho = np.zeros(graph.observations.rays.shape[:2])
     for number in np.unique(component):
         _solve_component(graph, np.flatnonzero(component == number), poses, rho, new_chain + int(number))
-    depth = [_densify(graph, index, poses, rho) for index in range(len(views))]
+    depth = [densify(views, index, graph.flows, poses, rho[index, : len(view.anchors)]) for index, view in enumerate(views)]
     return WindowSolution(poses, depth, component)
 
 
@@ -181,14 +181,3 @@ def _keep_scale(members: NDArray[np.int64], poses: Floats, rho: Floats, before: 
     relative[:, :3, 3] *= factor
     poses[members] = relative @ anchor
     rho[members] /= factor
-
-
-def _densify(graph: Graph, index: int, poses: Floats, rho: Floats) -> DepthMap:
-    view = graph.views[index]
-    found = []
-    for (a, b), flow in graph.flows.items():
-        if a == index:
-            relative = poses[b] @ np.linalg.inv(poses[a])
-            found.append(triangulate(view, graph.views[b], flow, relative[:3, :3], relative[:3, 3]))
-    known = rho[index][rho[index] > 0]
-    return fuse(view, found, float(np.median(known)) if len(known) else 1.0)

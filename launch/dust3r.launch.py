@@ -48,12 +48,8 @@ def _start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         Node(package="dust3r_ros", executable="dust3r_node", name=NODE_NAME, parameters=parameters, output="screen"),
     ]
     if _is_true("rviz", given):
-        rviz_parameters = [{"use_sim_time": use_sim_time}]
-        actions.append(
-            Node(
-                package="rviz2", executable="rviz2", name="rviz2", arguments=["-d", str(CONFIG / "dust3r.rviz")], parameters=rviz_parameters
-            )
-        )
+        view = ["-d", str(CONFIG / "dust3r.rviz")]
+        actions.append(Node(package="rviz2", executable="rviz2", name="rviz2", arguments=view, parameters=[{"use_sim_time": use_sim_time}]))
     if given["bagfile"]:
         actions.append(OpaqueFunction(function=_play_when_node_listens, args=[given["bagfile"]]))
     return actions
@@ -61,9 +57,8 @@ def _start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 def _transport() -> list[LaunchDescriptionEntity]:
     """Fast DDS loses most images of a camera's size over its default transports; what the user has set stands."""
-    if any(
-        os.environ.get(name) for name in ("FASTDDS_BUILTIN_TRANSPORTS", "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-    ):
+    settings = ("FASTDDS_BUILTIN_TRANSPORTS", "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+    if any(os.environ.get(name) for name in settings):
         return []
     if os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST" or os.environ.get("ROS_LOCALHOST_ONLY") == "1":
         # LARGE_DATA does not go with discovery on this machine alone: nearly nothing arrives.

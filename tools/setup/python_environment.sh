@@ -55,15 +55,17 @@ make_environment() {
 }
 
 install_packages() {
-  local pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet install --constraint "$(constraints)")
   local requirements=(--requirement requirements/torch.txt)
   [[ $ros != wheels ]] || requirements+=(--requirement requirements/ros_wheels.txt)
   say "torch, ROS 2 (${ros}) and the rest: some minutes the first time"
   have nvidia-smi || say "no NVIDIA card found: PIP_EXTRA_INDEX_URL may name PyTorch's CPU index for a smaller torch"
-  "${pip[@]}" 'setuptools>=64' # before the rest: our own package is built with it, without a second environment
-  "${pip[@]}" --no-build-isolation "${requirements[@]}" --editable '.[test,dev,evaluation]'
+  # setuptools before the rest: our own package is built with it, without a second environment for the purpose.
+  { pip_install 'setuptools>=64' && pip_install --no-build-isolation "${requirements[@]}" --editable '.[test,dev,evaluation]'; } ||
+    refuse "pip could not install everything (its words are above): check the network or the disk and run this again, it goes on from there"
   [[ $ros != wheels ]] || "$venv/bin/python" tools/wheels/mend_cmake.py
 }
+
+pip_install() { "$venv/bin/python" -m pip --disable-pip-version-check -qq install --constraint "$(constraints)" "$@"; }
 
 # Our pinned versions for the wheels. A distribution's own libraries go first: what was built for NumPy 1 breaks under NumPy 2.
 constraints() {
@@ -78,6 +80,6 @@ constraints() {
 # Meshes and outlier removal, offline only. Not every platform has a wheel, and everything else works without it.
 install_open3d() {
   say "Open3D, for meshes"
-  "$venv/bin/python" -m pip --disable-pip-version-check --quiet install --only-binary open3d --constraint "$(constraints)" open3d 2>"$stamps/open3d.log" ||
+  pip_install --only-binary open3d open3d 2>"$stamps/open3d.log" ||
     say "Open3D has no wheel for this machine: meshes are left out, all else works ($stamps/open3d.log)"
 }

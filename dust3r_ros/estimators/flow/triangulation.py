@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +21,7 @@ DISAGREEMENT_SHARE = 0.5  # of the forward-backward error goes into sigma
 MAX_DISAGREEMENT = 1.5  # pixels forward-backward
 MAX_EPIPOLAR = 1.5  # pixels off the epipolar line
 BEHIND = 0.05
+BORROWED_WITHIN = 1.5  # pixels between a pixel and the point that was found for it in the other view
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,3 +65,34 @@ def triangulate(view: View, other: View, flow: Flow, rotation: NDArray[np.float6
         + off_line * off_line
     )
     return Triangulation(inverse_depth, np.where(valid, gradient * gradient / variance, np.float32(0)))
+
+
+def borrow(
+    view: View,
+    other: View,
+    flow: Flow,
+    rotation: NDArray[np.float64],
+    translation: NDArray[np.float64],
+    depth: NDArray[np.float32],
+    sigma: NDArray[np.float32],
+) -> Triangulation:
+    """What is already known in `other` (its depth along z and relative sigma, [h, w]; sigma 1 or more: not known), seen from `view`.
+
+    It needs no parallax between the two: a camera that only turns keeps what it knew.
+    """
+    camera = other.camera
+    z = cv2.remap(depth, flow.x, flow.y, cv2.INTER_NEAREST, borderValue=0)
+    relative = cv2.remap(sigma, flow.x, flow.y, cv2.INTER_NEAREST, borderValue=1)
+    tx, ty, tz = translation.astype(np.float32)
+    x = (flow.x - np.float32(camera.cx)) * np.float32(1 / camera.fx) * z - tx
+    y = (flow.y - np.float32(camera.cy)) * np.float32(1 / camera.fy) * z - ty
+    z = z - tz
+    r = rotation.astype(np.float32)
+    here = [r[0, k] * x + r[1, k] * y + r[2, k] * z for k in range(3)]  # the point in this view's frame
+    front = here[2] > 1e-6
+    safe = np.where(front, here[2], np.float32(1))
+    off_x = view.camera.fx * (here[0] / safe - view.rays[..., 0])
+    off_y = view.camera.fy * (here[1] / safe - view.rays[..., 1])
+    valid = front & (flow.error < MAX_DISAGREEMENT) & (relative < 1) & (off_x * off_x + off_y * off_y < BORROWED_WITHIN**2)
+    inverse_depth = np.where(valid, 1 / safe, np.float32(0))
+    return Triangulation(inverse_depth, np.where(valid, 1 / np.maximum((relative * inverse_depth) ** 2, np.float32(1e-30)), np.float32(0)))

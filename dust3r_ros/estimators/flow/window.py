@@ -42,7 +42,9 @@ def solve_window(views: Sequence[View], edges: Sequence[tuple[int, int]], new_ch
     rho = np.zeros(graph.observations.rays.shape[:2])
     for number in np.unique(component):
         _solve_component(graph, np.flatnonzero(component == number), poses, rho, new_chain + int(number))
-    depth = [densify(views, index, graph.flows, poses, rho[index, : len(view.anchors)]) for index, view in enumerate(views)]
+    depth: list[DepthMap] = []
+    for index, view in enumerate(views):
+        depth.append(densify(views, index, graph.flows, poses, rho[index, : len(view.anchors)], depth))
     return WindowSolution(poses, depth, component)
 
 

@@ -77,9 +77,12 @@ constraints() {
   fi
 }
 
-# Meshes and outlier removal, offline only. Not every platform has a wheel, and everything else works without it.
+# Meshes and outlier removal, offline only. Not every machine can have it, and everything else works without it.
 install_open3d() {
   say "Open3D, for meshes"
-  pip_install --only-binary open3d open3d 2>"$stamps/open3d.log" ||
+  if ! pip_install --only-binary open3d open3d 2>"$stamps/open3d.log"; then
     say "Open3D has no wheel for this machine: meshes are left out, all else works ($stamps/open3d.log)"
+  elif ! "$venv/bin/python" -c 'import open3d' >"$stamps/open3d.log" 2>&1; then
+    say "Open3D does not load: meshes are left out until that is mended, all else works ($(tail -n 1 "$stamps/open3d.log"))"
+  fi
 }

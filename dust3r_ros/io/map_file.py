@@ -1,0 +1,138 @@
+"""A map in one file: tensors and JSON in a zip, versioned and checksummed, written atomically.
+
+The archive holds `map.json` (format, version, keyframes, edges, SHA-256 of every other member) and one `.npy` member an array.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dust3r_ros.errors import Dust3rError
+from dust3r_ros.geometry import Camera
+from dust3r_ros.io.atomic import atomic_file
+from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
+
+FORMAT, VERSION = "dust3r_ros map", 1
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same map makes the same file
+
+
+class MapFileError(Dust3rError):
+    """A file that is no map, or not one that this version can read."""
+
+
+def save_map(path: Path | str, snapshot: MapSnapshot) -> None:
+    """Write a map; a file that was there before is replaced only by a whole new one. Raises OutputError."""
+    arrays: dict[str, NDArray[Any]] = {
+        "cloud/points": snapshot.cloud.points,
+        "cloud/colors": snapshot.cloud.colors,
+        "cloud/confidence": snapshot.cloud.confidence,
+    }
+    keyframes = []
+    for keyframe in snapshot.keyframes:
+        name = f"keyframes/{keyframe.index}"
+        arrays[f"{name}/image"] = keyframe.image
+        arrays[f"{name}/depth"] = keyframe.depth
+        arrays[f"{name}/confidence"] = keyframe.confidence
+        keyframes.append(
+            {
+                "index": keyframe.index,
+                "stamp": keyframe.stamp,
+                "pose": keyframe.pose.tolist(),
+                "source": asdict(keyframe.source),
+                "camera": asdict(keyframe.camera),
+            }
+        )
+    members = {f"{name}.npy": _npy(array) for name, array in arrays.items()}
+    about = {
+        "format": FORMAT,
+        "version": VERSION,
+        "scale_source": snapshot.scale_source,
+        "keyframes": keyframes,
+        "edges": [list(edge) for edge in snapshot.edges],
+        "window": list(snapshot.window),
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
+    }
+    with atomic_file(Path(path)) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        _write(archive, "map.json", json.dumps(about, indent=1).encode())
+        for name, data in members.items():
+            _write(archive, name, data)
+
+
+def load_map(path: Path | str) -> MapSnapshot:
+    """Read a map. Raises MapFileError for a file that is missing, foreign, newer than this version or damaged."""
+    path = Path(path)
+    if not path.is_file():
+        raise MapFileError(f"map {path} does not exist: give a file written by ~/save_map")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            about = _about(path, archive)
+            arrays = {name: _checked(path, archive, name, digest) for name, digest in about["sha256"].items()}
+        return _snapshot(about, arrays)
+    except MapFileError:
+        raise
+    except zipfile.BadZipFile as error:
+        raise MapFileError(f"map {path} is not a dust3r_ros map or was cut short: {error}; save it again") from error
+    except Exception as error:
+        raise MapFileError(f"map {path} is damaged ({type(error).__name__}: {error}): save it again") from error
+
+
+def _about(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
+    if "map.json" not in archive.namelist():
+        raise MapFileError(f"map {path} is not a dust3r_ros map: it has no map.json")
+    about = json.loads(archive.read("map.json"))
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise MapFileError(f"map {path} is not a dust3r_ros map: its map.json says something else")
+    if about.get("version") != VERSION:
+        raise MapFileError(f"map {path} has version {about.get('version')}, this program reads version {VERSION}: update dust3r_ros")
+    return about
+
+
+def _checked(path: Path, archive: zipfile.ZipFile, name: str, digest: str) -> NDArray[Any]:
+    data = archive.read(name)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise MapFileError(f"map {path} is damaged: the checksum of {name} is wrong; save it again")
+    return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
+
+
+def _snapshot(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> MapSnapshot:
+    keyframes = []
+    for entry in about["keyframes"]:
+        name = f"keyframes/{entry['index']}"
+        keyframes.append(
+            Keyframe(
+                index=int(entry["index"]),
+                stamp=int(entry["stamp"]),
+                pose=np.array(entry["pose"], np.float64),
+                source=_camera(entry["source"]),
+                camera=_camera(entry["camera"]),
+                image=arrays[f"{name}/image.npy"],
+                depth=arrays[f"{name}/depth.npy"],
+                confidence=arrays[f"{name}/confidence.npy"],
+            )
+        )
+    cloud = PointCloud(arrays["cloud/points.npy"], arrays["cloud/colors.npy"], arrays["cloud/confidence.npy"])
+    edges = tuple((int(i), int(j)) for i, j in about["edges"])
+    return MapSnapshot(tuple(keyframes), edges, cloud, tuple(about["window"]), str(about["scale_source"]))
+
+
+def _camera(entry: dict[str, Any]) -> Camera:
+    return Camera(**{**entry, "distortion": tuple(entry["distortion"])})
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _write(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    archive.writestr(zipfile.ZipInfo(name, _EPOCH), data, zipfile.ZIP_DEFLATED, compresslevel=3)

@@ -1,0 +1,113 @@
+"""How the node is doing: counted by the worker and the callbacks, read by status, diagnostics and the watchdog."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from dust3r_ros.mapping.types import MapUpdate, TrackingState
+
+RATE_SPAN = 5.0  # seconds over which the frame rate is taken
+
+
+@dataclass(frozen=True)
+class Health:
+    """One moment's numbers."""
+
+    tracking: TrackingState | None = None  # None: no image has been handled yet
+    reason: str = "no image has come yet"
+    paused: bool = False
+    fault: bool = False  # the newest image could not be used
+    stamp: int = 0  # of the newest image, ns
+    frame_id: str = ""
+    frames: int = 0  # handled since the start or the last reset
+    unusable: int = 0  # that raised an error
+    stale: int = 0  # with a stamp that was not newer
+    keyframes: int = 0
+    window: tuple[int, ...] = ()  # indices of the keyframes in the window
+    map_points: int = 0
+    model: str = ""
+    scale_source: str = "none"
+    seconds: dict[str, float] = field(default_factory=dict)  # per stage, of the newest image that went through it
+
+
+class HealthBook:
+    """The newest Health, kept by several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._now = Health()
+        self._handled: deque[float] = deque(maxlen=10_000)
+        self.last_arrival: float | None = None  # time.monotonic() of the newest image message
+        self.arrived = 0  # image messages
+
+    @property
+    def now(self) -> Health:
+        with self._lock:
+            return self._now
+
+    def set(self, **changes: object) -> Health:
+        with self._lock:
+            self._now = replace(self._now, **changes)  # type: ignore[arg-type]
+            return self._now
+
+    def arrival(self) -> None:
+        """An image message has come."""
+        self.last_arrival, self.arrived = time.monotonic(), self.arrived + 1
+
+    def handled(self, update: MapUpdate, frame_id: str) -> None:
+        """An image went through the Mapper."""
+        with self._lock:
+            now = self._now
+            window = tuple(keyframe.index for keyframe in update.keyframes) if update.is_keyframe else now.window
+            self._now = replace(
+                now,
+                tracking=update.state,
+                reason=update.reason,
+                fault=False,
+                stamp=update.frame.stamp,
+                frame_id=frame_id,
+                frames=now.frames + 1,
+                window=window,
+                seconds={**now.seconds, **update.seconds},
+            )
+            self._handled.append(time.monotonic())
+
+    def unusable(self, reason: str, stale: bool = False) -> None:
+        """An image did not. One that was only late is no fault."""
+        with self._lock:
+            now = self._now
+            if stale:
+                self._now = replace(now, stale=now.stale + 1)
+            else:
+                self._now = replace(now, unusable=now.unusable + 1, fault=True, reason=reason)
+
+    def rate(self) -> float:
+        """Images handled a second, over the last seconds."""
+        with self._lock:
+            since = time.monotonic() - RATE_SPAN
+            recent = [moment for moment in self._handled if moment >= since]
+        if len(recent) < 2:
+            return len(recent) / RATE_SPAN
+        return (len(recent) - 1) / max(time.monotonic() - recent[0], 1e-3)
+
+
+def resident_memory() -> int:
+    """Bytes of this process in memory; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def gpu_memory() -> int:
+    """Bytes that torch holds on the graphics card; 0 without one."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return 0
+    return int(torch.cuda.memory_reserved())

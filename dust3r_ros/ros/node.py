@@ -1,0 +1,324 @@
+"""The lifecycle node `dust3r`: images in; TF, odometry, depth and the map out."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import ExitStack
+from typing import Any
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from tf2_msgs.msg import TFMessage
+
+from dust3r_ros.errors import Dust3rError
+from dust3r_ros.mapping import ConfigError, Mapper, MapSnapshot, TrackingState
+from dust3r_ros.mapping.config import settings
+from dust3r_ros.ros.conversion import from_time, matrix_from_transform
+from dust3r_ros.ros.errors import RosError
+from dust3r_ros.ros.health import HealthBook
+from dust3r_ros.ros.intake import CameraInfos, Intake, StaleFrameError, TimeJumpError
+from dust3r_ros.ros.parameters import Parameters
+from dust3r_ros.ros.placement import Placement
+from dust3r_ros.ros.publishers import MapPublishers
+from dust3r_ros.ros.reports import Reports
+from dust3r_ros.ros.services import MapServices
+from dust3r_ros.ros.throttle import Throttle
+from dust3r_ros.ros.transforms import TransformBuffer
+from dust3r_ros.ros.watchdog import ImageWatchdog
+from dust3r_ros.ros.worker import Worker
+
+STATIC_TF = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+TICK = 0.25  # seconds between two looks at what is due
+
+
+class Dust3rNode(LifecycleNode):
+    """Callbacks only put things down; the worker's thread owns the Mapper and publishes what each image changed."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("dust3r", **options)
+        self.parameters = Parameters(self, may_rebuild=lambda: not self._configured, on_change=self._apply_parameters)
+        self._configured = self._active = False
+        self._warn = Throttle(self.get_logger().warning)
+        self.book = HealthBook()
+        self._teardown = ExitStack()  # what has been built, to be taken down in reverse
+
+    # ---- one image: received, mapped, told -------------------------------------------------------------------------------------------
+
+    def _on_image(self, message: Any) -> None:
+        self.book.arrival()
+        if not self.book.now.paused:
+            self.worker.offer(message)
+
+    def _map_image(self, message: Any) -> None:
+        """On the worker's thread."""
+        frame = self._next_frame(message)
+        if frame is None:
+            return
+        update = self.mapper.add(frame)
+        camera_frame = self.parameters.node.camera_frame or message.header.frame_id or "camera"
+        self.book.handled(update, camera_frame)
+        self._map_publishers.frame(update, camera_frame)
+        if update.is_keyframe:
+            self.book.set(keyframes=len(self.mapper.keyframes))
+
+    def _next_frame(self, message: Any) -> Any:
+        try:
+            return self.intake.frame(message)
+        except StaleFrameError as error:
+            self.book.unusable(str(error), stale=True)
+            self._warn(str(error))
+        except TimeJumpError as error:
+            choice = self.parameters.node.on_time_jump
+            simulated = bool(self.get_parameter("use_sim_time").value)
+            if choice == "reset" or (choice == "auto" and simulated):
+                self.get_logger().warning(f"{error}: the map starts anew (on_time_jump: {choice})")
+                self.reset_map()
+                return self.intake.frame(message)
+            self.book.unusable(f"{error}: dropped to keep the map; call ~/reset to start anew from here", stale=True)
+            self._warn(f"{error}: dropped to keep the map; call ~/reset to start anew from here, or set on_time_jump to reset")
+        return None
+
+    def _on_failure(self, error: Exception) -> None:
+        """An image that could not be used: said, counted, and on to the next."""
+        if isinstance(error, Dust3rError):
+            self.book.unusable(str(error))
+            self._warn(f"image not used: {error}")
+        else:
+            self.book.unusable(f"{type(error).__name__}: {error}")
+            trace = "".join(traceback.format_exception(error))
+            self._warn(f"image not used, by a fault of this program: {type(error).__name__}: {error}", details=trace)
+
+    # ---- lifecycle -------------------------------------------------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
+        """Build the estimator (this loads a model) and everything that does not depend on images."""
+        try:
+            self._build()
+        except Exception as error:  # rclpy would swallow it
+            name = "" if isinstance(error, Dust3rError) else f"{type(error).__name__}: "
+            self.get_logger().error(f"the node cannot be configured: {name}{error}")
+            self._tear_down()
+            return TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS
+
+    def _build(self) -> None:
+        config = self.parameters.node
+        self.mapper = Mapper(self.parameters.mapper)
+        self._configured = True
+        self.book.set(model=self.mapper.estimator.name)
+        self.buffer = TransformBuffer()
+        self.placement = Placement(config, self.buffer)
+        self.infos = CameraInfos(self._warn)
+        self.intake = Intake(self.infos, self._warn, self._info_wait)
+        self._map_publishers = MapPublishers(self, self.parameters, self.placement, self._warn)
+        self._teardown.callback(self._map_publishers.destroy)
+        self.reports = Reports(self, self.book)
+        self._teardown.callback(self.reports.destroy)
+        self.worker: Worker[Any] = Worker(self._map_image, self._on_failure)
+        self._map_services = MapServices(self, self)
+        self._teardown.callback(self._map_services.destroy)
+        self._teardown.callback(self._stop_worker)  # first of all: it publishes
+        self._subscribe(TFMessage, "/tf_static", self._on_static_tf, STATIC_TF)
+        if config.publish_tf and not config.publish_odom_tf:
+            self._subscribe(TFMessage, "/tf", self._on_tf, QoSProfile(depth=100))
+        for name, value in {**settings(config), **settings(self.parameters.mapper)}.items():
+            self.get_logger().debug(f"{name}: {value}")
+
+    def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
+        """A subscription that lives as long as the node is configured."""
+        self._teardown.callback(self.destroy_subscription, self.create_subscription(kind, topic, callback, qos))
+
+    def _stop_worker(self) -> None:
+        if not self.worker.stop():
+            self.get_logger().warning("the estimator is still busy: not waiting for it any longer")
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Listen to the camera."""
+        config = self.parameters.node
+        reliability = ReliabilityPolicy.RELIABLE if config.reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT
+        qos = QoSProfile(
+            depth=1 if reliability == ReliabilityPolicy.BEST_EFFORT else 2, history=HistoryPolicy.KEEP_LAST, reliability=reliability
+        )
+        compressed = config.image_transport == "compressed"
+        image_topic, info_topic = topics(config.image, config.camera_info, compressed)
+        self._images = self.create_subscription(CompressedImage if compressed else Image, image_topic, self._on_image, qos)
+        info_qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._info = self.create_subscription(CameraInfo, info_topic, self.infos.put, info_qos)
+        self.watchdog = ImageWatchdog(self, self._images.topic_name, config.image_transport, qos, self.get_logger().warning)
+        # A clock that always runs: ROS's own stands while a bag is paused.
+        self._ticks = self.create_timer(
+            TICK, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME), callback_group=MutuallyExclusiveCallbackGroup()
+        )
+        self._since_report = self._since_latched = 1e9
+        self._active = True
+        self.get_logger().info(f"images from {self._images.topic_name}, model {self.mapper.estimator.name}")
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop listening; the map stays."""
+        self._stop_listening()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
+        """Let the map and the model go."""
+        self._tear_down()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
+        self._tear_down()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _stop_listening(self) -> None:
+        if not self._active:
+            return
+        self._active = False
+        self.destroy_subscription(self._images)
+        self.destroy_subscription(self._info)
+        self.destroy_timer(self._ticks)
+        self.worker.clear()
+
+    def _tear_down(self) -> None:
+        self._stop_listening()
+        self._teardown.close()
+        self._configured = False
+        self.book = HealthBook()
+
+    def destroy_node(self) -> None:
+        self._tear_down()
+        super().destroy_node()
+
+    # ---- now and then ----------------------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        config = self.parameters.node
+        finding = self.watchdog.look(self.book.last_arrival, 0.0 if self.book.now.paused else config.watchdog)
+        self._since_report += TICK
+        self._since_latched += TICK
+        due = self._since_report >= config.publish.status_period
+        self.reports.publish(self.worker.dropped, finding, config.map_frame, only_changes=not due)
+        if due:
+            self._since_report = 0.0
+        if self._since_latched >= config.publish.map_period and self._map_publishers.latched_is_due():
+            self._since_latched = 0.0
+            self.worker.submit(self._publish_latched).add_done_callback(self._log_failure)
+
+    def _publish_latched(self) -> None:
+        self._map_publishers.latched(self.mapper)
+        self.book.set(map_points=len(self._map_publishers.whole_map(self.mapper)))
+
+    def _log_failure(self, done: Future[Any]) -> None:
+        if not done.cancelled() and (error := done.exception()) is not None:
+            self._warn(f"the map was not published: {type(error).__name__}: {error}")
+
+    def _info_wait(self) -> float:
+        return self.parameters.node.camera_info_wait if self.count_publishers(self._info.topic_name) else 0.0
+
+    def _on_static_tf(self, message: TFMessage) -> None:
+        for item in message.transforms:
+            self._remember(item, static=True)
+
+    def _on_tf(self, message: TFMessage) -> None:
+        for item in message.transforms:
+            self._remember(item, static=False)
+
+    def _remember(self, item: Any, static: bool) -> None:
+        parent, child = item.header.frame_id.lstrip("/"), item.child_frame_id.lstrip("/")
+        if parent == self.parameters.node.map_frame and child == self.parameters.node.odom_frame:
+            return  # our own
+        try:
+            pose = matrix_from_transform(item.transform)
+        except Dust3rError as error:
+            self._warn(f"transform '{parent}' -> '{child}' ignored: {error}")
+            return
+        if static:
+            self.buffer.set_static(parent, child, pose)
+        else:
+            self.buffer.set_moving(parent, child, from_time(item.header.stamp), pose)
+
+    def _apply_parameters(self) -> None:
+        """Accepted changes reach the Mapper between two images."""
+        if self._configured:
+            config = self.parameters.mapper
+            self.worker.submit(lambda: self._configure_mapper(config)).add_done_callback(self._log_failure)
+
+    def _configure_mapper(self, config: Any) -> None:
+        if config != self.mapper.config:
+            try:
+                self.mapper.configure(config)
+            except ConfigError as error:
+                self.get_logger().error(str(error))
+
+    # ---- what the services ask for, on the worker's thread -----------------------------------------------------------------------------
+
+    def do(self, job: Callable[[], Any]) -> Future[Any]:
+        return self.worker.submit(job)
+
+    def reset_map(self) -> str:
+        self.mapper.reset()
+        self._restarted(same_map_frame=False)
+        self.book.set(frames=0, keyframes=0, window=(), map_points=0, tracking=TrackingState.INITIALISING, reason="reset", fault=False)
+        return "the map is empty; it starts anew with the next image"
+
+    def pause(self, paused: bool) -> str:
+        self.book.set(paused=paused)
+        if paused:
+            self.worker.clear()
+            return "paused: images are not looked at, the map stands"
+        return "going on"
+
+    def align_map(self) -> str:
+        revised = self.mapper.align()
+        if not revised:
+            raise RosError("there is no map to align yet: the camera has to move first")
+        self._map_publishers.changed()
+        return f"{len(revised)} keyframes aligned"
+
+    def snapshot_map(self) -> MapSnapshot:
+        return self.mapper.snapshot()
+
+    def replace_map(self, snapshot: MapSnapshot) -> str:
+        """The running map stands until the new one is whole."""
+        mapper = Mapper(self.parameters.mapper, self.mapper.estimator)
+        mapper.restore(snapshot)
+        self.mapper = mapper
+        last = snapshot.keyframes[-1].index if snapshot.keyframes else -1
+        self._restarted(True, snapshot.window, last)
+        count = len(snapshot.keyframes)
+        self.book.set(keyframes=count, window=snapshot.window, tracking=mapper.state, reason="a saved map was loaded", fault=False)
+        return f"a map of {count} keyframes loaded"
+
+    def _restarted(self, same_map_frame: bool, window: tuple[int, ...] = (), last_index: int = -1) -> None:
+        self.intake.restart()
+        self.placement.restarted(same_map_frame)
+        self._map_publishers.restarted(window, last_index)
+
+
+def topics(image: str, camera_info: str, compressed: bool) -> tuple[str, str]:
+    """The topics to listen to: compressed images beside the raw ones, CameraInfo beside both unless it is named."""
+    base = image.rstrip("/").removesuffix("/compressed")
+    parent = base.rpartition("/")[0]
+    info = camera_info or (f"{parent}/camera_info" if parent else ("/camera_info" if base.startswith("/") else "camera_info"))
+    return (f"{base}/compressed" if compressed else image), info
+
+
+class RosLogHandler(logging.Handler):
+    """Sends the package's own log lines through the node's logger."""
+
+    def __init__(self, logger: Any) -> None:
+        super().__init__(logging.INFO)
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.levelno >= logging.ERROR:
+            self._logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(text)
+        else:
+            self._logger.info(text)

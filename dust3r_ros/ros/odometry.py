@@ -1,0 +1,62 @@
+"""~/odometry: where the camera's base went, and how far that can be believed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from nav_msgs.msg import Odometry
+from numpy.typing import NDArray
+
+from dust3r_ros.geometry.rotations import inverse_pose, rotation_angle
+from dust3r_ros.ros.conversion import pose_message, to_header
+
+Matrix = NDArray[np.float64]
+
+# One standard deviation. Rough, and meant to be: drift as a share of the way, and what may happen unseen while lost.
+FLOOR, TURN_FLOOR = 0.005, 0.002  # map units, rad: even at rest
+DRIFT, TURN_DRIFT = 0.03, 0.03  # of the way gone, of the angle turned
+UNSEEN_SPEED, UNSEEN_TURN = 0.5, 0.5  # map units/s, rad/s: added while lost, beyond the speed before
+UNKNOWN = 1e6  # variance of what nobody measured
+
+
+class OdometryModel:
+    """Builds the messages; its covariance grows with the way, and fast while the camera is lost."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._last: Matrix | None = None
+        self._stamp: int | None = None
+        self._way = self._turn = 0.0
+        self._speed = 0.0
+
+    def message(self, stamp: int, odom_frame: str, child: str, odom_child: Matrix, tracked: bool, inliers: float) -> Odometry:
+        """`odom_child` (4x4) as of this stamp if `tracked`, else the last that was known."""
+        lost = 0.0
+        if tracked:
+            self._advance(stamp, odom_child)
+        elif self._stamp is not None:
+            lost = max(0.0, (stamp - self._stamp) * 1e-9)
+        doubt = 1.0 / max(inliers, 0.1) if tracked else 1.0
+        position = FLOOR * doubt + DRIFT * self._way + lost * (UNSEEN_SPEED + self._speed)
+        angle = TURN_FLOOR * doubt + TURN_DRIFT * self._turn + lost * UNSEEN_TURN
+        message = Odometry(header=to_header(stamp, odom_frame), child_frame_id=child)
+        message.pose.pose = pose_message(odom_child)
+        message.pose.covariance = _diagonal(position**2, min(angle, math.pi) ** 2)
+        message.twist.covariance = _diagonal(UNKNOWN, UNKNOWN)
+        return message
+
+    def _advance(self, stamp: int, pose: Matrix) -> None:
+        if self._last is not None and self._stamp is not None:
+            moved = inverse_pose(self._last) @ pose
+            way = float(np.linalg.norm(moved[:3, 3]))
+            self._way += way
+            self._turn += rotation_angle(moved[:3, :3])
+            self._speed = way / max((stamp - self._stamp) * 1e-9, 1e-3)
+        self._last, self._stamp = pose, stamp
+
+
+def _diagonal(position: float, angle: float) -> NDArray[np.float64]:
+    return np.diag([position] * 3 + [angle] * 3).ravel()

@@ -1,0 +1,212 @@
+"""What the node tells the world, built only for those who listen.
+
+Everything here runs on the worker's thread. `frame` follows each image; `latched` brings whole map, path and keyframe graph up to date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from dust3r_ros_msgs.msg import Keyframe as KeyframeMessage
+from dust3r_ros_msgs.msg import KeyframeGraph
+from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Odometry, Path
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
+
+from dust3r_ros.mapping import Keyframe, Mapper, MapUpdate, PointCloud, depth_image, keyframe_cloud
+from dust3r_ros.ros.conversion import (
+    camera_info_message,
+    cloud_message,
+    depth_message,
+    pose_message,
+    to_header,
+    to_time,
+    transform_message,
+)
+from dust3r_ros.ros.errors import TransformError
+from dust3r_ros.ros.odometry import OdometryModel
+from dust3r_ros.ros.parameters import Parameters
+from dust3r_ros.ros.placement import Placed, Placement
+
+Warn = Callable[[str], None]
+
+RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+EVERY_FRAME = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class MapPublishers:
+    """All topics that carry poses, depth and the map."""
+
+    def __init__(self, node: Node, parameters: Parameters, placement: Placement, warn: Warn) -> None:
+        self._node, self._parameters, self._placement, self._warn = node, parameters, placement, warn
+        self._odometry_model = OdometryModel()
+        self._last_depth = -1  # index of the newest keyframe whose depth went out
+        self._version = 0  # of the map; latched topics remember which one they carry
+        self._sent: dict[str, int] = {}
+        self._camera_frame, self._stamp = "", 0
+        self._window: tuple[int, ...] = ()
+        self._whole_map: tuple[int, PointCloud] | None = None
+
+        def publisher(kind: type, topic: str, qos: QoSProfile) -> Any:
+            return node.create_publisher(kind, topic, qos)
+
+        self._tf = publisher(TFMessage, "/tf", EVERY_FRAME)
+        self._odometry = publisher(Odometry, "~/odometry", EVERY_FRAME)
+        self._cloud = publisher(PointCloud2, "~/cloud", RELIABLE)
+        self._depth = publisher(Image, "~/depth/image", EVERY_FRAME)
+        self._depth_info = publisher(CameraInfo, "~/depth/camera_info", EVERY_FRAME)
+        self._confidence = publisher(Image, "~/confidence/image", EVERY_FRAME)
+        self._map = publisher(PointCloud2, "~/map", LATCHED)
+        self._path = publisher(Path, "~/path", LATCHED)
+        self._keyframes = publisher(KeyframeGraph, "~/keyframes", LATCHED)
+        self._all = [self._tf, self._odometry, self._cloud, self._depth, self._depth_info, self._confidence]
+        self._all += [self._map, self._path, self._keyframes]
+
+    def destroy(self) -> None:
+        for publisher in self._all:
+            self._node.destroy_publisher(publisher)
+
+    # ---- every image -----------------------------------------------------------------------------------------------------------------
+
+    def frame(self, update: MapUpdate, camera_frame: str) -> None:
+        """TF and odometry of every image; depth and cloud of a new keyframe."""
+        self._camera_frame, self._stamp = camera_frame, update.frame.stamp
+        if update.pose is not None or update.keyframes:
+            self._version += 1
+        if update.is_keyframe:
+            self._window = tuple(keyframe.index for keyframe in update.keyframes)
+            for keyframe in update.keyframes:
+                if keyframe.index > self._last_depth:
+                    self._publish_depth(keyframe)
+        try:
+            self._placement.locate_camera(camera_frame, update.frame.stamp)
+            placed = self._placement.place(update)
+        except TransformError as error:
+            self._warn(f"no TF is published: {error}")
+            return
+        self._publish_motion(update, placed)
+        if update.is_keyframe and self._cloud.get_subscription_count():
+            keyframe = update.keyframes[-1]
+            cloud = keyframe_cloud(keyframe, self._parameters.node.publish.cloud_min_confidence)
+            self._cloud.publish(cloud_message(cloud, self._map_header(keyframe.stamp), self._placement.map_from_world))
+
+    def _publish_motion(self, update: MapUpdate, placed: Placed) -> None:
+        config, stamp = self._parameters.node, update.frame.stamp
+        transforms = []
+        if placed.map_odom is not None:
+            transforms.append(transform_message(placed.map_odom, to_header(stamp, config.map_frame), config.odom_frame))
+        if placed.map_odom is not None and placed.odom_child is not None and config.publish_odom_tf:
+            transforms.append(transform_message(placed.odom_child, to_header(stamp, config.odom_frame), placed.child))
+        parent = self._placement.second_parent()
+        if parent is not None:
+            remedy = f"set base_frame, e.g. to '{parent}'" if not config.base_frame else "set publish_odom_tf to false"
+            self._warn(f"no TF is published: '{placed.child}' has the parent '{parent}' already, a frame has only one: {remedy}")
+        elif transforms and config.publish_tf:
+            self._tf.publish(TFMessage(transforms=transforms))
+        if placed.odom_child is not None:  # also without listeners: its covariance is built from the whole way
+            tracked = update.pose is not None
+            model = self._odometry_model
+            message = model.message(stamp, config.odom_frame, placed.child, placed.odom_child, tracked, update.inliers)
+            if self._odometry.get_subscription_count():
+                self._odometry.publish(message)
+
+    def _publish_depth(self, keyframe: Keyframe) -> None:
+        """In the camera's own pixels; each keyframe once, as it was when it came into the map."""
+        self._last_depth = keyframe.index
+        header = to_header(keyframe.stamp, self._camera_frame)
+        if self._depth_info.get_subscription_count():
+            self._depth_info.publish(camera_info_message(keyframe.source, header))
+        if self._depth.get_subscription_count() or self._confidence.get_subscription_count():
+            depth, confidence = depth_image(keyframe)
+            self._depth.publish(depth_message(depth, header, unknown=0.0))
+            self._confidence.publish(depth_message(confidence, header))
+
+    # ---- the whole ---------------------------------------------------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """The map is another one than was told."""
+        self._version += 1
+
+    def restarted(self, window: tuple[int, ...] = (), last_index: int = -1) -> None:
+        """The Mapper began anew, or with a saved map whose newest keyframe is `last_index`."""
+        self._window, self._last_depth = window, last_index
+        self._odometry_model.reset()
+        self.changed()
+
+    def latched_is_due(self) -> bool:
+        """Whether a listener would hear something new; for any thread."""
+        return any(self._is_due(publisher) for publisher in (self._map, self._path, self._keyframes))
+
+    def latched(self, mapper: Mapper) -> None:
+        """Bring latched topics that have a listener up to date; the middleware repeats them to those who come later."""
+        if self._placement.map_from_world is None:
+            if self._version == 0:
+                return
+            cloud, empty = PointCloud(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), np.zeros(0, np.float32)), True
+            if mapper.keyframes:
+                return  # waits for the base's transform
+        else:
+            cloud, empty = self.whole_map(mapper), not mapper.keyframes
+        header = self._map_header(self._stamp)
+        if self._take(self._map):
+            self._map.publish(cloud_message(cloud, header, self._placement.map_from_world))
+        if self._take(self._path):
+            self._path.publish(Path(header=header, poses=[] if empty else self._path_poses(mapper)))
+        if self._take(self._keyframes):
+            self._keyframes.publish(self._graph(mapper, header))
+
+    def whole_map(self, mapper: Mapper) -> PointCloud:
+        """The map's cloud, made once per state of the map."""
+        if self._whole_map is None or self._whole_map[0] != self._version:
+            self._whole_map = (self._version, mapper.cloud())
+        return self._whole_map[1]
+
+    def _is_due(self, publisher: Any) -> bool:
+        return bool(self._version and self._sent.get(publisher.topic_name) != self._version and publisher.get_subscription_count())
+
+    def _take(self, publisher: Any) -> bool:
+        due = self._is_due(publisher)
+        if due:
+            self._sent[publisher.topic_name] = self._version
+        return due
+
+    def _path_poses(self, mapper: Mapper) -> list[PoseStamped]:
+        trajectory, limit = mapper.trajectory(), self._parameters.node.publish.max_path_poses
+        if len(trajectory) > limit:
+            trajectory = [trajectory[k] for k in np.linspace(0, len(trajectory) - 1, limit).round().astype(int)]
+        frame = self._parameters.node.map_frame
+        return [
+            PoseStamped(header=to_header(stamp, frame), pose=pose_message(self._placement.child_pose(pose))) for stamp, pose in trajectory
+        ]
+
+    def _graph(self, mapper: Mapper, header: Header) -> KeyframeGraph:
+        to_map, window = self._placement.map_from_world, set(self._window)
+        keyframes = (
+            [] if to_map is None else [_keyframe_message(keyframe, to_map, keyframe.index in window) for keyframe in mapper.keyframes]
+        )
+        edges = np.array(mapper.edges if keyframes else (), np.uint32).reshape(-1, 2)
+        return KeyframeGraph(header=header, keyframes=keyframes, edges_i=edges[:, 0].tolist(), edges_j=edges[:, 1].tolist())
+
+    def _map_header(self, stamp: int) -> Header:
+        return to_header(stamp, self._parameters.node.map_frame)
+
+
+def _keyframe_message(keyframe: Keyframe, to_map: np.ndarray[Any, Any], in_window: bool) -> KeyframeMessage:
+    stamp: Time = to_time(keyframe.stamp)
+    return KeyframeMessage(
+        index=keyframe.index,
+        stamp=stamp,
+        pose=pose_message(to_map @ keyframe.pose),
+        width=keyframe.source.width,
+        height=keyframe.source.height,
+        k=keyframe.source.matrix.ravel().tolist(),
+        in_window=in_window,
+    )

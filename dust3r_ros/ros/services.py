@@ -1,0 +1,131 @@
+"""~/reset, ~/pause, ~/align, ~/save_map, ~/load_map: done by the worker between two images; the executor goes on meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future as ThreadFuture
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+from dust3r_ros_msgs.srv import LoadMap, SaveMap
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.node import Node
+from rclpy.task import Future
+from std_srvs.srv import SetBool, Trigger
+
+from dust3r_ros.errors import Dust3rError
+from dust3r_ros.mapping import MapSnapshot
+from dust3r_ros.ros.errors import RosError
+
+
+class MapOwner(Protocol):
+    """What the services ask of the node. Each of these runs on the worker's thread."""
+
+    def do(self, job: Callable[[], Any]) -> ThreadFuture[Any]: ...
+
+    def reset_map(self) -> str: ...
+
+    def pause(self, paused: bool) -> str: ...
+
+    def align_map(self) -> str: ...
+
+    def snapshot_map(self) -> MapSnapshot: ...
+
+    def replace_map(self, snapshot: MapSnapshot) -> str: ...
+
+
+class MapServices:
+    """A failed request answers with success = false and one line; the map stands."""
+
+    def __init__(self, node: Node, owner: MapOwner) -> None:
+        self._node, self._owner = node, owner
+        self._files = ThreadPoolExecutor(1, "map_files")  # writing a large map does not hold up the images
+        group = ReentrantCallbackGroup()  # in an exclusive group an answer that waits would block all other callbacks
+        self._services = [
+            node.create_service(kind, name, callback, callback_group=group)
+            for kind, name, callback in (
+                (Trigger, "~/reset", self._reset),
+                (SetBool, "~/pause", self._pause),
+                (Trigger, "~/align", self._align),
+                (SaveMap, "~/save_map", self._save),
+                (LoadMap, "~/load_map", self._load),
+            )
+        ]
+
+    def destroy(self) -> None:
+        for service in self._services:
+            self._node.destroy_service(service)
+        self._files.shutdown(wait=True)
+
+    async def _reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return await self._answer(response, self._in_worker(self._owner.reset_map))
+
+    async def _pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        return await self._answer(response, self._in_worker(lambda: self._owner.pause(request.data)))
+
+    async def _align(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return await self._answer(response, self._in_worker(self._owner.align_map))
+
+    async def _save(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
+        from dust3r_ros.io.map_file import save_map
+
+        async def save() -> str:
+            path = _path(request.path)
+            snapshot = await self._in_worker(self._owner.snapshot_map)
+            if not snapshot.keyframes:
+                raise RosError("there is no map to save yet: the camera has to move first")
+            await self._in_files(lambda: save_map(path, snapshot))
+            return f"{len(snapshot.keyframes)} keyframes written to {path}"
+
+        return await self._answer(response, save())
+
+    async def _load(self, request: LoadMap.Request, response: LoadMap.Response) -> LoadMap.Response:
+        from dust3r_ros.io.map_file import load_map
+
+        async def load() -> str:
+            path = _path(request.path)
+            snapshot = await self._in_files(lambda: load_map(path))
+            done = await self._in_worker(lambda: self._owner.replace_map(snapshot))
+            return f"{done} from {path}"
+
+        return await self._answer(response, load())
+
+    async def _answer(self, response: Any, work: Awaitable[str]) -> Any:
+        try:
+            response.message, response.success = await work, True
+        except (Dust3rError, OSError) as error:
+            response.message, response.success = str(error), False
+        except Exception as error:  # the caller is told; the node lives on
+            self._node.get_logger().error(f"a service failed: {type(error).__name__}: {error}")
+            response.message, response.success = f"{type(error).__name__}: {error}", False
+        if not response.success:
+            self._node.get_logger().warning(response.message)
+        return response
+
+    def _in_worker(self, job: Callable[[], Any]) -> Future:
+        return self._awaitable(self._owner.do(job))
+
+    def _in_files(self, job: Callable[[], Any]) -> Future:
+        return self._awaitable(self._files.submit(job))
+
+    def _awaitable(self, done_by_thread: ThreadFuture[Any]) -> Future:
+        """rclpy's own future, so that the executor wakes up and goes on with the answer."""
+        waiting = Future(executor=self._node.executor)
+
+        def finish(done: ThreadFuture[Any]) -> None:
+            if done.cancelled():
+                waiting.set_exception(RosError("the node is shutting down"))
+            elif (error := done.exception()) is not None:
+                waiting.set_exception(error)
+            else:
+                waiting.set_result(done.result())
+
+        done_by_thread.add_done_callback(finish)
+        return waiting
+
+
+def _path(text: str) -> Path:
+    if not text.strip():
+        raise RosError("the path is empty: say where the map's file is, e.g. ~/house.map")
+    return Path(text).expanduser().absolute()

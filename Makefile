@@ -4,6 +4,7 @@ SHELL := bash
 
 # With a sourced ROS distribution the messages are an overlay to be sourced; with the wheels nothing is.
 ros := $(if $(ROS_DISTRO),source .venv/setup.bash &&)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: help setup demo test test-all lint bench clean distclean
 
@@ -20,23 +21,23 @@ setup:
 	@tools/setup.sh
 
 demo: setup
-	$(ros) .venv/bin/python -m dust3r_ros.demo $(DEMO_ARGS)
+	$(ros) python -m dust3r_ros.demo $(DEMO_ARGS)
 
 test: setup
-	.venv/bin/lint-imports
-	$(ros) .venv/bin/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+	lint-imports
+	$(ros) python -m pytest -m 'not slow' $(PYTEST_ARGS)
 
 test-all: setup
-	.venv/bin/lint-imports
-	$(ros) .venv/bin/python -m pytest $(PYTEST_ARGS)
+	lint-imports
+	$(ros) python -m pytest $(PYTEST_ARGS)
 
 lint: setup
-	.venv/bin/ruff check
-	.venv/bin/mypy
-	.venv/bin/lint-imports
+	ruff check
+	mypy
+	lint-imports
 
 bench: setup
-	@for benchmark in bench/*.py; do echo "== $$benchmark"; $(ros) .venv/bin/python "$$benchmark" || exit 1; done
+	@for benchmark in bench/*.py; do echo "== $$benchmark"; $(ros) python "$$benchmark" || exit 1; done
 
 clean:
 	rm -rf build install log demo_output .ros .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

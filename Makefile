@@ -21,15 +21,15 @@ setup:
 	@tools/setup.sh
 
 demo: setup
-	$(ros) python -m dust3r_ros.demo $(DEMO_ARGS)
+	$(ros) .venv/bin/python -m dust3r_ros.demo $(DEMO_ARGS)
 
 test: setup
 	lint-imports
-	$(ros) python -m pytest -m 'not slow' $(PYTEST_ARGS)
+	$(ros) .venv/bin/python -m pytest -m 'not slow' $(PYTEST_ARGS)
 
 test-all: setup
 	lint-imports
-	$(ros) python -m pytest $(PYTEST_ARGS)
+	$(ros) .venv/bin/python -m pytest $(PYTEST_ARGS)
 
 lint: setup
 	ruff check
@@ -37,7 +37,7 @@ lint: setup
 	lint-imports
 
 bench: setup
-	@for benchmark in bench/*.py; do echo "== $$benchmark"; $(ros) python "$$benchmark" || exit 1; done
+	@for benchmark in bench/*.py; do echo "== $$benchmark"; $(ros) .venv/bin/python "$$benchmark" || exit 1; done
 
 clean:
 	rm -rf build install log demo_output .ros .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

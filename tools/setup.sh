@@ -8,6 +8,7 @@ root=$PWD
 venv=$root/.venv
 stamps=$venv/.setup
 ros=${ROS_DISTRO:-wheels}
+PATH=${PATH//"$venv/bin:"/} # the environment is not made with itself
 unset _ROS_WHEELS_BOOTSTRAP_COMPLETE # left by a Python with ROS wheels that runs this; ours has to find its own libraries
 
 say() { printf 'setup: %s\n' "$*"; }

@@ -70,7 +70,7 @@ class WindowConfig:
 @dataclass(frozen=True)
 class MapConfig:
     voxel_size: float = setting(
-        0.01, "edge of a map voxel in map units (no metric scale: the first keyframe's median depth = 1)", 1e-6, 1e6
+        0.005, "edge of a map voxel in map units (no metric scale: the first keyframe's median depth = 1)", 1e-6, 1e6
     )
     max_points: int = setting(1_000_000, "points the map holds at most; the least certain go first", 1000, 100_000_000)
     min_confidence: float = setting(3.0, "points below this confidence stay out of the map", 1.0, 1e6)

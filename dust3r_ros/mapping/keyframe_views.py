@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.geometry import Rectification
 from dust3r_ros.mapping.types import Keyframe, PointCloud
 
+STEP = 0.05  # of the depth, between neighbouring pixels
 COMPACT_SIDE = 80  # pixels of the longer side of a keyframe that has left the window
 
 
 def keyframe_cloud(keyframe: Keyframe, min_confidence: float = 1.0) -> PointCloud:
-    """The keyframe's known points in the world frame, those of at least `min_confidence`."""
-    chosen = (keyframe.depth > 0) & (keyframe.confidence >= min_confidence)
+    """The keyframe's known points in the world frame, those of at least `min_confidence` and not at the edge of something nearer."""
+    chosen = (keyframe.depth > 0) & (keyframe.confidence >= min_confidence) & ~_at_edges(keyframe.depth)
     camera_points = keyframe.camera.rays()[chosen] * keyframe.depth[chosen][:, None]
     points = camera_points @ keyframe.pose[:3, :3].T.astype(np.float32) + keyframe.pose[:3, 3].astype(np.float32)
     return PointCloud(points.astype(np.float32), keyframe.image[chosen], keyframe.confidence[chosen])
+
+
+def _at_edges(depth: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """[H, W]: pixels with a step in depth beside them. Their depth is a mixture of both sides, and would fly between them in the map."""
+    around = np.ones((3, 3), np.uint8)
+    farthest = cv2.dilate(depth, around)
+    nearest = cv2.erode(np.where(depth > 0, depth, np.float32(1e30)), around, borderValue=1e30)
+    return np.asarray(farthest > (1.0 + STEP) * nearest)
 
 
 def depth_image(keyframe: Keyframe) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

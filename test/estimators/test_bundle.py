@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from dust3r_ros.estimators.flow.bundle import Observations, adjust
@@ -28,7 +30,11 @@ def window(noise: float = 0.0, outliers: float = 0.0) -> tuple[Observations, np.
     seen += rng.normal(0, noise / FOCAL, seen.shape)
     wrong = rng.random(seen.shape[:2]) < outliers
     seen[wrong] += rng.uniform(-0.1, 0.1, (np.count_nonzero(wrong), 2))
-    return Observations(rays, pairs, seen, np.ones(seen.shape[:2]), np.full(len(pairs), FOCAL)), poses, inverse_depth
+    return (
+        Observations(rays, pairs, seen, np.ones(seen.shape[:2]), np.full(len(pairs), FOCAL), np.zeros((VIEWS, POINTS))),
+        poses,
+        inverse_depth,
+    )
 
 
 def disturbed(poses: np.ndarray, inverse_depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -73,3 +79,15 @@ def test_points_that_nobody_sees_stay_where_they_were() -> None:
     observations.weight[observations.pairs[:, 0] == 2, :10] = 0
     _, depth, _ = adjust(observations, poses, inverse_depth * 1.01, iterations=5)
     assert np.array_equal(depth[2, :10], inverse_depth[2, :10] * 1.01)
+
+
+def test_a_camera_that_only_turns_keeps_the_depths_it_is_given() -> None:
+    observations, poses, inverse_depth = window(noise=0.1)
+    poses = poses.copy()
+    poses[:, :3, 3] = 0
+    for index, (a, b) in enumerate(observations.pairs):
+        moved = observations.rays[a] @ (poses[b] @ np.linalg.inv(poses[a]))[:3, :3].T
+        observations.seen[index] = moved[:, :2] / moved[:, 2:]
+    held = replace(observations, known=inverse_depth)
+    _, depth, _ = adjust(held, poses, inverse_depth * 1.05, iterations=20)
+    assert np.allclose(depth, inverse_depth, rtol=0.01)

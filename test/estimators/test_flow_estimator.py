@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -129,6 +130,30 @@ def test_what_a_neighbour_told_stays_when_it_has_left(room: list[SimulatedView])
     lonely = alone.estimate({1: fresh[0], 2: fresh[1]}, [(1, 2)])[0]
     assert np.mean(new.confidence_i.numpy()) == pytest.approx(np.mean(old.confidence_i.numpy()))
     assert np.mean(new.confidence_i.numpy()) > np.mean(lonely.confidence_i.numpy())
+
+
+def test_a_camera_that_stops_and_turns_keeps_what_it_knew(room: list[SimulatedView]) -> None:
+    """Ten keyframes without any parallax: the depth and its scale go on with the part of the picture that stays in view."""
+    camera, still = room[2].camera, room[2]
+    estimator = FlowEstimator()
+    views = {k: estimator.encode(room[k].image, camera) for k in range(3)}
+    estimator.estimate(views, [(0, 1), (1, 2), (0, 2)])
+    first = next(p for p in estimator.estimate(views, [(2, 1)]) if (p.i, p.j) == (2, 1))
+    scale = np.median(still.depth / first.points_i.numpy()[..., 2])
+    for k in range(3, 13):
+        rotation = cv2.Rodrigues(np.radians([0.0, 2.0 * (k - 2), 0.0]))[0]
+        homography = camera.matrix @ rotation @ np.linalg.inv(camera.matrix)
+        views[k] = estimator.encode(cv2.warpPerspective(still.image, homography, (320, 240)), camera)
+        views = {key: views[key] for key in sorted(views)[-6:]}
+        found = estimator.estimate(views, [(k - 2, k), (k - 1, k)])
+    own = next(p for p in found if (p.i, p.j) == (12, 11))
+    along = cv2.warpPerspective(still.depth, homography, (320, 240), flags=cv2.INTER_NEAREST)
+    truth = along / (camera.rays() @ rotation)[..., 2]
+    seen, sure = along > 0, own.confidence_i.numpy() >= 2
+    assert np.count_nonzero(seen & sure) > 0.6 * np.count_nonzero(seen)
+    ratio = truth[seen & sure] / own.points_i.numpy()[..., 2][seen & sure]
+    assert np.median(ratio) == pytest.approx(scale, rel=0.03)
+    assert np.median(np.abs(ratio / np.median(ratio) - 1)) < 0.03
 
 
 def test_a_keyframe_index_used_for_another_picture_is_another_picture(room: list[SimulatedView]) -> None:

@@ -18,6 +18,9 @@ Floats = NDArray[np.float64]
 CAUCHY_SCALE = 0.5  # pixels
 MIN_DEPTH = 0.05  # of a point scaled by its inverse depth: nearer to the camera plane it counts as behind it
 FIRST_DAMPING = 1e-3
+PRIOR_SIGMA = 0.1  # relative, of an inverse depth that an earlier solution gave
+POINT_SIGMA = 0.14  # pixels, of an observation of weight 1
+PRIOR = POINT_SIGMA / PRIOR_SIGMA  # pixels of residual per relative change
 PIECE = 96  # columns of the point coupling multiplied at a time
 
 
@@ -30,6 +33,7 @@ class Observations:
     seen: Floats  # [P, N, 2] where: x / z and y / z in the second view
     weight: Floats  # [P, N] >= 0, inverse variance relative to a good point's; 0 where not seen
     focal: Floats  # [P] pixels, of the second view
+    known: Floats  # [V, N] inverse depths of an earlier solution, 0 where there is none: a weak prior
 
 
 def adjust(observations: Observations, poses: Floats, inverse_depth: Floats, iterations: int) -> tuple[Floats, Floats, float]:
@@ -80,7 +84,9 @@ def _linearise(observations: Observations, poses: Floats, inverse_depth: Floats)
     squared = np.sum(residual**2, axis=-1)
     base = np.where(front, observations.weight, 0.0)
     behind = observations.weight.sum() - base.sum()
-    cost = float(np.sum(base * CAUCHY_SCALE**2 * np.log1p(squared / CAUCHY_SCALE**2)) + behind * CAUCHY_SCALE**2 * np.log1p(1e4))
+    departure = _departure(observations, inverse_depth)
+    prior = float(np.sum(departure**2))
+    cost = prior + float(np.sum(base * CAUCHY_SCALE**2 * np.log1p(squared / CAUCHY_SCALE**2)) + behind * CAUCHY_SCALE**2 * np.log1p(1e4))
     weight = base / (1 + squared / CAUCHY_SCALE**2)
     slope = projection_jacobian(point, 1.0) * focal[..., None, None]  # [P, N, 2, 3]
     by_viewer = np.concatenate([slope @ -cross_matrices(point), slope * rho[..., None]], -1)
@@ -101,6 +107,9 @@ def _step(observations: Observations, poses: Floats, inverse_depth: Floats, stat
     cross = np.einsum("pnij,pni->pjn", weighted, state.by_depth)  # [P, 12, N]
     depth_normal = np.zeros((views, points))
     depth_gradient = np.zeros((views, points))
+    slope = np.where(observations.known > 0, PRIOR / np.maximum(observations.known, 1e-12), 0.0)
+    depth_normal += slope**2
+    depth_gradient += slope * _departure(observations, inverse_depth)
     np.add.at(depth_normal, anchor, state.weight * np.sum(state.by_depth**2, axis=-1))
     np.add.at(depth_gradient, anchor, state.weight * np.sum(state.by_depth * state.residual, axis=-1))
 
@@ -138,6 +147,15 @@ def _step(observations: Observations, poses: Floats, inverse_depth: Floats, stat
     update[:, :3, 3] = move[:, 3:]
     update[:, 3, 3] = 1
     return update @ poses, inverse_depth + deeper.reshape(views, points)
+
+
+def _departure(observations: Observations, inverse_depth: Floats) -> Floats:
+    """[V, N] residuals of the prior in pixels.
+
+    It holds what the flows leave open: the depths, and with them the scale, of a window in which the camera only turned.
+    """
+    known = observations.known
+    return np.where(known > 0, PRIOR * (inverse_depth / np.maximum(known, 1e-12) - 1), 0.0)
 
 
 def _gram(rows: Floats, weight: Floats) -> Floats:

@@ -55,6 +55,7 @@ def graph_of(views: Sequence[View], edges: Sequence[tuple[int, int]]) -> Graph:
         np.array(seen).reshape(-1, count, 2),
         np.array(weights).reshape(-1, count),
         np.array(focals, float),
+        np.zeros((len(views), count)),
     )
     return Graph(views, flows, observations)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.estimators.flow.bundle import Observations, adjust
+from dust3r_ros.estimators.flow.bundle import POINT_SIGMA, Observations, adjust
 from dust3r_ros.estimators.flow.correspondence import corresponding_rays
 from dust3r_ros.estimators.flow.densify import densify
 from dust3r_ros.estimators.flow.fusion import DepthMap
@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 
 PLACING_ITERATIONS = 4
 FINAL_ITERATIONS = 8
+UNDETERMINED = 0.5  # relative sigma of a new inverse depth that is not kept
+BORROWED_CONFIDENCE = 1.5  # of the dense depth, for an anchor to take it
 NEAR, FAR = 20.0, 0.02  # inverse depth is kept between these multiples of its median
 
 
@@ -40,17 +42,21 @@ def solve_window(views: Sequence[View], edges: Sequence[tuple[int, int]], new_ch
     component = components(len(views), graph.flows)
     poses = np.repeat(np.eye(4)[None], len(views), 0)
     rho = np.zeros(graph.observations.rays.shape[:2])
+    chains: dict[int, int] = {}
     for number in np.unique(component):
-        _solve_component(graph, np.flatnonzero(component == number), poses, rho, new_chain + int(number))
+        members = np.flatnonzero(component == number)
+        chain = _solve_component(graph, members, poses, rho, new_chain + int(number))
+        chains.update(dict.fromkeys(members.tolist(), chain))
     depth: list[DepthMap] = []
     for index, view in enumerate(views):
-        depth.append(densify(views, index, graph.flows, poses, rho[index, : len(view.anchors)], depth))
+        anchors = rho[index, : len(view.anchors)]
+        depth.append(densify(views, index, graph.flows, poses, anchors, depth))
+        view.solved = Solved(chains[index], poses[index].copy(), _completed(view, anchors, depth[-1]))
     return WindowSolution(poses, depth, component)
 
 
-def _solve_component(graph: Graph, members: NDArray[np.int64], poses: Floats, rho: Floats, new_chain: int) -> None:
-    """Fill in `poses` and `rho` of the members, from their warm start where they have one."""
-    views = graph.views
+def _solve_component(graph: Graph, members: NDArray[np.int64], poses: Floats, rho: Floats, new_chain: int) -> int:
+    """Fill in `poses` and `rho` of the members, from their warm start where they have one; the number of their chain."""
     chain, warm = _warm_start(graph, members, poses, rho, new_chain)
     before = rho.copy()
     placed = list(warm) if warm else [int(members[0])]
@@ -62,12 +68,19 @@ def _solve_component(graph: Graph, members: NDArray[np.int64], poses: Floats, rh
         placed.append(chosen)
         _triangulate_anchors(graph, placed, poses, rho)
         if waiting:
-            _adjust(graph, placed, poses, rho, PLACING_ITERATIONS)
+            _adjust(graph, placed, poses, rho, before, PLACING_ITERATIONS)
     if len(placed) > 1:
-        _adjust(graph, sorted(placed), poses, rho, FINAL_ITERATIONS)
+        _adjust(graph, sorted(placed), poses, rho, before, FINAL_ITERATIONS)
+        _drop_undetermined(graph, placed, poses, rho, before)
         _keep_scale(members, poses, rho, before)
-    for member in members:
-        views[member].solved = Solved(chain, poses[member].copy(), rho[member, : len(views[member].anchors)].copy())
+    return chain
+
+
+def _completed(view: View, anchors: Floats, depth: DepthMap) -> Floats:
+    """Inverse depth of the anchors [N]; those without parallax take what the dense depth borrowed from other views."""
+    rows, columns = view.anchor_index
+    borrowed = np.where(depth.confidence[rows, columns] > BORROWED_CONFIDENCE, 1 / depth.depth[rows, columns].astype(float), 0)
+    return np.where(anchors > 0, anchors, borrowed)
 
 
 def _warm_start(graph: Graph, members: NDArray[np.int64], poses: Floats, rho: Floats, new_chain: int) -> tuple[int, list[int]]:
@@ -127,17 +140,9 @@ def weighted_median(values: Floats, weights: Floats) -> float:
 
 def _triangulate_anchors(graph: Graph, placed: Sequence[int], poses: Floats, rho: Floats) -> None:
     """Inverse depth of the anchors that have none yet, from all placed views that see them."""
-    o = graph.observations
-    dots, squares = np.zeros_like(rho), np.zeros_like(rho)
-    inside = set(placed)
-    for index, (a, b) in enumerate(o.pairs):
-        if a in inside and b in inside:
-            relative = poses[b] @ np.linalg.inv(poses[a])
-            dot, squared = _linear(graph, index, relative[:3, :3], relative[:3, 3])
-            dots[a] += o.weight[index] * dot
-            squares[a] += o.weight[index] * squared
-    found = np.where(squares > 1e-12, dots / np.maximum(squares, 1e-12), 0)
-    fresh = (rho == 0) & (squares > 1e-12)
+    dots, squares = _normal_equations(graph, placed, poses)
+    found = np.where(squares > 1e-6, dots / np.maximum(squares, 1e-6), 0)
+    fresh = (rho == 0) & (squares > 1e-6)
     good = found[fresh & (found > 0)]
     old = rho[list(placed)]
     if np.any(old > 0):
@@ -149,14 +154,36 @@ def _triangulate_anchors(graph: Graph, placed: Sequence[int], poses: Floats, rho
     rho[fresh] = np.clip(found[fresh], FAR * typical, NEAR * typical)
 
 
-def _adjust(graph: Graph, placed: Sequence[int], poses: Floats, rho: Floats, iterations: int) -> None:
+def _normal_equations(graph: Graph, placed: Sequence[int], poses: Floats) -> tuple[Floats, Floats]:
+    """Weighted sums [V, N] of `A.B` and `A.A` over the placed views that see each anchor, in pixels squared."""
+    o = graph.observations
+    dots, squares = np.zeros(o.known.shape), np.zeros(o.known.shape)
+    inside = set(placed)
+    for index, (a, b) in enumerate(o.pairs):
+        if a in inside and b in inside:
+            relative = poses[b] @ np.linalg.inv(poses[a])
+            dot, squared = _linear(graph, index, relative[:3, :3], relative[:3, 3])
+            weight = o.weight[index] * o.focal[index] ** 2
+            dots[a] += weight * dot
+            squares[a] += weight * squared
+    return dots, squares
+
+
+def _drop_undetermined(graph: Graph, placed: Sequence[int], poses: Floats, rho: Floats, before: Floats) -> None:
+    """Forget new depths that the parallax does not fix: the next solution would take them for known."""
+    _, squares = _normal_equations(graph, placed, poses)
+    sigma = POINT_SIGMA / np.maximum(rho * np.sqrt(squares), 1e-12)
+    rho[(before == 0) & (sigma > UNDETERMINED)] = 0
+
+
+def _adjust(graph: Graph, placed: Sequence[int], poses: Floats, rho: Floats, known: Floats, iterations: int) -> None:
     o = graph.observations
     position = {view: index for index, view in enumerate(placed)}
     kept = [index for index, (a, b) in enumerate(o.pairs) if a in position and b in position]
     pairs = np.array([[position[int(a)], position[int(b)]] for a, b in o.pairs[kept]])
     chosen = list(placed)
     weight = np.where(rho[chosen][pairs[:, 0]] != 0, o.weight[kept], 0.0)
-    problem = Observations(o.rays[chosen], pairs, o.seen[kept], weight, o.focal[kept])
+    problem = Observations(o.rays[chosen], pairs, o.seen[kept], weight, o.focal[kept], known[chosen])
     new_poses, new_rho, _ = adjust(problem, poses[chosen], rho[chosen], iterations)
     if not (np.isfinite(new_poses).all() and np.isfinite(new_rho).all()):
         return

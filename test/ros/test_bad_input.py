@@ -1,0 +1,175 @@
+"""Bad input one by one: the node stays up, says why, and goes on with the next good image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from dust3r_ros_msgs.msg import Status
+from rclpy.parameter import Parameter
+from rig import CAMERA_FRAME, image_message
+from sensor_msgs.msg import CameraInfo
+from tf2_msgs.msg import TFMessage
+
+from dust3r_ros.ros.conversion import camera_info_message, to_header
+from dust3r_ros.ros.placement import OPTICAL_IN_BODY
+
+SECOND = 1_000_000_000
+
+
+def goes_on(running, views: list) -> None:
+    """A map comes of the good images after the bad one."""
+    running.show(views, shift=10 * SECOND)
+    running.until(lambda: running.node.book.now.keyframes >= 2, "there is a map")
+    assert not running.node.book.now.fault
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"encoding": "rgb888"}, "encoding"),
+        ({"encoding": "32FC1"}, "32FC1"),
+        ({"encoding": "rgba8"}, "step"),
+        ({"data": b"\x00" * 1000}, "1000"),
+        ({"width": 0, "height": 0, "step": 0, "data": b""}, "0x0"),
+        ({"step": 10}, "10"),
+    ],
+    ids=["unknown encoding", "not a colour encoding", "mislabelled", "short data", "zero-sized", "step too small"],
+)
+def test_an_image_that_cannot_be_decoded_is_named_and_skipped(rig, views: list, changes: dict, says: str) -> None:
+    running = rig()
+    statuses = running.listen(Status, "~/status")
+    running.send(image_message(views[0].image, views[0].stamp, **changes))
+    assert running.node.book.now.unusable == 1
+    running.until(lambda: statuses and statuses[-1].state == Status.FAULT, "the status says fault")
+    assert says in statuses[-1].reason
+    assert "\n" not in statuses[-1].reason
+    goes_on(running, views)
+
+
+@pytest.mark.parametrize("level", [0, 127, 255])
+def test_one_colour_images_are_waited_out(rig, views: list, level: int) -> None:
+    running = rig()
+    for k in range(3):
+        running.send(image_message(np.full_like(views[0].image, level), views[0].stamp + k * SECOND // 10))
+    assert running.node.book.now.keyframes == 0
+    goes_on(running, views)
+
+
+def test_a_size_that_changes_in_mid_stream_does_not_end_it(rig, views: list) -> None:
+    running = rig()
+    running.show(views)
+    running.until(lambda: running.node.book.now.keyframes >= 2, "there is a map")
+    keyframes = len(running.node.mapper.keyframes)
+    half = np.ascontiguousarray(views[-1].image[::2, ::2])
+    for k in (1, 2, 3):
+        running.send(image_message(half, views[-1].stamp + k * SECOND))
+    assert len(running.node.mapper.keyframes) >= keyframes  # nothing was lost
+    running.show(views, shift=20 * SECOND)
+    assert running.node.book.now.frames == 2 * len(views) + 3
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda info: setattr(info, "k", [float("nan")] * 9),
+        lambda info: setattr(info, "k", [0.0] * 9),
+        lambda info: setattr(info, "k", [-1.0, 0.0, 5.0, 0.0, -1.0, 5.0, 0.0, 0.0, 1.0]),
+        lambda info: setattr(info, "width", 999),
+        lambda info: setattr(info, "distortion_model", "fancy") or setattr(info, "d", [1.0, 2.0]),
+    ],
+    ids=["NaN", "zeros", "negative focal length", "another size", "unknown distortion"],
+)
+def test_a_camera_info_that_makes_no_sense_is_left_out(rig, views: list, spoil) -> None:
+    running = rig(camera_info_wait=0.0)
+    said: list[str] = []
+    running.node._warn._say = said.append
+    stamp = views[0].stamp
+    info: CameraInfo = camera_info_message(views[0].camera, to_header(stamp, CAMERA_FRAME))
+    spoil(info)
+    running._infos.publish(info)
+    running.until(lambda: said or running.node.infos._cameras, "the CameraInfo has come")
+    running.send(image_message(views[0].image, stamp))
+    running.until(lambda: said, "the node has said so")
+    assert "CameraInfo" in said[0]
+    running.show(views[1:], calibrated=False)
+    running.until(lambda: running.node.book.now.keyframes >= 2, "there is a map, with an assumed camera")
+    assert all(keyframe.source.assumed for keyframe in running.node.mapper.keyframes)
+
+
+def test_a_good_camera_info_is_used(rig, views: list) -> None:
+    running = rig()
+    running.show(views)
+    running.until(lambda: running.node.book.now.keyframes >= 2, "there is a map")
+    for keyframe in running.node.mapper.keyframes:
+        assert not keyframe.source.assumed
+        np.testing.assert_allclose(keyframe.source.matrix, views[0].camera.matrix)
+
+
+def test_stamps_repeated_or_a_little_back_are_dropped_and_counted(rig, views: list) -> None:
+    running = rig()
+    running.show(views)
+    frames, keyframes = running.node.book.now.frames, len(running.node.mapper.keyframes)
+    for back in (0, 1, SECOND // 2):
+        running.send(image_message(views[0].image, views[-1].stamp - back))
+    now = running.node.book.now
+    assert (now.stale, now.frames) == (3, frames)
+    assert not now.fault
+    assert len(running.node.mapper.keyframes) == keyframes
+
+
+def test_a_time_jump_keeps_a_live_map(rig, views: list) -> None:
+    running = rig()
+    running.show(views)
+    running.until(lambda: running.node.book.now.keyframes >= 2, "there is a map")
+    running.send(image_message(views[0].image, views[0].stamp - 100 * SECOND))
+    assert running.node.book.now.stale == 1
+    assert len(running.node.mapper.keyframes) >= 2
+
+
+@pytest.mark.parametrize("settings", [{"on_time_jump": "reset"}, {"use_sim_time": True}], ids=["asked for", "played bag"])
+def test_a_bag_that_begins_again_starts_a_new_map(rig, views: list, settings: dict) -> None:
+    running = rig(**settings)
+    running.show(views)
+    running.until(lambda: running.node.book.now.keyframes >= 2, "there is a map")
+    running.show(views[:1], shift=-100 * SECOND)
+    running.until(lambda: running.node.book.now.keyframes == 0, "the map began anew")
+    assert running.node.book.now.frames == 1
+    running.show(views[1:], shift=-100 * SECOND)
+    running.until(lambda: running.node.book.now.keyframes >= 2, "there is a new map")
+
+
+def test_without_the_base_s_transform_the_map_grows_and_tf_waits_for_it(rig, views: list) -> None:
+    running = rig(base_frame="base_far")
+    said: list[str] = []
+    running.node._warn._say = said.append
+    heard = running.listen(TFMessage, "/tf")
+    running.show(views, calibrated=True)
+    running.until(lambda: running.node.book.now.keyframes >= 2, "there is a map all the same")
+    assert heard == []
+    assert any("base_far" in line and CAMERA_FRAME in line for line in said)
+    running.static_transform("base_far", CAMERA_FRAME, OPTICAL_IN_BODY)
+    running.until(lambda: running.node.buffer.parent(CAMERA_FRAME) == "base_far", "the transform is known")
+    running.show(views[-3:], shift=SECOND)
+    running.until(lambda: heard, "TF is there now")
+
+
+def test_a_fault_of_the_program_itself_does_not_end_the_node(rig, views: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = rig()
+    with monkeypatch.context() as patch:
+        patch.setattr(running.node.mapper, "add", lambda frame: 1 / 0)
+        running.send(image_message(views[0].image, views[0].stamp))
+    assert "ZeroDivisionError" in running.node.book.now.reason
+    goes_on(running, views)
+
+
+def test_configure_again_after_clean_up(rig, views: list) -> None:
+    running = rig()
+    running.show(views[:2])
+    node = running.node
+    for step in (node.trigger_deactivate, node.trigger_cleanup, node.trigger_configure, node.trigger_activate):
+        running.until(lambda step=step: running.executor.create_task(step), "the step is asked for")
+    running.until(lambda: node._active and node.book.now.frames == 0, "it is active again")
+    running.until(lambda: running._images.get_subscription_count(), "it listens again")
+    assert node.set_parameters([Parameter("keyframes.max_rate", value=5.0)])[0].successful
+    running.show(views)
+    running.until(lambda: node.book.now.keyframes >= 2, "there is a map")

@@ -17,7 +17,8 @@ COMPACT_SIDE = 80  # pixels of the longer side of a keyframe that has left the w
 
 def keyframe_cloud(keyframe: Keyframe, min_confidence: float = 1.0) -> PointCloud:
     """The keyframe's known points in the world frame, those of at least `min_confidence` and not at the edge of something nearer."""
-    chosen = (keyframe.depth > 0) & (keyframe.confidence >= min_confidence) & ~_at_edges(keyframe.depth)
+    trusted = np.where(keyframe.confidence >= min_confidence, keyframe.depth, np.float32(0))
+    chosen = (trusted > 0) & ~_at_edges(trusted)
     camera_points = keyframe.camera.rays()[chosen] * keyframe.depth[chosen][:, None]
     points = camera_points @ keyframe.pose[:3, :3].T.astype(np.float32) + keyframe.pose[:3, 3].astype(np.float32)
     return PointCloud(points.astype(np.float32), keyframe.image[chosen], keyframe.confidence[chosen])

@@ -7,6 +7,7 @@ import random
 import sys
 import sysconfig
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +21,19 @@ PROFILE = Path("config") / "fastdds_loopback.xml"
 QUIET = 5.0  # seconds without news after which a run is over
 PLAY_LIMIT, QUIET_LIMIT = 180.0, 60.0  # seconds after which the demo gives up on the player, the recorder
 
+# The node's map has z up and x along the first camera's view (REP 103); without a base frame it begins where that camera was.
+_MAP_TO_FIRST = np.array([[0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+
 
 def environment(folder: Path) -> dict[str, str]:
-    """For processes that talk to each other and to nobody else: this machine alone, a domain of their own, large images over shared memory."""
+    """For processes that talk to each other and to nobody else: this machine alone, a domain of their own, images over shared memory."""
+    variable = "FASTRTPS_DEFAULT_PROFILES_FILE" if os.environ.get("ROS_DISTRO") == "humble" else "FASTDDS_DEFAULT_PROFILES_FILE"
     return {
         **os.environ,
         "ROS_DOMAIN_ID": str(random.randrange(1, 101)),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(profile()),
-        "FASTRTPS_DEFAULT_PROFILES_FILE": str(profile()),  # its name up to Humble
+        variable: str(profile()),
         "ROS_LOG_DIR": str(folder / "log"),
         "PYTHONUNBUFFERED": "1",
     }
@@ -78,6 +82,7 @@ def _wait_for_quiet(recorder: Process, node: Process) -> None:
 def from_run(run: RecordedRun) -> Recording:
     """What the demo looks at of a recorded run. Without a base frame the path is the camera's."""
     last = run.statuses[-1] if run.statuses else {}
+    rates = [status["frame_rate"] for status in run.statuses if status["frame_rate"] > 0]
     stages: dict[str, list[float]] = {}
     for status in run.statuses:
         for stage, spent in status["seconds"].items():
@@ -85,11 +90,11 @@ def from_run(run: RecordedRun) -> Recording:
     return Recording(
         depths=run.depths,
         confidences=run.confidences,
-        trajectory=run.path,
-        cloud=run.map,
-        keyframes=len(run.keyframes),
+        trajectory=[(stamp, _MAP_TO_FIRST @ pose) for stamp, pose in run.path],
+        cloud=None if run.map is None else replace(run.map, points=run.map.points @ _MAP_TO_FIRST[:3, :3].T.astype(np.float32)),
+        keyframes=[(stamp, _MAP_TO_FIRST @ pose) for _, stamp, pose in run.keyframes],
         frames=int(last.get("frames", 0)),
         dropped=int(last.get("dropped_frames", 0)),
-        rate=max((float(status["frame_rate"]) for status in run.statuses), default=0.0),
+        rate=float(np.median(rates)) if rates else 0.0,
         seconds={stage: float(np.mean(spent)) for stage, spent in stages.items()},
     )

@@ -51,16 +51,17 @@ class Bounds:
 
 def depth_score(recording: Recording, truth: Sequence[TrueView], min_confidence: float = MapConfig().min_confidence) -> DepthScore:
     """Score all depth images of the recording, where they are at least so confident. Raises DemoError if none can be compared."""
-    known = []
+    known: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
     for view in truth:
         if view.depth is None or view.stamp not in recording.depths:
             continue
-        estimate = confident_depth(recording, view.stamp, min_confidence)
-        if estimate.shape == view.depth.shape:
-            known.append((estimate[view.depth > 0], view.depth[view.depth > 0]))
+        image = confident_depth(recording, view.stamp, min_confidence)
+        if image.shape == view.depth.shape:
+            known.append((image[view.depth > 0], view.depth[view.depth > 0]))
     if not known:
         raise DemoError(f"none of the {len(recording.depths)} depth images can be compared with the truth: nothing was mapped")
-    estimate, true = (np.concatenate(parts).astype(np.float64) for parts in zip(*known, strict=True))
+    estimate = np.concatenate([part for part, _ in known]).astype(np.float64)
+    true = np.concatenate([part for _, part in known]).astype(np.float64)
     seen = np.isfinite(estimate) & (estimate > 0)
     if not seen.any():
         raise DemoError(f"all {len(known)} depth images are empty: nothing was mapped")

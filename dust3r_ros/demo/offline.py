@@ -18,15 +18,16 @@ def map_bag(bag: Path) -> Recording:
     mapper = Mapper()
     depths: dict[int, NDArray[np.float32]] = {}
     confidences: dict[int, NDArray[np.float32]] = {}
-    seconds: dict[str, float] = {}
+    seconds: dict[str, list[float]] = {}
     frames, start = 0, time.perf_counter()
     for frame in BagFrames(bag):
         update = mapper.add(frame)
         frames += 1
         for stage, spent in update.seconds.items():
-            seconds[stage] = seconds.get(stage, 0.0) + spent
+            seconds.setdefault(stage, []).append(spent)
         for keyframe in update.keyframes:
             depths[keyframe.stamp], confidences[keyframe.stamp] = depth_image(keyframe)
     rate = frames / max(time.perf_counter() - start, 1e-9)
-    mean = {stage: spent / max(frames, 1) for stage, spent in seconds.items()}
-    return Recording(depths, confidences, mapper.trajectory(), mapper.cloud(), len(mapper.keyframes), frames, 0, rate, mean)
+    mean = {stage: float(np.mean(spent)) for stage, spent in seconds.items()}
+    keyframes = [(keyframe.stamp, keyframe.pose) for keyframe in mapper.keyframes]
+    return Recording(depths, confidences, mapper.trajectory(), mapper.cloud(), keyframes, frames, 0, rate, mean)

@@ -12,14 +12,14 @@ from dust3r_ros.mapping.types import PointCloud
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """Map frame: whatever the run used; it is compared with the truth up to a similarity."""
+    """In the axes of the first keyframe's camera (x right, y down, z forward), in map units."""
 
     depths: dict[int, NDArray[np.float32]]  # stamp in ns -> [H, W] depth along z in the camera's own pixels, map units, 0 unknown
     confidences: dict[int, NDArray[np.float32]]  # stamp in ns -> [H, W] >= 1
-    trajectory: list[tuple[int, NDArray[np.float64]]]  # (stamp in ns, [4, 4] camera to map), corrected, by stamp
+    trajectory: list[tuple[int, NDArray[np.float64]]]  # (stamp in ns, [4, 4] camera to world), corrected, by stamp
     cloud: PointCloud | None  # the whole map
-    keyframes: int = 0
+    keyframes: list[tuple[int, NDArray[np.float64]]]  # (stamp in ns, [4, 4] camera to world), corrected, oldest first
     frames: int = 0  # that were looked at
     dropped: int = 0  # that arrived but were overtaken by a newer one
-    rate: float = 0.0  # frames a second
-    seconds: dict[str, float] = field(default_factory=dict)  # mean time per stage and frame
+    rate: float = 0.0  # frames a second while they came
+    seconds: dict[str, float] = field(default_factory=dict)  # mean time of a stage when it was gone through

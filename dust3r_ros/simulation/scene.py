@@ -52,7 +52,7 @@ class Scene:
         light = np.zeros((x.size, 3), np.float32)
         for index in np.flatnonzero(np.bincount(owner[owner >= 0])):
             rays = np.flatnonzero(owner == index)
-            light[rays] = self._shade(index, pose, directions[rays], depth[rays], 1 / (camera.fx * oversample))
+            light[rays] = self._shade(int(index), pose, directions[rays], depth[rays], 1 / (camera.fx * oversample))
         return cv2.resize(light.reshape(*x.shape, 3), (camera.width, camera.height), interpolation=cv2.INTER_AREA)
 
     def _cast(
@@ -143,8 +143,8 @@ def _sample(
     light = np.empty((len(u), 3), np.float32)
     for level in np.flatnonzero(np.bincount(lower)):
         on = np.flatnonzero(lower == level)
-        fine = _lookup(pyramid[level], u[on] / size[0], v[on] / size[1])
-        coarse = _lookup(pyramid[min(level + 1, len(pyramid) - 1)], u[on] / size[0], v[on] / size[1])
+        fine = _lookup(pyramid[int(level)], u[on] / size[0], v[on] / size[1])
+        coarse = _lookup(pyramid[min(int(level) + 1, len(pyramid) - 1)], u[on] / size[0], v[on] / size[1])
         light[on] = fine + (detail[on] - level).astype(np.float32)[:, None] * (coarse - fine)
     return light
 

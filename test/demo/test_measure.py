@@ -39,7 +39,7 @@ def _recording(truth: list[TrueView], depth_error: float = 0.0, offset: float = 
         pose = np.eye(4)
         pose[:3, 3] = _turned(view.pose[:3, 3] + [0, 0, offset * (-1) ** k])
         trajectory.append((view.stamp, pose))
-    return Recording(depths, {}, trajectory, None)
+    return Recording(depths, {}, trajectory, None, [])
 
 
 def test_a_perfect_recording_in_other_units_has_no_error(truth: list[TrueView]) -> None:
@@ -69,12 +69,12 @@ def test_pixels_without_confidence_are_not_covered(truth: list[TrueView]) -> Non
 
 def test_a_run_that_mapped_nothing_is_refused(truth: list[TrueView]) -> None:
     with pytest.raises(DemoError, match="nothing was mapped"):
-        depth_score(Recording({}, {}, [], None), truth)
+        depth_score(Recording({}, {}, [], None, []), truth)
     with pytest.raises(DemoError, match="nothing was mapped"):
-        path_score(Recording({}, {}, [], None), truth)
+        path_score(Recording({}, {}, [], None, []), truth)
     empty = {view.stamp: np.zeros((30, 40), np.float32) for view in truth}
     with pytest.raises(DemoError, match="nothing was mapped"):
-        depth_score(Recording(empty, {}, [], None), truth)
+        depth_score(Recording(empty, {}, [], None, []), truth)
 
 
 def test_what_leaves_the_bounds_is_named(truth: list[TrueView]) -> None:

@@ -1,0 +1,179 @@
+"""The command `dust3r_ros`: bags, pictures and videos to maps, without ROS; the demo, the player and the doctor."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dust3r_ros.errors import Dust3rError
+
+if TYPE_CHECKING:
+    from dust3r_ros.io.bags import BagFrames
+    from dust3r_ros.io.images import FolderFrames, VideoFrames
+    from dust3r_ros.mapping import MapperConfig
+
+app = typer.Typer(help="Dense 3D from plain cameras.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+maps = typer.Typer(help="Look at saved maps.", no_args_is_help=True)
+app.add_typer(maps, name="map")
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; it is replaced as a whole when the run is complete.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML with settings, as for the node.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="One setting, as name=value; may be given often.")]
+
+
+@app.command()
+def replay(
+    bag: Annotated[Path, typer.Argument(help="A rosbag2: its folder, or one .mcap or .db3 file.")],
+    output: Output,
+    image: Annotated[str | None, typer.Option(help="Topic of the images; found by type if not given.")] = None,
+    camera_info: Annotated[str | None, typer.Option(help="Topic of the CameraInfo; found beside the images if not given.")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Take every n-th image only.")] = 1,
+    config: ConfigFile = None,
+    settings: Settings = None,
+) -> None:
+    """Map a recorded bag: no middleware, the same result every time."""
+    from dust3r_ros.io.bags import BagFrames
+
+    _map_frames(BagFrames(bag, image, camera_info), bag.name, output, every, config, settings)
+
+
+@app.command()
+def reconstruct(
+    pictures: Annotated[Path, typer.Argument(help="A folder of pictures, or a video.")],
+    output: Output,
+    fov: Annotated[float | None, typer.Option(min=10, max=170, help="Horizontal field of view in degrees, if you know it.")] = None,
+    fps: Annotated[float, typer.Option(min=0.01, help="Pictures of a folder a second.")] = 1.0,
+    every: Annotated[int, typer.Option(min=1, help="Take every n-th picture only.")] = 1,
+    config: ConfigFile = None,
+    settings: Settings = None,
+) -> None:
+    """Map a folder of pictures or a video; EXIF's orientation and focal length are used."""
+    from dust3r_ros.io.images import open_images
+
+    _map_frames(open_images(pictures, fps, fov), pictures.resolve().name, output, every, config, settings)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("demo_output"),
+    offline: Annotated[bool, typer.Option(help="Without ROS: the same bags straight through the Mapper.")] = False,
+) -> None:
+    """Map real photographs and a moving camera through real ROS 2, and measure the result."""
+    from dust3r_ros.demo import run
+
+    run(output, is_offline=offline)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has, and what it lacks for what."""
+    from dust3r_ros.doctor import findings
+
+    worst = 0
+    for finding in findings():
+        typer.echo(f"{'ok  ' if finding.ok else 'miss'}  {finding.name}: {finding.text}")
+        worst = max(worst, finding.needed and not finding.ok)
+    raise typer.Exit(worst)
+
+
+@maps.command("info")
+def map_info(file: Annotated[Path, typer.Argument(help="A file written by ~/save_map.")]) -> None:
+    """What a saved map holds."""
+    from dust3r_ros.io.map_file import load_map
+
+    snapshot = load_map(file)
+    stamps = [keyframe.stamp for keyframe in snapshot.keyframes]
+    typer.echo(f"{file}: {len(snapshot.keyframes)} keyframes ({len(snapshot.window)} in the window), {len(snapshot.edges)} pairs")
+    typer.echo(f"points of past keyframes: {len(snapshot.cloud):,}; scale: {snapshot.scale_source}")
+    if stamps:
+        typer.echo(f"from {min(stamps) * 1e-9:.3f} s to {max(stamps) * 1e-9:.3f} s")
+
+
+def _map_frames(
+    frames: BagFrames | FolderFrames | VideoFrames, name: str, output: Path, every: int, config: Path | None, changes: list[str] | None
+) -> None:
+    """Frames through a Mapper into a folder, with a bar that says how long it will take."""
+    from dust3r_ros.io.outputs import map_folder
+    from dust3r_ros.mapping import FrameError, Mapper
+
+    mapper = Mapper(read_config(config, changes or []))
+    unusable: dict[str, int] = {}
+    with map_folder(output, name, mapper) as writer, _bar(len(frames)) as advance:
+        for at, frame in enumerate(frames):
+            if at % every == 0:
+                try:
+                    writer.add(mapper.add(frame))
+                except FrameError as error:
+                    unusable[str(error)] = unusable.get(str(error), 0) + 1
+            advance()
+    for reason, count in unusable.items():
+        logging.getLogger(__name__).warning("%d frames left out: %s", count, reason)
+    points = len(mapper.cloud())
+    typer.echo(f"{len(mapper.trajectory())} poses, {len(mapper.keyframes)} keyframes, {points:,} points: {output / 'report.html'}")
+
+
+def read_config(file: Path | None, changes: list[str]) -> MapperConfig:
+    """Settings from a YAML file (plain, nested, or a node's `ros__parameters`), then `name=value` changes. Raises ConfigError."""
+    import yaml
+
+    from dust3r_ros.mapping import ConfigError, MapperConfig, settings, with_settings
+
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            content = yaml.safe_load(file.read_text()) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"settings {file} cannot be read: {' '.join(str(error).split())}") from error
+        known = settings(MapperConfig())
+        found = _flat(content)
+        # The node's file holds settings of ROS too; a plain file must not hold anything unknown.
+        of_node = any("ros__parameters" in name for name in found)
+        found = {name.split("ros__parameters.")[-1]: value for name, value in found.items()}
+        values = {name: value for name, value in found.items() if name in known or not of_node}
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {change} is no name=value: for instance --set keyframes.max_rate=5")
+        values[name] = yaml.safe_load(text)
+    return with_settings(MapperConfig(), values)
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(content, dict):
+        return {prefix.rstrip("."): content}
+    return {name: value for key, inner in content.items() for name, value in _flat(inner, f"{prefix}{key}.").items()}
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Any]:
+    """A progress bar with the time left, on standard error; yields the function that advances it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("mapping"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
+        task = progress.add_task("mapping", total=total or None)
+        yield lambda: progress.advance(task)
+
+
+def main() -> None:
+    """Run the command: one line and exit code 1 for what the user can mend."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    try:
+        app()
+    except Dust3rError as error:
+        print(f"dust3r_ros: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("dust3r_ros: stopped; nothing was written", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

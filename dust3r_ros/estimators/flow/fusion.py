@@ -20,6 +20,8 @@ PRIOR_SIGMA = 0.15  # of the smooth surface, relative: weak, it mostly fills
 CONFIDENCE_AT = 0.25  # relative sigma of depth at confidence 1
 FLOOR_SIGMA = 0.01
 MAX_CONFIDENCE = 20.0
+EDGE_WINDOW, EDGE_RATIO = 5, 1.15  # pixels; farthest to nearest depth in them from which on they are an edge
+EDGE_CONFIDENCE = np.float32(1.5)  # at most, there
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +63,14 @@ def fuse(view: View, triangulations: Sequence[Triangulation], typical: float) ->
     surface = np.clip(surface, typical * 0.05, typical * 20)
     prior = np.where(known, 1 / PRIOR_SIGMA**2, 1.0)
     settled = np.where(known, (weight * value + prior * surface) / (weight + prior), surface)
-    return DepthMap((1 / np.maximum(settled, typical * 0.02)).astype(np.float32), confidence)
+    depth = (1 / np.maximum(settled, typical * 0.02)).astype(np.float32)
+    return DepthMap(depth, np.where(_at_an_edge(depth), np.minimum(confidence, EDGE_CONFIDENCE), confidence))
+
+
+def _at_an_edge(depth: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Pixels beside a jump of depth: flow is smooth across it, and what lies between the two surfaces is nowhere."""
+    window = np.ones((EDGE_WINDOW, EDGE_WINDOW), np.uint8)
+    return np.asarray(cv2.dilate(depth, window) > EDGE_RATIO * cv2.erode(depth, window))
 
 
 def guided_surface(

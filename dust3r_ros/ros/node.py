@@ -204,11 +204,15 @@ class Dust3rNode(LifecycleNode):
         self.reports.publish(self.worker.dropped, finding, config.map_frame, only_changes=not due)
         if due:
             self._since_report = 0.0
-        if self._since_latched >= config.publish.map_period and self._map_publishers.latched_is_due():
+        publishers = self._map_publishers
+        if self._since_latched >= config.publish.map_period and (
+            publishers.latched_is_due() or (self.reports.has_listeners() and publishers.count_is_due())
+        ):
             self._since_latched = 0.0
-            self.worker.submit(self._publish_latched).add_done_callback(self._log_failure)
+            self.worker.submit(self._tell_the_whole).add_done_callback(self._log_failure)
 
-    def _publish_latched(self) -> None:
+    def _tell_the_whole(self) -> None:
+        """Map, path and graph to those who listen, and the map's size to the status."""
         self._map_publishers.latched(self.mapper)
         self.book.set(map_points=len(self._map_publishers.whole_map(self.mapper)))
 

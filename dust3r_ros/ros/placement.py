@@ -36,7 +36,7 @@ class Placement:
 
     def __init__(self, config: NodeConfig, buffer: TransformBuffer) -> None:
         self.config, self.buffer = config, buffer
-        self.map_from_world: Matrix | None = None  # None until the base's transform to the camera is known
+        self.map_from_world: Matrix | None = None if config.base_frame else OPTICAL_IN_BODY  # None: the base's transform is not known yet
         self.child_from_camera = np.eye(4)
         self.child = ""
         self._odom_from_mapper = np.eye(4)
@@ -46,7 +46,7 @@ class Placement:
     def restarted(self, same_map_frame: bool = False) -> None:
         """The Mapper began anew, or went on from a saved map (`same_map_frame`): its odometry starts from nothing."""
         self._restarted = True
-        if not same_map_frame:
+        if self.config.base_frame and not same_map_frame:
             self.map_from_world = None
 
     def locate_camera(self, camera_frame: str, stamp: int) -> None:

@@ -49,7 +49,7 @@ class MapPublishers:
         self._node, self._parameters, self._placement, self._warn = node, parameters, placement, warn
         self._odometry_model = OdometryModel()
         self._last_depth = -1  # index of the newest keyframe whose depth went out
-        self._version = 0  # of the map; latched topics remember which one they carry
+        self._map_version = self._path_version = 0  # count the changes; latched topics remember which one they carry
         self._sent: dict[str, int] = {}
         self._camera_frame, self._stamp = "", 0
         self._window: tuple[int, ...] = ()
@@ -79,8 +79,9 @@ class MapPublishers:
     def frame(self, update: MapUpdate, camera_frame: str) -> None:
         """TF and odometry of every image; depth and cloud of a new keyframe."""
         self._camera_frame, self._stamp = camera_frame, update.frame.stamp
-        if update.pose is not None or update.keyframes:
-            self._version += 1
+        self._path_version += update.pose is not None
+        if update.keyframes:
+            self.changed()
         if update.is_keyframe:
             self._window = tuple(keyframe.index for keyframe in update.keyframes)
             for keyframe in update.keyframes:
@@ -133,7 +134,8 @@ class MapPublishers:
 
     def changed(self) -> None:
         """The map is another one than was told."""
-        self._version += 1
+        self._map_version += 1
+        self._path_version += 1
 
     def restarted(self, window: tuple[int, ...] = (), last_index: int = -1) -> None:
         """The Mapper began anew, or with a saved map whose newest keyframe is `last_index`."""
@@ -147,35 +149,37 @@ class MapPublishers:
 
     def latched(self, mapper: Mapper) -> None:
         """Bring latched topics that have a listener up to date; the middleware repeats them to those who come later."""
-        if self._placement.map_from_world is None:
-            if self._version == 0:
-                return
-            cloud, empty = PointCloud(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), np.zeros(0, np.float32)), True
-            if mapper.keyframes:
-                return  # waits for the base's transform
-        else:
-            cloud, empty = self.whole_map(mapper), not mapper.keyframes
+        if self._placement.map_from_world is None and mapper.keyframes:
+            return  # nobody knows yet where the base is
         header = self._map_header(self._stamp)
         if self._take(self._map):
-            self._map.publish(cloud_message(cloud, header, self._placement.map_from_world))
+            self._map.publish(cloud_message(self.whole_map(mapper), header, self._placement.map_from_world))
         if self._take(self._path):
-            self._path.publish(Path(header=header, poses=[] if empty else self._path_poses(mapper)))
+            self._path.publish(Path(header=header, poses=self._path_poses(mapper)))
         if self._take(self._keyframes):
             self._keyframes.publish(self._graph(mapper, header))
 
+    def count_is_due(self) -> bool:
+        """Whether the number of map points is of an older map; for any thread."""
+        return self._map_version > 0 and (self._whole_map is None or self._whole_map[0] != self._map_version)
+
     def whole_map(self, mapper: Mapper) -> PointCloud:
         """The map's cloud, made once per state of the map."""
-        if self._whole_map is None or self._whole_map[0] != self._version:
-            self._whole_map = (self._version, mapper.cloud())
+        if self._whole_map is None or self._whole_map[0] != self._map_version:
+            self._whole_map = (self._map_version, mapper.cloud())
         return self._whole_map[1]
 
     def _is_due(self, publisher: Any) -> bool:
-        return bool(self._version and self._sent.get(publisher.topic_name) != self._version and publisher.get_subscription_count())
+        version = self._version_of(publisher)
+        return bool(version and self._sent.get(publisher.topic_name) != version and publisher.get_subscription_count())
+
+    def _version_of(self, publisher: Any) -> int:
+        return self._path_version if publisher is self._path else self._map_version
 
     def _take(self, publisher: Any) -> bool:
         due = self._is_due(publisher)
         if due:
-            self._sent[publisher.topic_name] = self._version
+            self._sent[publisher.topic_name] = self._version_of(publisher)
         return due
 
     def _path_poses(self, mapper: Mapper) -> list[PoseStamped]:

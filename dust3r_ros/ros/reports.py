@@ -44,6 +44,9 @@ class Reports:
         self._node.destroy_publisher(self._status)
         self._node.destroy_publisher(self._diagnostics)
 
+    def has_listeners(self) -> bool:
+        return bool(self._status.get_subscription_count() or self._diagnostics.get_subscription_count())
+
     def publish(self, dropped: int, finding: Finding | None, map_frame: str, only_changes: bool = False) -> None:
         """`finding` is what the watchdog says now."""
         health = self._book.now
@@ -51,7 +54,7 @@ class Reports:
         if only_changes and state == self._told:
             return
         self._told = state
-        if not (self._status.get_subscription_count() or self._diagnostics.get_subscription_count()):
+        if not self.has_listeners():
             return
         message = status_message(health, state, reason, self._book.rate(), dropped, map_frame)
         if self._status.get_subscription_count():

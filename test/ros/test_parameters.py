@@ -104,7 +104,9 @@ def test_and_is_accepted_before_it_is_configured(rig) -> None:
     assert waiting.node.parameters.node.image == "/elsewhere"
 
 
-@pytest.mark.parametrize(("name", "value"), [("map.voxel_size", -1.0), ("watchdog", "soon"), ("window.size", 2.5), ("image_transport", "theora")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("map.voxel_size", -1.0), ("watchdog", "soon"), ("window.size", 2.5), ("image_transport", "theora")]
+)
 def test_a_bad_value_given_at_the_start_is_one_line_that_names_it(ros: None, name: str, value: object) -> None:  # noqa: ARG001
     with pytest.raises(ParameterError) as raised:
         Dust3rNode(parameter_overrides=[Parameter(name, value=value)])

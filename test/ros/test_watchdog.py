@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import rclpy
 from dust3r_ros_msgs.msg import Status
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rig import RELIABLE, image_message
@@ -46,8 +47,15 @@ def test_incompatible_qos(silent) -> None:
 
 def test_another_type_on_the_topic(silent) -> None:
     running = silent()
-    running.client.create_publisher(CompressedImage, running.node._images.topic_name, RELIABLE)
-    assert "image_transport to compressed" in finding(running, Cause.WRONG_TYPE).text
+    context = rclpy.Context()  # one participant has one type a topic
+    rclpy.init(context=context)
+    elsewhere = rclpy.create_node("elsewhere", context=context)
+    elsewhere.create_publisher(CompressedImage, running.node._images.topic_name, RELIABLE)
+    try:
+        assert "image_transport to compressed" in finding(running, Cause.WRONG_TYPE).text
+    finally:
+        elsewhere.destroy_node()
+        context.try_shutdown()
 
 
 def test_a_clock_that_nobody_publishes(silent) -> None:

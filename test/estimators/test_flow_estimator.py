@@ -87,6 +87,18 @@ def test_confidence_tells_good_depth_from_bad(room: list[SimulatedView]) -> None
     assert np.mean(error[known][order[:third]]) > 2 * np.mean(error[known][order[-third:]])
 
 
+def test_few_sure_points_float_between_two_surfaces(room: list[SimulatedView]) -> None:
+    found = {(p.i, p.j): p for p in solve(room[:4], [(i, j) for i in range(4) for j in range(4) if i != j])}
+    for k in range(1, 4):
+        pair, truth = found[k, k - 1], room[k].depth
+        depth, sure = pair.points_i.numpy()[..., 2], pair.confidence_i.numpy() >= 3
+        depth = depth * np.median(truth[sure] / depth[sure])
+        window = np.ones((7, 7), np.uint8)
+        nearest, farthest = cv2.erode(truth, window), cv2.dilate(truth, window)
+        between = (depth > 1.1 * nearest) & (depth < 0.9 * farthest)
+        assert np.count_nonzero(between & sure) < 0.005 * np.count_nonzero(sure)
+
+
 def test_the_scale_goes_on_from_call_to_call(room: list[SimulatedView]) -> None:
     estimator = FlowEstimator()
     tokens = [estimator.encode(view.image, view.camera) for view in room]

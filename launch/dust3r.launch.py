@@ -64,7 +64,12 @@ def _transport() -> list[LaunchDescriptionEntity]:
         # LARGE_DATA does not go with discovery on this machine alone: nearly nothing arrives.
         remedy = f"export FASTDDS_DEFAULT_PROFILES_FILE={CONFIG / 'fastdds_loopback.xml'} for the camera and for this launch"
         return [LogInfo(msg=f"discovery is limited to this machine: if images do not arrive, {remedy}")]
-    return [SetEnvironmentVariable("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA")]
+    # Processes with and without LARGE_DATA do not discover one another at all, so it has to be said.
+    remedy = "export it for the camera's driver and your shells too, or FASTDDS_BUILTIN_TRANSPORTS=DEFAULT before this launch"
+    return [
+        LogInfo(msg=f"FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA, so that whole images arrive: {remedy}; else they and this node do not meet"),
+        SetEnvironmentVariable("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA"),
+    ]
 
 
 def _play_when_node_listens(context: LaunchContext, bag: str) -> list[LaunchDescriptionEntity]:

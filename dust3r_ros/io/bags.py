@@ -159,7 +159,7 @@ class BagFrames:
             reader.open()
         except Exception as error:
             raise BagError(
-                f"bag {self.path} cannot be read: {_one_line(error)}; is it a rosbag2 with its metadata.yaml, and whole?"
+                f"bag {self.path} cannot be read: {_one_line(error)}; give a whole rosbag2 ('ros2 bag reindex' or 'mcap recover' mend one that was cut short)"
             ) from error
         try:
             yield reader

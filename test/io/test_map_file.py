@@ -1,0 +1,186 @@
+"""A saved map comes back as it was; anything else is refused by name and what stood there before stands."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dust3r_ros.geometry import Camera
+from dust3r_ros.io.atomic import OutputError, atomic_folder
+from dust3r_ros.io.map_file import MapFileError, load_map, save_map
+from dust3r_ros.mapping import Keyframe, MapSnapshot, PointCloud
+
+
+def snapshot(seed: int = 0, keyframes: int = 3) -> MapSnapshot:
+    rng = np.random.default_rng(seed)
+    source = Camera(64, 48, 50.0, 51.0, 31.0, 23.0, "plumb_bob", (0.1, 0.0, 0.0, 0.0, 0.0))
+    entries = []
+    for index in range(keyframes):
+        pose = np.eye(4)
+        pose[:3, 3] = rng.normal(size=3)
+        image = rng.integers(0, 256, (24, 32, 3)).astype(np.uint8)
+        depth, confidence = rng.random((2, 24, 32), np.float32) + 1
+        entries.append(Keyframe(index, 10**18 + index, pose, source, source.pinhole().resized(32, 24), image, depth, confidence))
+    cloud = PointCloud(rng.random((100, 3), np.float32), rng.integers(0, 256, (100, 3)).astype(np.uint8), rng.random(100, np.float32) + 1)
+    return MapSnapshot(tuple(entries), ((0, 1), (1, 0), (1, 2)), cloud, (1, 2), "odometry")
+
+
+def assert_same(a: MapSnapshot, b: MapSnapshot) -> None:
+    assert (a.edges, a.window, a.scale_source) == (b.edges, b.window, b.scale_source)
+    for field, value in asdict(a.cloud).items():
+        np.testing.assert_array_equal(value, getattr(b.cloud, field))
+    for one, other in zip(a.keyframes, b.keyframes, strict=True):
+        assert (one.index, one.stamp, one.source, one.camera) == (other.index, other.stamp, other.source, other.camera)
+        for field in ("pose", "image", "depth", "confidence"):
+            np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
+
+
+@pytest.mark.parametrize("keyframes", [0, 3])
+def test_the_round_trip_loses_nothing(tmp_path: Path, keyframes: int) -> None:
+    save_map(tmp_path / "sub" / "a.map", snapshot(keyframes=keyframes))
+    assert_same(load_map(tmp_path / "sub" / "a.map"), snapshot(keyframes=keyframes))
+
+
+def test_the_same_map_makes_the_same_file(tmp_path: Path) -> None:
+    save_map(tmp_path / "a", snapshot())
+    save_map(tmp_path / "b", snapshot())
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def rewritten(path: Path, **changes: object) -> None:
+    """The same archive with other words in map.json."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["map.json"] = json.dumps({**json.loads(members["map.json"]), **changes}).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def test_every_other_file_is_refused_by_name_and_reason(tmp_path: Path) -> None:
+    path = tmp_path / "m.map"
+    with pytest.raises(MapFileError, match="does not exist"):
+        load_map(path)
+    save_map(path, snapshot())
+    whole = path.read_bytes()
+    for cut in (0, 10, len(whole) // 2, len(whole) - 5):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(MapFileError, match=r"m\.map"):
+            load_map(path)
+    path.write_bytes(whole)
+    rewritten(path, version=2)
+    with pytest.raises(MapFileError, match="version 2, this program reads version 1"):
+        load_map(path)
+    path.write_bytes(whole)
+    rewritten(path, format="something else")
+    with pytest.raises(MapFileError, match="not a dust3r_ros map"):
+        load_map(path)
+    path.write_bytes(whole)
+    digests = json.loads(zipfile.ZipFile(path).read("map.json"))["sha256"]
+    rewritten(path, sha256={**digests, "cloud/points.npy": "0" * 64})
+    with pytest.raises(MapFileError, match=r"checksum of cloud/points\.npy"):
+        load_map(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("holiday.txt", "sun")
+    with pytest.raises(MapFileError, match=r"no map\.json"):
+        load_map(path)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "m.map"
+    save_map(path, snapshot())
+    whole = bytearray(path.read_bytes())
+    refused = 0
+    for at in range(50, len(whole), len(whole) // 40):
+        spoilt = whole.copy()
+        spoilt[at] ^= 0x10
+        path.write_bytes(spoilt)
+        try:
+            assert_same(load_map(path), snapshot())  # a bit of the archive's padding may not matter
+        except MapFileError:
+            refused += 1
+    assert refused > 30
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from dust3r_ros.io.atomic import atomic_file, atomic_folder
+kind, target = sys.argv[1], Path(sys.argv[2])
+with (atomic_file if kind == "file" else atomic_folder)(target) as temporary:
+    (temporary if kind == "file" else temporary / "a.txt").write_text("half of the new o")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_killed_in_mid_writing_the_good_earlier_one_stands(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "out"
+    kept = target if kind == "file" else target / "a.txt"
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text("the good old one")
+    done = subprocess.run([sys.executable, "-c", KILLED, kind, str(target)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert kept.read_text() == "the good old one"
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+sys.path.insert(0, sys.argv[2])
+from test_map_file import snapshot
+from dust3r_ros.io.map_file import save_map
+from dust3r_ros.errors import Dust3rError
+try:
+    save_map(Path(sys.argv[1]), snapshot(1, keyframes=20))
+except Dust3rError as error:
+    print(error); sys.exit(3)
+"""
+
+
+def test_a_full_disk_is_one_line_and_the_earlier_map_stands(tmp_path: Path) -> None:
+    path = tmp_path / "m.map"
+    save_map(path, snapshot())
+    done = subprocess.run([sys.executable, "-c", FULL, str(path), str(Path(__file__).parent)], capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "free some space" in done.stdout
+    assert_same(load_map(path), snapshot())
+    assert os.listdir(tmp_path) == ["m.map"]
+
+
+def test_a_folder_takes_its_place_only_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with atomic_folder(target) as temporary:
+        (temporary / "a").write_text("1")
+        assert not target.exists()
+    with pytest.raises(ZeroDivisionError), atomic_folder(target) as temporary:
+        (temporary / "a").write_text(str(1 / 0))
+    assert (target / "a").read_text() == "1"
+    with atomic_folder(target) as temporary:
+        (temporary / "b").write_text("3")
+    assert os.listdir(target) == ["b"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_no_place_to_write_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written"):
+        save_map(tmp_path / "file" / "m.map", snapshot())
+    if os.geteuid() != 0:  # root may write everywhere
+        locked = tmp_path / "locked"
+        locked.mkdir(mode=0o555)
+        with pytest.raises(OutputError, match="permission denied"):
+            save_map(locked / "m.map", snapshot())
+    shutil.rmtree(tmp_path, ignore_errors=True)

@@ -1,0 +1,191 @@
+"""Every encoding, with padded rows and either byte order, and what is refused."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from dust3r_ros.io.messages import MessageError, camera_from_info, decode_depth, decode_image, is_image_type
+
+H, W = 12, 16
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (H, W, 3)).astype(np.uint8)
+SMOOTH = cv2.resize((RNG.integers(-15, 15, (3, 4, 3)) + np.array([180, 100, 60])).astype(np.uint8), (W, H), interpolation=cv2.INTER_LINEAR)
+
+
+def message(pixels: np.ndarray, encoding: str, padding: int = 0, big: bool = False, **changes: Any) -> SimpleNamespace:
+    """A sensor_msgs/Image with `padding` bytes after each row."""
+    stored = pixels.astype(pixels.dtype.newbyteorder(">" if big else "<"))
+    rows = np.frombuffer(np.ascontiguousarray(stored).tobytes(), np.uint8).reshape(pixels.shape[0], -1)
+    padded = np.pad(rows, ((0, 0), (0, padding)), constant_values=7)
+    fields = {
+        "height": pixels.shape[0], "width": pixels.shape[1], "encoding": encoding, "is_bigendian": int(big),
+        "step": padded.shape[1], "data": padded.tobytes(),
+    }  # fmt: skip
+    return SimpleNamespace(**{**fields, **changes})
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize(
+    ("encoding", "pixels"),
+    [
+        ("rgb8", RGB),
+        ("bgr8", RGB[..., ::-1]),
+        ("8UC3", RGB[..., ::-1]),
+        ("rgba8", np.dstack([RGB, RGB[..., 0]])),
+        ("bgra8", np.dstack([RGB[..., ::-1], RGB[..., 0]])),
+        ("rgb16", RGB.astype(np.uint16) * 257),
+        ("bgr16", RGB[..., ::-1].astype(np.uint16) * 257),
+    ],
+)
+def test_colour_comes_out_as_it_went_in(encoding: str, pixels: np.ndarray, padding: int) -> None:
+    for big in (False, True):
+        np.testing.assert_array_equal(decode_image(message(pixels, encoding, padding, big)), RGB)
+
+
+@pytest.mark.parametrize(("encoding", "kind"), [("mono8", np.uint8), ("8UC1", np.uint8), ("mono16", np.uint16)])
+def test_grey_comes_out_as_three_equal_channels(encoding: str, kind: type) -> None:
+    grey = RGB[..., 0]
+    pixels = grey if kind is np.uint8 else grey.astype(np.uint16) * 256 + 3
+    for big in (False, True):
+        np.testing.assert_array_equal(decode_image(message(pixels, encoding, 3, big)), np.repeat(grey[..., None], 3, axis=2))
+
+
+def test_raw_16_bits_are_scaled_to_the_brightest() -> None:
+    pixels = (RGB[..., 0].astype(np.uint16) * 4).clip(max=1000)
+    assert decode_image(message(pixels, "16UC1")).max() == 255
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_bayer_patterns_give_the_colour_that_made_them(pattern: str, bits: int) -> None:
+    colour = (200, 90, 30)
+    mosaic = np.zeros((H, W), np.uint16 if bits == 16 else np.uint8)
+    for place, letter in zip(((0, 0), (0, 1), (1, 0), (1, 1)), pattern, strict=True):
+        mosaic[place[0] :: 2, place[1] :: 2] = colour["rgb".index(letter)] * (256 if bits == 16 else 1)
+    image = decode_image(message(mosaic, f"bayer_{pattern}{bits}", 4, big=bits == 16))
+    np.testing.assert_allclose(image[2:-2, 2:-2], np.broadcast_to(colour, (H - 4, W - 4, 3)), atol=1)
+
+
+def yuv_planes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    yuv = cv2.cvtColor(SMOOTH, cv2.COLOR_RGB2YUV_I420)
+    u, v = (yuv[H + k * H // 4 : H + (k + 1) * H // 4].reshape(H // 2, W // 2) for k in range(2))
+    return yuv[:H], u, v
+
+
+@pytest.mark.parametrize("encoding", ["yuv422", "uyvy", "yuv422_yuy2", "yuyv"])
+def test_packed_yuv(encoding: str) -> None:
+    y, u, v = yuv_planes()
+    chroma = np.empty((H, W), np.uint8)
+    chroma[:, 0::2], chroma[:, 1::2] = np.repeat(u, 2, axis=0), np.repeat(v, 2, axis=0)
+    pair = (chroma, y) if encoding in ("yuv422", "uyvy") else (y, chroma)
+    image = decode_image(message(np.dstack(pair), encoding, 6))
+    assert np.abs(image.astype(int) - SMOOTH).mean() < 4
+
+
+@pytest.mark.parametrize("encoding", ["nv12", "nv21"])
+@pytest.mark.parametrize("padding", [0, 8])
+def test_planar_yuv(encoding: str, padding: int) -> None:
+    y, u, v = yuv_planes()
+    colour = np.dstack((u, v) if encoding == "nv12" else (v, u)).reshape(H // 2, W)
+    packed = message(np.vstack([y, colour]), encoding, padding, height=H)
+    assert np.abs(decode_image(packed).astype(int) - SMOOTH).mean() < 4
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "rgb8; jpeg compressed bgr8"])
+def test_compressed_images(form: str) -> None:
+    _, data = cv2.imencode(".png" if form == "png" else ".jpg", cv2.cvtColor(SMOOTH, cv2.COLOR_RGB2BGR))
+    image = decode_image(SimpleNamespace(format=form, data=data.tobytes()))
+    assert np.abs(image.astype(int) - SMOOTH).mean() < (1e-9 if form == "png" else 6)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (message(RGB, "rgb7"), "'rgb7' is not supported"),
+        (message(RGB, "rgb8", height=0), "empty"),
+        (message(RGB, "rgb8", width=0), "empty"),
+        (message(RGB, "rgb8", data=RGB.tobytes()[:-1]), "cut short"),
+        (message(RGB[..., 0], "rgb8"), "step is 16"),
+        (message(RGB, "bgra8"), "encoding or the step is wrong"),
+        (message(RGB, "nv12", height=H + 1), "even"),
+        (message(RGB[..., 0], "nv12"), "too short"),
+        (SimpleNamespace(format="jpeg", data=b"not a picture"), "cannot be read"),
+        (SimpleNamespace(format="jpeg", data=b""), "0 bytes"),
+    ],
+)
+def test_what_cannot_be_decoded_is_refused_in_one_line(wrong: SimpleNamespace, says: str) -> None:
+    with pytest.raises(MessageError, match=says) as refusal:
+        decode_image(wrong)
+    assert "\n" not in str(refusal.value)
+
+
+def test_depth_in_metres_from_millimetres_and_floats() -> None:
+    metres = np.where(RGB[..., 0] > 100, RGB[..., 0] / 50.0, 0.0).astype(np.float32)
+    millimetres = np.rint(metres * 1000).astype(np.uint16)
+    np.testing.assert_allclose(decode_depth(message(millimetres, "16UC1", 2, big=True)), metres, atol=5e-4)
+    with_holes = np.where(metres > 0, metres, np.nan).astype(np.float32)
+    np.testing.assert_array_equal(decode_depth(message(with_holes, "32FC1", 4)), metres)
+    with pytest.raises(MessageError, match="32FC1"):
+        decode_depth(message(RGB, "rgb8"))
+
+
+def info(**changes: Any) -> SimpleNamespace:
+    fields = {
+        "width": 640, "height": 480, "distortion_model": "plumb_bob", "d": [0.1, -0.2, 0.0, 0.0, 0.0],
+        "k": [500.0, 0, 320.0, 0, 510.0, 240.0, 0, 0, 1], "binning_x": 0, "binning_y": 0,
+        "roi": SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0),
+    }  # fmt: skip
+    return SimpleNamespace(**{**fields, **changes})
+
+
+def test_camera_info_becomes_a_camera() -> None:
+    camera = camera_from_info(info())
+    assert camera is not None
+    assert (camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy) == (640, 480, 500, 510, 320, 240)
+    assert camera.distortion == (0.1, -0.2, 0.0, 0.0, 0.0)
+    assert not camera.assumed
+    straight = camera_from_info(info(d=[0.0] * 5))
+    assert straight is not None
+    assert straight.model == "pinhole"
+    fisheye = camera_from_info(info(distortion_model="fisheye", d=[0.1, 0, 0, 0]))
+    assert fisheye is not None
+    assert fisheye.model == "equidistant"
+
+
+def test_region_of_interest_and_binning_follow_the_image() -> None:
+    camera = camera_from_info(info(roi=SimpleNamespace(x_offset=100, y_offset=50, width=400, height=200), binning_x=2, binning_y=2))
+    assert camera is not None
+    assert (camera.width, camera.height) == (200, 100)
+    assert camera.fx == 250.0
+    assert camera.cx == pytest.approx((220 + 0.5) / 2 - 0.5)
+
+
+def test_all_zeros_say_uncalibrated() -> None:
+    assert camera_from_info(info(k=[0.0] * 9)) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (info(k=[float("nan"), 0, 320, 0, 500, 240, 0, 0, 1]), "fx = nan"),
+        (info(k=[500.0, 0, 320, 0, float("inf"), 240, 0, 0, 1]), "fy = inf"),
+        (info(k=[0.0, 0, 320, 0, 500, 240, 0, 0, 1]), "no camera"),
+        (info(width=0), "no camera"),
+        (info(d=[float("nan")] * 5), "distortion"),
+        (info(distortion_model="wobbly"), "'wobbly'"),
+    ],
+)
+def test_a_camera_info_of_nonsense_is_refused_by_what_is_wrong(wrong: SimpleNamespace, says: str) -> None:
+    with pytest.raises(MessageError, match=says):
+        camera_from_info(wrong)
+
+
+def test_image_types_of_rclpy_and_rosbags() -> None:
+    assert is_image_type("sensor_msgs/msg/Image")
+    assert is_image_type("sensor_msgs/msg/CompressedImage")
+    assert not is_image_type("sensor_msgs/msg/CameraInfo")

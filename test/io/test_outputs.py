@@ -1,0 +1,182 @@
+"""The commands from end to end on a small bag: all files, readable by others, the same every time, and errors of one line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import trimesh
+
+from dust3r_ros.cli import read_config
+from dust3r_ros.io.bags import BagWriter
+from dust3r_ros.io.point_clouds import read_ply
+from dust3r_ros.io.trajectory import TrajectoryError, read_tum, write_tum
+from dust3r_ros.mapping import ConfigError, settings
+from dust3r_ros.simulation import SimulatedView, room_sequence
+
+SETTINGS = ["--set", "estimator.size=160", "--set", "keyframes.min_baseline=0.05"]
+
+
+@pytest.fixture(scope="module")
+def views() -> list[SimulatedView]:
+    return list(room_sequence(frames=26, width=192, height=144, seed=5))
+
+
+@pytest.fixture(scope="module")
+def bag(views: list[SimulatedView], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bags") / "room"
+    with BagWriter(path) as writer:
+        for view in views:
+            writer.camera_info("/camera/camera_info", view.stamp, view.camera)
+            writer.image("/camera/image_raw", view.stamp, view.image)
+    return path
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "dust3r_ros.cli", *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def output(bag: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("out") / "room"
+    done = command("replay", bag, "--output", folder, *SETTINGS)
+    assert done.returncode == 0, done.stderr
+    assert "report.html" in done.stdout
+    return folder
+
+
+def test_exactly_the_promised_files(output: Path) -> None:
+    names = {path.name for path in output.iterdir()}
+    assert names == {"trajectory.tum", "map.ply", "map.glb", "depth", "cameras.json", "summary.json", "report.html"}
+
+
+def test_the_trajectory_is_the_true_one(output: Path, views: list[SimulatedView]) -> None:
+    trajectory = read_tum(output / "trajectory.tum")
+    truth = {view.stamp: view.pose[:3, 3] for view in views}
+    assert len(trajectory) > 0.8 * len(views)
+    found = np.stack([pose[:3, 3] for _, pose in trajectory])
+    true = np.stack([truth[stamp] for stamp, _ in trajectory])
+    from evo.core.geometry import umeyama_alignment
+
+    rotation, translation, scale = umeyama_alignment(found.T, true.T, with_scale=True)
+    error = np.linalg.norm(scale * found @ rotation.T + translation - true, axis=1)
+    assert error.max() < 0.05 * np.linalg.norm(np.ptp(true, axis=0))
+
+
+def test_depth_pngs_are_the_true_depth_up_to_the_maps_scale(output: Path, views: list[SimulatedView]) -> None:
+    cameras = json.loads((output / "cameras.json").read_text())["images"]
+    truth = {f"{view.stamp // 10**9}.{view.stamp % 10**9:09d}": view for view in views}
+    assert len(cameras) == len(list((output / "depth").iterdir())) >= 2
+    scales = []
+    for entry in cameras:
+        view = truth[entry["stamp"]]
+        depth = cv2.imread(str(output / entry["depth"]), cv2.IMREAD_UNCHANGED)
+        assert depth.dtype == np.uint16
+        assert depth.shape == view.depth.shape
+        assert entry["camera"]["fx"] == pytest.approx(view.camera.fx)
+        ratio = depth[depth > 0] / view.depth[depth > 0]
+        scales.append(np.median(ratio))
+        assert (depth > 0).mean() > 0.3
+        assert np.abs(ratio / scales[-1] - 1).mean() < 0.08
+    np.testing.assert_allclose(scales, np.median(scales), rtol=0.03)
+
+
+def test_other_programs_read_the_map(output: Path) -> None:
+    ours, theirs = read_ply(output / "map.ply"), trimesh.load(output / "map.ply")
+    assert len(ours) > 1000
+    np.testing.assert_allclose(theirs.vertices, ours.points, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(theirs.colors)[:, :3], ours.colors)
+    scene = trimesh.load(output / "map.glb")
+    assert sum(len(part.vertices) for part in scene.geometry.values() if isinstance(part, trimesh.PointCloud)) == len(ours)
+
+
+def test_the_report_needs_nothing_else_and_tells_the_figures(output: Path) -> None:
+    page = (output / "report.html").read_text()
+    summary = json.loads((output / "summary.json").read_text())
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+    assert page.count("data:image/jpeg") >= 3 + 3 * 2
+    for figure in (summary["frames"], summary["keyframes"], f"{summary['map_points']:,}"):
+        assert f"<b>{figure}</b>" in page
+    assert summary["frames"] == 26
+    assert summary["scale_source"] == "none"
+    assert set(summary["seconds_per_stage"]) >= {"track", "encode", "estimate", "align"}
+
+
+def test_replay_twice_gives_identical_files(output: Path, bag: Path, tmp_path: Path) -> None:
+    assert command("replay", bag, "--output", tmp_path / "again", *SETTINGS).returncode == 0
+
+    def digests(folder: Path) -> dict[str, str]:
+        files = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("summary.json", "report.html")]
+        return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    assert digests(output) == digests(tmp_path / "again")
+
+
+def test_reconstruct_maps_a_folder_of_pictures(views: list[SimulatedView], tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for k, view in enumerate(views[::3]):
+        cv2.imwrite(str(tmp_path / "pictures" / f"{k}.png"), view.image[..., ::-1])
+    done = command("reconstruct", tmp_path / "pictures", "-o", tmp_path / "out", "--fov", 62, *SETTINGS)
+    assert done.returncode == 0, done.stderr
+    assert len(read_ply(tmp_path / "out" / "map.ply")) > 1000
+
+
+def test_a_still_picture_has_no_map_and_an_earlier_one_stands(views: list[SimulatedView], tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "still") as writer:
+        for k in range(5):
+            writer.image("/image", (k + 1) * 10**8, views[0].image)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "map.ply").write_text("earlier")
+    done = command("replay", tmp_path / "still", "-o", tmp_path / "out")
+    assert done.returncode == 1
+    assert "the camera must move" in done.stderr
+    assert (tmp_path / "out" / "map.ply").read_text() == "earlier"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "still"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("replay", "/no/such/bag", "-o", "x"), "/no/such/bag does not exist"),
+        (("reconstruct", "/no/such/folder", "-o", "x"), "/no/such/folder does not exist"),
+        (("map", "info", "/no/such.map"), "/no/such.map does not exist"),
+    ],
+)
+def test_errors_are_one_line_and_a_code(arguments: tuple[str, ...], says: str) -> None:
+    done = command(*arguments)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_settings_from_files_and_the_command_line(tmp_path: Path) -> None:
+    plain, node = tmp_path / "plain.yaml", tmp_path / "node.yaml"
+    plain.write_text("window: {size: 5}\nkeyframes.max_rate: 3\n")
+    node.write_text("/**:\n  ros__parameters:\n    image: /camera\n    window: {size: 6}\n")
+    assert settings(read_config(plain, ["map.voxel_size=0.5"]))["map.voxel_size"] == 0.5
+    assert settings(read_config(plain, []))["keyframes.max_rate"] == 3.0
+    assert settings(read_config(node, []))["window.size"] == 6
+    for wrong in (["window.size"], ["window.size=many"], ["windows.size=3"]):
+        with pytest.raises(ConfigError, match=r"windows?\.size"):
+            read_config(None, wrong)
+    plain.write_text("{")
+    with pytest.raises(ConfigError, match=r"plain\.yaml"):
+        read_config(plain, [])
+
+
+def test_tum_files_round_trip_and_name_the_wrong_line(tmp_path: Path) -> None:
+    pose = np.array([[0.0, -1, 0, 1.5], [1, 0, 0, -2], [0, 0, 1, 3], [0, 0, 0, 1]])
+    write_tum(tmp_path / "t", [(1_700_000_000_000_000_001, pose)])
+    ((stamp, back),) = read_tum(tmp_path / "t")
+    assert stamp == 1_700_000_000_000_000_001
+    np.testing.assert_allclose(back, pose, atol=1e-6)
+    (tmp_path / "t").write_text("# comment\n1 2 3\n")
+    with pytest.raises(TrajectoryError, match="line 2"):
+        read_tum(tmp_path / "t")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from dust3r_ros.demo import run
+from dust3r_ros.errors import Dust3rError
 
 
 def main(args: list[str] | None = None) -> int:
@@ -16,7 +17,12 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path(folder), help="folder to write (default $DUST3R_DEMO_OUTPUT or demo_output)")
     parser.add_argument("--offline", action="store_true", help="without ROS: the Mapper straight over the bags")
     given = parser.parse_args(args)
-    return run(given.output, given.offline)
+    try:
+        run(given.output, given.offline)
+    except Dust3rError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

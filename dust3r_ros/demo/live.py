@@ -18,7 +18,7 @@ from dust3r_ros.demo.recording import Recording
 from dust3r_ros.ros.recording import RecordedRun
 
 PROFILE = Path("config") / "fastdds_loopback.xml"
-QUIET = 5.0  # seconds without news after which a run is over
+QUIET = 8.0  # seconds without news after which a run is over
 PLAY_LIMIT, QUIET_LIMIT = 180.0, 60.0  # seconds after which the demo gives up on the player, the recorder
 
 # The node's map has z up and x along the first camera's view (REP 103); without a base frame it begins where that camera was.
@@ -94,7 +94,6 @@ def from_run(run: RecordedRun) -> Recording:
         cloud=None if run.map is None else replace(run.map, points=run.map.points @ _MAP_TO_FIRST[:3, :3].T.astype(np.float32)),
         keyframes=[(stamp, _MAP_TO_FIRST @ pose) for _, stamp, pose in run.keyframes],
         frames=int(last.get("frames", 0)),
-        dropped=int(last.get("dropped_frames", 0)),
         rate=float(np.median(rates)) if rates else 0.0,
         seconds={stage: float(np.mean(spent)) for stage, spent in stages.items()},
     )

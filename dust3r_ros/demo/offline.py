@@ -30,4 +30,4 @@ def map_bag(bag: Path) -> Recording:
     rate = frames / max(time.perf_counter() - start, 1e-9)
     mean = {stage: float(np.mean(spent)) for stage, spent in seconds.items()}
     keyframes = [(keyframe.stamp, keyframe.pose) for keyframe in mapper.keyframes]
-    return Recording(depths, confidences, mapper.trajectory(), mapper.cloud(), keyframes, frames, 0, rate, mean)
+    return Recording(depths, confidences, mapper.trajectory(), mapper.cloud(), keyframes, frames, rate, mean)

@@ -39,7 +39,7 @@ class Outcome:
         return {
             "images": self.images,
             "images_handled": recording.frames,
-            "images_dropped": recording.dropped,
+            "images_overtaken": self.images - recording.frames,
             "images_with_pose": len(recording.trajectory),
             "keyframes": len(recording.keyframes),
             "map_points": 0 if recording.cloud is None else len(recording.cloud),
@@ -67,7 +67,7 @@ def write_pictures(folder: Path, outcome: Outcome, truth: Sequence[TrueView]) ->
     poses = np.array([pose for _, pose in recording.trajectory])
     write_glb(folder / "map.glb", recording.cloud, _keyframes(recording, truth), poses[:, :3, 3])
     for view in standard_views(recording.cloud, poses) if outcome.path is not None else _views_of_pair(recording.cloud, poses):
-        picture = render_cloud(recording.cloud, view.pose, path=poses[:, :3, 3])
+        picture = render_cloud(recording.cloud, view.pose, fov=60.0 if outcome.path is not None else 46.0, path=poses[:, :3, 3])
         cv2.imwrite(str(folder / f"cloud_{view.name.replace(' ', '_')}.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
 
@@ -112,7 +112,7 @@ def table_rows(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
             "path error (ATE after Sim3)": "-" if path is None else f"{100 * path.rmse:.2f} cm",
             "  of the path's extent": "-" if path is None else f"{path.percent:.2f} % of {path.extent:.1f} m",
             "images with a pose": f"{len(recording.trajectory)} of {outcome.images}",
-            "images overtaken by a newer one": f"{recording.dropped}",
+            "images overtaken by a newer one": f"{outcome.images - recording.frames}",
             "keyframes": f"{len(recording.keyframes)}",
             "map points": "-" if recording.cloud is None else f"{len(recording.cloud):,}",
             "images a second": f"{recording.rate:.1f}" if outcome.images > 10 else "-",

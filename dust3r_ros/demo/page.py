@@ -33,7 +33,7 @@ def write_page(output: Path, outcomes: Sequence[Outcome], how: str) -> None:
         parts += [f'<p class="bad">{escape(line)}</p>' for line in outcome.complaints]
         clouds = [_figure(picture, picture.stem.partition("_")[2].replace("_", " ")) for picture in sorted(folder.glob("cloud_*.png"))]
         parts.append(f'<div class="clouds">{"".join(clouds)}</div>')
-        parts.append(_figure(folder / "depth.png", "What was published, beside the truth; white was not seen well enough to say."))
+        parts.append(_figure(folder / "depth.png", "What was published, beside the truth; grey was not seen well enough to say."))
         if (folder / "path.png").is_file():
             parts.append(_figure(folder / "path.png", "The camera's path and the map, turned and scaled onto the truth by one similarity."))
     title = "dust3r_ros: the demo"

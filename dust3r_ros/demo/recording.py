@@ -20,6 +20,5 @@ class Recording:
     cloud: PointCloud | None  # the whole map
     keyframes: list[tuple[int, NDArray[np.float64]]]  # (stamp in ns, [4, 4] camera to world), corrected, oldest first
     frames: int = 0  # that were looked at
-    dropped: int = 0  # that arrived but were overtaken by a newer one
     rate: float = 0.0  # frames a second while they came
     seconds: dict[str, float] = field(default_factory=dict)  # mean time of a stage when it was gone through

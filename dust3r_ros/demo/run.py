@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from dust3r_ros.demo.inputs import DemoError, TrueView, motorcycle, room, write_
 from dust3r_ros.demo.measure import Bounds, complaints, depth_score, path_score
 from dust3r_ros.demo.outcome import Outcome, tell, write_pictures, write_summary
 from dust3r_ros.demo.page import write_page
-from dust3r_ros.errors import Dust3rError
 
 LIVE = "Each bag was played over ROS 2 to the node, a process of its own, and another process recorded what it published."
 OFFLINE = "Each bag was read by the Mapper directly, without ROS."
@@ -36,35 +34,31 @@ class Act:
 
 ACTS = (
     Act("motorcycle", "two photographs of a motorcycle, 19 cm apart (Middlebury 2014)", motorcycle, Bounds(0.08, 0.6), False),
-    Act("room", "a walk of 60 images through a furnished room (simulated)", lambda: list(room()), Bounds(0.10, 0.4, 5.0, 0.4), True),
+    Act("room", "a walk of 60 images through a furnished room (simulated)", lambda: list(room()), Bounds(0.10, 0.4, 5.0, 0.25), True),
 )
 
 
-def run(output: Path, is_offline: bool = False) -> int:
-    """Write everything under `output`; the exit status: 0, or 1 with a line on stderr if it could not run or what it measured is not sane.
+def run(output: Path, is_offline: bool = False, acts: Sequence[Act] = ACTS) -> None:
+    """Write everything under `output` and print the figures.
 
-    `is_offline`: without ROS, the Mapper straight over the bags.
+    `is_offline`: without ROS, the Mapper straight over the bags. Raises DemoError, or another Dust3rError, if it cannot run, if a process
+    dies, if nothing is mapped, or if what is measured is not sane; in the last case everything has been written.
     """
     console = Console(highlight=False)
     start = time.perf_counter()
+    if not is_offline:
+        _require_ros()
     try:
-        if not is_offline:
-            _require_ros()
         _empty(output)
-        outcomes = [_perform(act, output / act.name, is_offline, console, f"{k}/{len(ACTS)}") for k, act in enumerate(ACTS, 1)]
+        outcomes = [_perform(act, output / act.name, is_offline, console, f"{k}/{len(acts)}") for k, act in enumerate(acts, 1)]
         write_summary(output, outcomes, is_offline)
         write_page(output, outcomes, OFFLINE if is_offline else LIVE)
-    except Dust3rError as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 1
     except OSError as error:
-        print(f"demo: cannot write to {output}: {error}; name a folder on a disk with space: DUST3R_DEMO_OUTPUT=FOLDER", file=sys.stderr)
-        return 1
+        raise DemoError(f"cannot write to {output}: {error}; name a folder on a disk with space: DUST3R_DEMO_OUTPUT=FOLDER") from error
     tell(console, output, outcomes, time.perf_counter() - start)
     wrong = [f"{outcome.name}: {line}" for outcome in outcomes for line in outcome.complaints]
-    for line in wrong:
-        print(f"demo: {line}", file=sys.stderr)
-    return 1 if wrong else 0
+    if wrong:
+        raise DemoError(f"{'; '.join(wrong)}: see {output / 'report.html'}")
 
 
 def _perform(act: Act, folder: Path, is_offline: bool, console: Console, count: str) -> Outcome:
@@ -73,7 +67,7 @@ def _perform(act: Act, folder: Path, is_offline: bool, console: Console, count: 
     with console.status("making its images and their bag"):
         views = act.views()
         write_bag(folder / "bag", views)
-    console.print(f"    bag: {folder / 'bag'}, {len(views)} images of {views[0].camera.width}x{views[0].camera.height}")
+    console.print(f"    bag: {folder / 'bag'}, {len(views)} images of {views[0].camera.width}x{views[0].camera.height}", soft_wrap=True)
     with console.status("mapping"):
         recording = offline.map_bag(folder / "bag") if is_offline else live.map_bag(folder / "bag", folder)
     with console.status("measuring and drawing"):

@@ -159,7 +159,8 @@ class BagFrames:
             reader.open()
         except Exception as error:
             raise BagError(
-                f"bag {self.path} cannot be read: {_one_line(error)}; give a whole rosbag2 ('ros2 bag reindex' or 'mcap recover' mend one that was cut short)"
+                f"bag {self.path} cannot be read: {_one_line(error)}; "
+                "give a whole rosbag2 ('ros2 bag reindex' or 'mcap recover' mend one that was cut short)"
             ) from error
         try:
             yield reader

@@ -42,11 +42,11 @@ class Dust3rNode(LifecycleNode):
 
     def __init__(self, **options: Any) -> None:
         super().__init__("dust3r", **options)
-        self.parameters = Parameters(self, may_rebuild=lambda: not self._configured, on_change=self._apply_parameters)
         self._configured = self._active = False
         self._warn = Throttle(self.get_logger().warning)
         self.book = HealthBook()
         self._teardown = ExitStack()  # what has been built, to be taken down in reverse
+        self.parameters = Parameters(self, may_rebuild=lambda: not self._configured, on_change=self._apply_parameters)
 
     # ---- one image: received, mapped, told -------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from dust3r_ros.ros.errors import RosError
 
 IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 OTHERS = ("sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage")
+SETTLE = 0.5  # seconds: we know the listener, it may not know us yet, and best-effort images would be lost
 CLOCK_PERIOD = 0.02  # seconds between two /clock messages
 
 
@@ -86,6 +87,7 @@ class Player:
         while not self._stopped():
             lacking = [topic for topic in self._bag.images if self._publishers[topic].get_subscription_count() < count]
             if not lacking:
+                time.sleep(SETTLE)
                 return
             if time.monotonic() > until:
                 raise RosError(

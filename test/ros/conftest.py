@@ -15,7 +15,8 @@ HERE = Path(__file__).resolve().parent
 # Set before any participant exists, and inherited by the processes that tests start.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 100))
-os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(ROOT / "config" / "fastdds_loopback.xml")
+PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE" if os.environ.get("ROS_DISTRO") == "humble" else "FASTDDS_DEFAULT_PROFILES_FILE"
+os.environ[PROFILE] = str(ROOT / "config" / "fastdds_loopback.xml")
 
 
 def missing_part() -> str:
@@ -25,7 +26,7 @@ def missing_part() -> str:
 
 
 LACKS = missing_part()
-NEED_NO_ROS = {"test_worker.py", "test_transforms.py", "test_throttle.py"}
+NEED_NO_ROS = {"test_main.py", "test_worker.py", "test_transforms.py", "test_throttle.py"}
 if LACKS:
     collect_ignore_glob = [path.name for path in HERE.glob("test_*.py") if path.name not in NEED_NO_ROS]
 

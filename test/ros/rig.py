@@ -13,7 +13,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
 from dust3r_ros.ros.conversion import as_data, camera_info_message, to_header, transform_message
@@ -53,7 +53,9 @@ class Rig:
         self.node = Dust3rNode(namespace=self.space, parameter_overrides=overrides)
         self.name = f"{self.space}/dust3r"
         self.client = rclpy.create_node("client", namespace=self.space)
-        self._images = self.client.create_publisher(Image, given["image"], RELIABLE)
+        compressed = given.get("image_transport") == "compressed"
+        kind, topic = (CompressedImage, f"{given['image']}/compressed") if compressed else (Image, given["image"])
+        self._images = self.client.create_publisher(kind, topic, RELIABLE)
         self._infos = self.client.create_publisher(CameraInfo, f"{self.space}/camera/camera_info", RELIABLE)
         self._static = self.client.create_publisher(TFMessage, "/tf_static", LATCHED)
         self.executor = SingleThreadedExecutor()
@@ -88,7 +90,7 @@ class Rig:
 
     # ---- inputs ----------------------------------------------------------------------------------------------------------------------
 
-    def send(self, message: Image, info: CameraInfo | None = None) -> None:
+    def send(self, message: Any, info: CameraInfo | None = None) -> None:
         """Publish an image and wait until the node has dealt with it, one way or the other."""
         before = self._dealt_with()
         if info is not None:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from dust3r_ros_msgs.msg import KeyframeGraph, Status
 from nav_msgs.msg import Odometry, Path
 from rig import CAMERA_FRAME, LATCHED, image_message
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
+from truth import depth_error
 
-from dust3r_ros.demo.measure import depth_score
-from dust3r_ros.demo.recording import Recording
 from dust3r_ros.geometry.rotations import inverse_pose, pose_matrix
-from dust3r_ros.ros.conversion import cloud_from_message, depth_array, from_time, matrix_from_pose, matrix_from_transform
+from dust3r_ros.ros.conversion import (
+    as_data,
+    camera_info_message,
+    cloud_from_message,
+    depth_array,
+    from_time,
+    matrix_from_pose,
+    matrix_from_transform,
+    to_header,
+)
 from dust3r_ros.ros.placement import OPTICAL_IN_BODY
 
 BASE_CAMERA = pose_matrix(np.eye(3), (0.2, 0.0, 0.4)) @ OPTICAL_IN_BODY
@@ -69,9 +80,9 @@ def test_depth_confidence_and_camera_info_fit_the_image_pixel_by_pixel(rig, view
     certain = {from_time(message.header.stamp): depth_array(message) for message in confidences}
     assert set(by_stamp) == set(certain) == {from_time(info.header.stamp) for info in infos}
     assert views[0].stamp in by_stamp  # the first keyframe's depth comes with the second's
-    score = depth_score(Recording(by_stamp, certain, [], None), views)
-    assert score.abs_rel < 0.15
-    assert score.coverage > 0.3
+    error, covered = depth_error(by_stamp, certain, {view.stamp: view.depth for view in views})
+    assert error < 0.15
+    assert covered > 0.3
 
 
 def test_one_who_comes_late_gets_the_whole_map(rig, views: list) -> None:
@@ -156,3 +167,26 @@ def test_tf_agrees_with_the_path(rig, views: list) -> None:
     newest = next(message for message in reversed(heard) if from_time(message.transforms[0].header.stamp) == last)
     map_odom, odom_camera = (matrix_from_transform(item.transform) for item in newest.transforms)
     np.testing.assert_allclose(map_odom @ odom_camera, matrix_from_pose(paths[-1].poses[-1].pose), atol=1e-6)
+
+
+def test_compressed_images_do_as_well(rig, views: list) -> None:
+    running = rig(image_transport="compressed")
+    assert running.node._images.topic_name == f"{running.space}/camera/image_raw/compressed"
+    for view in views:
+        _, data = cv2.imencode(".png", view.image[..., ::-1])
+        running.send(CompressedImage(header=to_header(view.stamp, CAMERA_FRAME), format="png", data=as_data(data)))
+    running.until(lambda: running.node.book.now.keyframes >= 2, "there is a map")
+
+
+def test_each_image_goes_with_the_camera_info_of_its_own_stamp(rig, views: list) -> None:
+    """A zooming camera: the calibration changes from image to image."""
+    running = rig(**{"camera_info_wait": 5.0})
+    seen = []
+    add = running.node.mapper.add
+    running.node.mapper.add = lambda frame: seen.append(frame.camera) or add(frame)
+    for k, view in enumerate(views[:3]):
+        camera = replace(view.camera, fx=200.0 + k, fy=200.0 + k)
+        running._images.publish(image_message(view.image, view.stamp))  # comes first, and waits
+        running._infos.publish(camera_info_message(camera, to_header(view.stamp, CAMERA_FRAME)))
+        running.until(lambda k=k: len(seen) == k + 1, "the image is mapped")
+    assert [camera.fx for camera in seen] == [200.0, 201.0, 202.0]

@@ -24,7 +24,7 @@ class Gate:
 
 def test_only_the_newest_of_the_items_that_wait_is_handled() -> None:
     gate = Gate()
-    worker: Worker[object] = Worker(gate, lambda error: None)
+    worker: Worker[object] = Worker(gate, lambda _: None)
     worker.offer("first")
     assert gate.busy.wait(10)
     for item in ("second", "third", "fourth"):
@@ -57,7 +57,7 @@ def test_an_item_that_fails_is_reported_and_the_next_is_handled() -> None:
 
 
 def test_a_job_s_result_and_its_error_come_back_to_who_asked() -> None:
-    worker: Worker[object] = Worker(lambda item: None, lambda error: None)
+    worker: Worker[object] = Worker(lambda _: None, lambda _: None)
     assert worker.submit(lambda: 42).result(10) == 42
     with pytest.raises(ZeroDivisionError):
         worker.submit(lambda: 1 / 0).result(10)
@@ -66,7 +66,7 @@ def test_a_job_s_result_and_its_error_come_back_to_who_asked() -> None:
 
 def test_jobs_that_wait_when_it_stops_are_cancelled() -> None:
     gate = Gate()
-    worker: Worker[object] = Worker(gate, lambda error: None)
+    worker: Worker[object] = Worker(gate, lambda _: None)
     worker.offer("item")
     assert gate.busy.wait(10)
     waiting = worker.submit(lambda: None)

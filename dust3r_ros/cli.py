@@ -24,6 +24,7 @@ app.add_typer(maps, name="map")
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; it is replaced as a whole when the run is complete.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML with settings, as for the node.")]
+Mesh = Annotated[bool, typer.Option("--mesh", help="Also write mesh.ply, a surface (needs Open3D).")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="One setting, as name=value; may be given often.")]
 
 
@@ -34,13 +35,14 @@ def replay(
     image: Annotated[str | None, typer.Option(help="Topic of the images; found by type if not given.")] = None,
     camera_info: Annotated[str | None, typer.Option(help="Topic of the CameraInfo; found beside the images if not given.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Take every n-th image only.")] = 1,
+    mesh: Mesh = False,
     config: ConfigFile = None,
     settings: Settings = None,
 ) -> None:
     """Map a recorded bag: no middleware, the same result every time."""
     from dust3r_ros.io.bags import BagFrames
 
-    _map_frames(BagFrames(bag, image, camera_info), bag.name, output, every, config, settings)
+    _map_frames(BagFrames(bag, image, camera_info), bag.name, output, every, mesh, config, settings)
 
 
 @app.command()
@@ -50,18 +52,19 @@ def reconstruct(
     fov: Annotated[float | None, typer.Option(min=10, max=170, help="Horizontal field of view in degrees, if you know it.")] = None,
     fps: Annotated[float, typer.Option(min=0.01, help="Pictures of a folder a second.")] = 1.0,
     every: Annotated[int, typer.Option(min=1, help="Take every n-th picture only.")] = 1,
+    mesh: Mesh = False,
     config: ConfigFile = None,
     settings: Settings = None,
 ) -> None:
     """Map a folder of pictures or a video; EXIF's orientation and focal length are used."""
     from dust3r_ros.io.images import open_images
 
-    _map_frames(open_images(pictures, fps, fov), pictures.resolve().name, output, every, config, settings)
+    _map_frames(open_images(pictures, fps, fov), pictures.resolve().name, output, every, mesh, config, settings)
 
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("demo_output"),
+    output: Annotated[Path, typer.Option("--output", "-o", envvar="DUST3R_DEMO_OUTPUT", help="Folder to write.")] = Path("demo_output"),
     offline: Annotated[bool, typer.Option(help="Without ROS: the same bags straight through the Mapper.")] = False,
 ) -> None:
     """Map real photographs and a moving camera through real ROS 2, and measure the result."""
@@ -96,7 +99,13 @@ def map_info(file: Annotated[Path, typer.Argument(help="A file written by ~/save
 
 
 def _map_frames(
-    frames: BagFrames | FolderFrames | VideoFrames, name: str, output: Path, every: int, config: Path | None, changes: list[str] | None
+    frames: BagFrames | FolderFrames | VideoFrames,
+    name: str,
+    output: Path,
+    every: int,
+    mesh: bool,
+    config: Path | None,
+    changes: list[str] | None,
 ) -> None:
     """Frames through a Mapper into a folder, with a bar that says how long it will take."""
     from dust3r_ros.io.outputs import map_folder
@@ -104,7 +113,7 @@ def _map_frames(
 
     mapper = Mapper(read_config(config, changes or []))
     unusable: dict[str, int] = {}
-    with map_folder(output, name, mapper) as writer, _bar(len(frames)) as advance:
+    with map_folder(output, name, mapper, mesh) as writer, _bar(len(frames)) as advance:
         for at, frame in enumerate(frames):
             if at % every == 0:
                 try:

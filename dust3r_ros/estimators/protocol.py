@@ -60,7 +60,7 @@ class Estimator(Protocol):
     def estimate(self, views: Mapping[int, Tokens], pairs: Sequence[tuple[int, int]]) -> list[PairPrediction]:
         """Predictions for `pairs` (ordered, keys of `views`), and for no pair with a view that is not in `views`.
 
-        `views` is the whole window of keyframes, oldest first. An estimator that solves the window jointly may return revised predictions of
-        other pairs of it too: they replace what was said before.
+        `views` is the whole window of keyframes, oldest first. An estimator that solves the window jointly may return revised
+        predictions of other pairs of it too: they replace what was said before.
         """
         ...

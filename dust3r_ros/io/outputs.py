@@ -21,6 +21,7 @@ import numpy as np
 from dust3r_ros import __version__
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.io.atomic import atomic_folder
+from dust3r_ros.io.meshes import write_mesh
 from dust3r_ros.io.point_clouds import write_glb, write_ply
 from dust3r_ros.io.report import Report, Strip, write_report
 from dust3r_ros.io.trajectory import write_tum
@@ -35,12 +36,14 @@ class NothingMappedError(Dust3rError):
 
 
 @contextmanager
-def map_folder(folder: Path, name: str, mapper: Mapper) -> Iterator[MapWriter]:
+def map_folder(folder: Path, name: str, mapper: Mapper, mesh: bool = False) -> Iterator[MapWriter]:
     """Collects updates; at the end the folder takes its place. Raises OutputError, or NothingMappedError, and leaves what was there."""
     with atomic_folder(folder) as temporary:
         writer = MapWriter(temporary, name, mapper)
         yield writer
         writer.finish()
+        if mesh:
+            write_mesh(temporary / "mesh.ply", mapper.cloud(), np.array([pose[:3, 3] for _, pose in mapper.trajectory()]))
 
 
 class MapWriter:

@@ -31,7 +31,7 @@ def as_data(values: NDArray[Any]) -> array[int]:
     """The array's bytes (row by row) as a message's `data` takes them at once."""
     data = array("B")
     if values.nbytes:
-        data.frombytes(memoryview(np.ascontiguousarray(values).reshape(-1)).cast("B"))
+        data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return data
 
 

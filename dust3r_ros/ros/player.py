@@ -72,6 +72,9 @@ class Player:
         from rclpy.qos import DurabilityPolicy, QoSProfile
         from rosgraph_msgs.msg import Clock
 
+        from dust3r_ros.ros.conversion import to_time
+
+        self._clock_message = lambda now: Clock(clock=to_time(max(now, 0)))
         self._node, self._bag, self._rate, self._stopped = node, bag, rate, stopped
         self._publishers = {}
         for topic, kind in bag.topics.items():
@@ -97,10 +100,10 @@ class Player:
 
     def play(self) -> None:
         """Once through the bag."""
-        first, begun = None, time.monotonic()
+        begun: tuple[int, float] | None = None
         for message in self._bag.messages():
-            first = message.stamp if first is None else first
-            due = begun + (message.stamp - first) * 1e-9 / self._rate
+            begun = begun or (message.stamp, time.monotonic())  # now, not before the bag was opened: what is late comes in a burst
+            due = begun[1] + (message.stamp - begun[0]) * 1e-9 / self._rate
             self._wait(due, message.stamp)
             if self._stopped():
                 return
@@ -117,11 +120,7 @@ class Player:
 
     def _tick(self, now: int) -> None:
         if self._clock is not None:
-            from rosgraph_msgs.msg import Clock
-
-            from dust3r_ros.ros.conversion import to_time
-
-            self._clock.publish(Clock(clock=to_time(max(now, 0))))
+            self._clock.publish(self._clock_message(now))
 
     def finish(self, timeout: float) -> None:
         """Let the last messages reach those who listen."""

@@ -61,7 +61,7 @@ def views() -> list:
 @pytest.fixture
 def rig(ros: None) -> Iterator[Callable[..., object]]:  # noqa: ARG001
     """rig(**parameters) -> an active node with a client beside it; taken down at the end."""
-    from rig import Rig
+    from support.rig import Rig
 
     rigs: list[Rig] = []
 

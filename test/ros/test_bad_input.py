@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from dust3r_ros_msgs.msg import Status
 from rclpy.parameter import Parameter
-from rig import CAMERA_FRAME, image_message
 from sensor_msgs.msg import CameraInfo
+from support.rig import CAMERA_FRAME, image_message
 from tf2_msgs.msg import TFMessage
 
 from dust3r_ros.ros.conversion import camera_info_message, to_header

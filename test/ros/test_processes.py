@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from truth import depth_error
+from support.truth import depth_error
 
 from dust3r_ros.io.bags import BagWriter
 from dust3r_ros.ros.recording import RecordedRun

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from dust3r_ros_msgs.msg import KeyframeGraph, Status
 from dust3r_ros_msgs.srv import LoadMap, SaveMap
-from rig import LATCHED, image_message
 from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import SetBool, Trigger
+from support.rig import LATCHED, image_message
 
 from dust3r_ros.ros.conversion import cloud_from_message
 

@@ -9,10 +9,10 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from dust3r_ros_msgs.msg import KeyframeGraph, Status
 from nav_msgs.msg import Odometry, Path
-from rig import CAMERA_FRAME, LATCHED, image_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from support.rig import CAMERA_FRAME, LATCHED, image_message
+from support.truth import depth_error
 from tf2_msgs.msg import TFMessage
-from truth import depth_error
 
 from dust3r_ros.geometry.rotations import inverse_pose, pose_matrix
 from dust3r_ros.ros.conversion import (

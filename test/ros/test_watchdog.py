@@ -6,9 +6,9 @@ import pytest
 import rclpy
 from dust3r_ros_msgs.msg import Status
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rig import RELIABLE, image_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
+from support.rig import RELIABLE, image_message
 
 from dust3r_ros.ros.conversion import to_time
 from dust3r_ros.ros.watchdog import Cause

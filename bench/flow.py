@@ -224,12 +224,14 @@ def door(folder: Path, window: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder with redkitchen_dev and lund_door")
+    parser.add_argument("data", type=Path, nargs="?", help="folder with redkitchen_dev and lund_door; without it the motorcycle only")
     parser.add_argument("--window", type=int, default=8, help="keyframes in the window")
     parser.add_argument("--only", choices=("kitchen", "motorcycle", "door"), help="one of the three")
     arguments = parser.parse_args()
     if arguments.only in (None, "motorcycle"):
         motorcycle()
+    if arguments.data is None:
+        return
     if arguments.only in (None, "door"):
         door(arguments.data / "lund_door", arguments.window)
     if arguments.only in (None, "kitchen"):

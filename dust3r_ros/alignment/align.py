@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dust3r_ros.alignment.chain import PlacedImage, fit, place_branch
+from dust3r_ros.alignment.chain import Known, PlacedImage, fit, place_branch
 from dust3r_ros.alignment.objective import objective, world_points
 from dust3r_ros.alignment.spanning_tree import spanning_forest
 from dust3r_ros.errors import Dust3rError
@@ -46,7 +46,7 @@ def place(
 ) -> tuple[dict[int, PlacedImage], tuple[tuple[int, ...], ...]]:
     """The images of the largest part in the frame of its tree's root, and all parts, the largest first; empty without a usable pair."""
     branches = spanning_forest(predictions) if predictions else []
-    parts = [place_branch(branch, predictions, focals or {}, principal_points or {}) for branch in branches]
+    parts = [place_branch(branch, predictions, Known(focals or {}, principal_points or {})) for branch in branches]
     parts.sort(key=lambda part: -len(part))
     return (parts[0] if parts else {}), tuple(tuple(sorted(part)) for part in parts)
 

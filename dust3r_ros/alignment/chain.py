@@ -39,15 +39,21 @@ class PlacedImage:
         return torch.where((self.confidence > KNOWN) & (z > 0), z, torch.zeros(()))
 
 
-def place_branch(
-    branch: Branch, predictions: Sequence[PairPrediction], focals: Mapping[int, float], principal_points: Mapping[int, tuple[float, float]]
-) -> dict[int, PlacedImage]:
-    """Every image of a branch in the frame of its root, on the scale of the root's best pair. Known `focals` (pixels) stand.
+@dataclass(frozen=True)
+class Known:
+    """What is known beforehand, by image: focal lengths and principal points in pixels."""
+
+    focals: Mapping[int, float]
+    principal_points: Mapping[int, tuple[float, float]]
+
+
+def place_branch(branch: Branch, predictions: Sequence[PairPrediction], known: Known) -> dict[int, PlacedImage]:
+    """Every image of a branch in the frame of its root, on the scale of the root's best pair. Known focal lengths stand.
 
     An image whose pair shares too few known pixels with what is placed is left out, and so is what hangs on it.
     """
     best = max((index for index, p in enumerate(predictions) if p.i == branch.root), key=lambda index: score(predictions[index]))
-    root = _as_first(branch.root, best, Similarity.identity(), predictions, focals, principal_points)
+    root = _as_first(branch.root, best, Similarity.identity(), predictions, known)
     if root is None:
         return {}
     placed = {branch.root: root}
@@ -62,11 +68,7 @@ def place_branch(
         to_world = fit(seen, placed[parent].points, torch.minimum(confidence, placed[parent].confidence))
         if to_world is None:
             continue
-        image = (
-            _as_second(new, index, to_world, predictions, focals, principal_points)
-            if parent_first
-            else _as_first(new, index, to_world, predictions, focals, principal_points)
-        )
+        image = (_as_second if parent_first else _as_first)(new, index, to_world, predictions, known)
         if image is not None:
             placed[new] = image
     return placed
@@ -82,30 +84,16 @@ def fit(source: torch.Tensor, target: torch.Tensor, confidence: torch.Tensor) ->
     return robust_procrustes(source.reshape(-1, 3)[known].double().numpy(), target.reshape(-1, 3)[known].double().numpy(), weights)
 
 
-def _as_first(
-    node: int,
-    index: int,
-    to_world: Similarity,
-    predictions: Sequence[PairPrediction],
-    focals: Mapping[int, float],
-    principal_points: Mapping[int, tuple[float, float]],
-) -> PlacedImage | None:
+def _as_first(node: int, index: int, to_world: Similarity, predictions: Sequence[PairPrediction], known: Known) -> PlacedImage | None:
     """The first image of a pair: the pair's frame is its camera's, so the similarity is its pose."""
     prediction = predictions[index]
     if int((prediction.confidence_i > KNOWN).sum()) < MIN_KNOWN:
         return None
-    focal = focals.get(node) or _focal(prediction.points_i, prediction.confidence_i, principal_points.get(node))
+    focal = known.focals.get(node) or _focal(prediction.points_i, prediction.confidence_i, known.principal_points.get(node))
     return PlacedImage(to_world.apply_pose(np.eye(4)), focal, apply(to_world, prediction.points_i), prediction.confidence_i, index)
 
 
-def _as_second(
-    node: int,
-    index: int,
-    to_world: Similarity,
-    predictions: Sequence[PairPrediction],
-    focals: Mapping[int, float],
-    principal_points: Mapping[int, tuple[float, float]],
-) -> PlacedImage | None:
+def _as_second(node: int, index: int, to_world: Similarity, predictions: Sequence[PairPrediction], known: Known) -> PlacedImage | None:
     """The second image of a pair: its pose follows from a pair in which it is the first, or else from its points and pixels (PnP)."""
     prediction = predictions[index]
     points, confidence = apply(to_world, prediction.points_j), prediction.confidence_j
@@ -114,20 +102,20 @@ def _as_second(
         front = max(own, key=score)
         similarity = fit(front.points_i, points, torch.minimum(front.confidence_i, confidence))
         if similarity is not None:
-            focal = focals.get(node) or _focal(front.points_i, front.confidence_i, principal_points.get(node))
+            focal = known.focals.get(node) or _focal(front.points_i, front.confidence_i, known.principal_points.get(node))
             return PlacedImage(similarity.apply_pose(np.eye(4)), focal, points, confidence, index)
     height, width = confidence.shape
-    cx, cy = principal_points.get(node, (width / 2, height / 2))
+    cx, cy = known.principal_points.get(node, (width / 2, height / 2))
     # Without a view of its own an unknown focal length is taken from the other camera of the pair.
-    known_focal = focals.get(node) or focals.get(prediction.i)
-    focal = known_focal or _focal(prediction.points_i, prediction.confidence_i, principal_points.get(prediction.i))
-    known = torch.nonzero(confidence > KNOWN)
-    known = known[:: max(1, len(known) // FITTED_PIXELS)]
-    if len(known) < MIN_KNOWN:
+    known_focal = known.focals.get(node) or known.focals.get(prediction.i)
+    focal = known_focal or _focal(prediction.points_i, prediction.confidence_i, known.principal_points.get(prediction.i))
+    seen = torch.nonzero(confidence > KNOWN)
+    seen = seen[:: max(1, len(seen) // FITTED_PIXELS)]
+    if len(seen) < MIN_KNOWN:
         return None
-    rows, columns = known[:, 0], known[:, 1]
+    rows, columns = seen[:, 0], seen[:, 1]
     camera = Camera(width, height, focal, focal, cx, cy)
-    found = solve_pnp(points[rows, columns].double().numpy(), known.flip(1).double().numpy(), camera, threshold_px=0.01 * width)
+    found = solve_pnp(points[rows, columns].double().numpy(), seen.flip(1).double().numpy(), camera, threshold_px=0.01 * width)
     return None if found is None else PlacedImage(found.pose, focal, points, confidence, index)
 
 

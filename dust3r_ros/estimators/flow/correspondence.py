@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.estimators.flow.optical import Flow, match, unknown
+from dust3r_ros.estimators.flow.dense import Flow
+from dust3r_ros.estimators.flow.optical import match, unknown
 from dust3r_ros.estimators.flow.pair_pose import epipolar_distance, pair_pose
 from dust3r_ros.estimators.flow.view import View, smaller_eigenvalue
 

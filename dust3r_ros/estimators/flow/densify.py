@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.estimators.flow.fusion import CONFIDENCE_AT, DepthMap, fuse
-from dust3r_ros.estimators.flow.optical import Flow
+from dust3r_ros.estimators.flow.dense import DepthMap, Flow
+from dust3r_ros.estimators.flow.fusion import CONFIDENCE_AT, fuse
 from dust3r_ros.estimators.flow.triangulation import Triangulation, borrow, triangulate
 from dust3r_ros.estimators.flow.view import Dense, View
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dust3r_ros.estimators.flow.dense import DepthMap
 from dust3r_ros.estimators.flow.triangulation import Triangulation
 from dust3r_ros.estimators.flow.view import View
 
@@ -22,12 +22,6 @@ FLOOR_SIGMA = 0.01
 MAX_CONFIDENCE = 20.0
 EDGE_WINDOW, EDGE_RATIO = 5, 1.15  # pixels; farthest to nearest depth in them from which on they are an edge
 EDGE_CONFIDENCE = np.float32(1.5)  # at most, there
-
-
-@dataclass(frozen=True, eq=False)
-class DepthMap:
-    depth: NDArray[np.float32]  # [h, w] along z, > 0 everywhere (filled where unknown)
-    confidence: NDArray[np.float32]  # [h, w] >= 1; 1 where filled
 
 
 def fuse(view: View, triangulations: Sequence[Triangulation], typical: float) -> DepthMap:

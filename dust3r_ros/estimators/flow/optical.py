@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dust3r_ros.estimators.flow.dense import Flow
 from dust3r_ros.estimators.flow.view import View
 
 PATCH_STRIDE = 4
@@ -18,20 +17,6 @@ WARP_SHARE = 0.03  # median motion of the corners, as a share of the width, from
 WARP_INLIERS = 20
 WARP_THRESHOLD = 6.0  # pixels
 UNKNOWN = 1e6  # forward-backward error of a pixel that leaves the other image
-
-
-@dataclass(frozen=True, eq=False)
-class Flow:
-    """Where each pixel of one view lies in another."""
-
-    x: NDArray[np.float32]  # [h, w] pixels of the other view
-    y: NDArray[np.float32]  # [h, w]
-    error: NDArray[np.float32]  # [h, w] pixels: forward-backward distance; UNKNOWN outside the other view
-
-    @property
-    def overlap(self) -> float:
-        """Share of the pixels that agree forward and backward within a pixel and a half."""
-        return float(np.count_nonzero(self.error < 1.5)) / self.error.size
 
 
 def match(first: View, second: View) -> tuple[Flow, Flow]:

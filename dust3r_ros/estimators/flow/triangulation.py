@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.estimators.flow.optical import Flow
+from dust3r_ros.estimators.flow.dense import Flow
 from dust3r_ros.estimators.flow.view import View
 
 BASE_SIGMA = 0.1  # pixels: the flow at its best

@@ -6,17 +6,13 @@ import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dust3r_ros.estimators.flow.dense import DepthMap, Flow
 from dust3r_ros.geometry import Camera
-
-if TYPE_CHECKING:
-    from dust3r_ros.estimators.flow.fusion import DepthMap
-    from dust3r_ros.estimators.flow.optical import Flow
 
 TENSOR_WINDOW = 9  # pixels, the structure tensor's averaging window
 ANCHOR_STEP = 16  # pixels between the points of the bundle adjustment at a working image 320 pixels long

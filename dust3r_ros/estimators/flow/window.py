@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from dust3r_ros.estimators.flow.bundle import POINT_SIGMA, Observations, adjust
 from dust3r_ros.estimators.flow.correspondence import corresponding_rays
+from dust3r_ros.estimators.flow.dense import DepthMap
 from dust3r_ros.estimators.flow.densify import densify
-from dust3r_ros.estimators.flow.fusion import DepthMap
 from dust3r_ros.estimators.flow.graph import Graph, components, graph_of
 from dust3r_ros.estimators.flow.pair_pose import pair_pose
 from dust3r_ros.estimators.flow.view import Solved, View

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+JUMP = 1.0  # seconds back in time that are more than frames out of order
 INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 
 
@@ -61,7 +62,10 @@ class BagFrames:
         found = 0
         for frame in self._decoded():
             if last is not None and frame.stamp <= last:
-                self._skip("its stamp is not newer than the one before")
+                jumped = (last - frame.stamp) * 1e-9 > JUMP
+                self._skip(
+                    "stamps jump back, as of a second run in one bag: split it" if jumped else "its stamp is not newer than the last"
+                )
                 continue
             last = frame.stamp
             found += 1

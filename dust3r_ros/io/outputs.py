@@ -20,7 +20,7 @@ import numpy as np
 
 from dust3r_ros import __version__
 from dust3r_ros.errors import Dust3rError
-from dust3r_ros.io.atomic import atomic_folder
+from dust3r_ros.io.atomic import OutputError, atomic_folder
 from dust3r_ros.io.meshes import write_mesh
 from dust3r_ros.io.point_clouds import write_glb, write_ply
 from dust3r_ros.io.report import Report, Strip, write_report
@@ -38,6 +38,8 @@ class NothingMappedError(Dust3rError):
 @contextmanager
 def map_folder(folder: Path, name: str, mapper: Mapper, mesh: bool = False) -> Iterator[MapWriter]:
     """Collects updates; at the end the folder takes its place. Raises OutputError, or NothingMappedError, and leaves what was there."""
+    folder = folder.expanduser().resolve()
+    _refuse_foreign(folder)
     with atomic_folder(folder) as temporary:
         writer = MapWriter(temporary, name, mapper)
         yield writer
@@ -138,6 +140,21 @@ class MapWriter:
             "dust3r_ros": __version__,
             "python": platform.python_version(),
         }
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """The whole folder is replaced at the end: it must be new, empty, or what an earlier run left."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OutputError(f"{folder} is a file: give a folder to write")
+    names = {path.name for path in folder.iterdir()}
+    if names and not {"summary.json", "trajectory.tum", "cameras.json"} <= names:
+        raise OutputError(
+            f"{folder} holds something else, which would be replaced: give a folder that is new, empty, or from an earlier run"
+        )
+    if folder == Path.cwd().resolve():
+        raise OutputError(f"{folder} is the folder you are in, which would be replaced: give another one")
 
 
 def _json(path: Path, content: Any) -> None:

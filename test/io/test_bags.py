@@ -107,6 +107,19 @@ def test_stamps_that_repeat_or_go_back_are_left_out_and_counted(tmp_path: Path, 
     assert "left out" in caplog.text
 
 
+def test_a_bag_of_two_runs_says_what_to_do(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "bag") as bag:
+        for k, image in enumerate(IMAGES):
+            stamp = STAMPS[k % 3]
+            bag.write(
+                "/image", STAMPS[0] + k * 10**10, "sensor_msgs/msg/Image", header=bag._header(stamp - (k // 3) * 10**10, "c"), height=24,
+                width=32, is_bigendian=0, step=96, encoding="rgb8", data=image.reshape(-1),
+            )  # fmt: skip
+    frames = BagFrames(tmp_path / "bag")
+    assert len(list(frames)) == 3
+    assert ["split it" in reason for reason in frames.skipped] == [True]
+
+
 def test_unusable_images_among_good_ones_are_left_out_and_counted(tmp_path: Path) -> None:
     with BagWriter(tmp_path / "bag") as bag:
         for k, (stamp, image) in enumerate(zip(STAMPS, IMAGES, strict=True)):

@@ -133,12 +133,26 @@ def test_a_still_picture_has_no_map_and_an_earlier_one_stands(views: list[Simula
         for k in range(5):
             writer.image("/image", (k + 1) * 10**8, views[0].image)
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "map.ply").write_text("earlier")
+    for name in ("map.ply", "summary.json", "trajectory.tum", "cameras.json"):
+        (tmp_path / "out" / name).write_text("earlier")
     done = command("replay", tmp_path / "still", "-o", tmp_path / "out")
     assert done.returncode == 1
     assert "the camera must move" in done.stderr
     assert (tmp_path / "out" / "map.ply").read_text() == "earlier"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "still"]
+
+
+@pytest.mark.parametrize("place", ["foreign", "file", "."])
+def test_a_folder_of_other_things_is_never_replaced(bag: Path, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.tex").write_text("years of work")
+    (tmp_path / "file").write_text("a file")
+    done = command("replay", bag, "--output", place, *SETTINGS)
+    assert done.returncode == 1
+    assert "give" in done.stderr.strip().splitlines()[-1]
+    assert (tmp_path / "foreign" / "thesis.tex").read_text() == "years of work"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "foreign"]
 
 
 @pytest.mark.parametrize(

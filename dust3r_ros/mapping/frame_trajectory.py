@@ -50,11 +50,14 @@ class FrameTrajectory:
         """The newest frame has become this keyframe: motion is measured from there on."""
         self._newest = (keyframe, np.eye(4))
 
-    def poses(self, keyframes: Mapping[int, Pose]) -> list[tuple[int, Pose]]:
-        """[(stamp, camera to world 4x4)], by stamp."""
+    def poses(self, keyframes: Mapping[int, Pose], at_most: int | None = None) -> list[tuple[int, Pose]]:
+        """[(stamp, camera to world 4x4)], by stamp; evenly thinned to `at_most`, the first and the last among them."""
+        frames = sorted(self._frames, key=lambda entry: entry[0])
+        if at_most is not None and len(frames) > at_most:
+            frames = [frames[k] for k in np.linspace(0, len(frames) - 1, at_most).round().astype(int)]
         found = []
-        for stamp, keyframe, relative in self._frames:
+        for stamp, keyframe, relative in frames:
             pose = np.eye(4)
             pose[:3] = relative
             found.append((stamp, keyframes[keyframe] @ pose))
-        return sorted(found, key=lambda entry: entry[0])
+        return found

@@ -231,9 +231,12 @@ class Mapper:
         """The whole map, one point a voxel, bounded by `map.max_points`."""
         return self._map.cloud()
 
-    def trajectory(self) -> list[tuple[int, Pose]]:
-        """[(stamp in ns, camera to world 4x4)] of every frame that has a pose, by stamp, as corrected as the map is now."""
-        return self._trajectory.poses(self._map.poses)
+    def trajectory(self, at_most: int | None = None) -> list[tuple[int, Pose]]:
+        """[(stamp in ns, camera to world 4x4)] of the frames that have a pose, by stamp, as corrected as the map is now.
+
+        All of them, or evenly thinned to `at_most`.
+        """
+        return self._trajectory.poses(self._map.poses, at_most)
 
     def align(self) -> tuple[Keyframe, ...]:
         """Estimate and solve the window once more; the revised keyframes (none while there is no map)."""

@@ -183,9 +183,7 @@ class MapPublishers:
         return due
 
     def _path_poses(self, mapper: Mapper) -> list[PoseStamped]:
-        trajectory, limit = mapper.trajectory(), self._parameters.node.publish.max_path_poses
-        if len(trajectory) > limit:
-            trajectory = [trajectory[k] for k in np.linspace(0, len(trajectory) - 1, limit).round().astype(int)]
+        trajectory = mapper.trajectory(self._parameters.node.publish.max_path_poses)
         frame = self._parameters.node.map_frame
         return [
             PoseStamped(header=to_header(stamp, frame), pose=pose_message(self._placement.child_pose(pose))) for stamp, pose in trajectory

@@ -78,3 +78,4 @@ def test_frames_move_with_their_keyframe_and_the_odometry_does_not() -> None:
     corrected = trajectory.advance(0, shifted(0.4), poses)
     assert corrected[0, 3] - odometry[0, 3] == pytest.approx(0.1)
     np.testing.assert_allclose([pose[0, 3] for _, pose in trajectory.poses(poses)], [5.1, 5.2, 5.3, 5.4], rtol=1e-6)
+    assert [stamp for stamp, _ in trajectory.poses(poses, at_most=2)] == [1, 4]

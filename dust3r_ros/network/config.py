@@ -1,0 +1,69 @@
+"""Sizes and heads of a two-view network, and the four that are published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dust3r_ros.errors import Dust3rError
+
+HeadType = Literal["linear", "dpt", "catmlp+dpt"]
+
+
+class NetworkError(Dust3rError):
+    """A network that cannot be built, or an image that it cannot take."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Widths in channels, depths in blocks. The default is the published size (ViT-L encoder, two base decoders)."""
+
+    encoder_width: int = 1024
+    encoder_depth: int = 24
+    encoder_heads: int = 16
+    decoder_width: int = 768
+    decoder_depth: int = 12
+    decoder_heads: int = 12
+    patch_size: int = 16
+    head: HeadType = "dpt"
+    descriptor_width: int = 0  # channels of a pixel's descriptor (MASt3R: 24); 0: none
+    mlp_ratio: int = 4
+    rope_base: float = 100.0
+    image_size: int = 512  # the longer side that the network was trained for, pixels
+
+    def __post_init__(self) -> None:
+        for side, width, heads in (
+            ("encoder", self.encoder_width, self.encoder_heads),
+            ("decoder", self.decoder_width, self.decoder_heads),
+        ):
+            if heads < 1 or width % (4 * heads):
+                raise NetworkError(f"{side} of width {width} with {heads} heads: the width must be a multiple of 4 x heads (2D RoPE)")
+        if self.head not in ("linear", "dpt", "catmlp+dpt"):
+            raise NetworkError(f"no head is called '{self.head}': give linear, dpt or catmlp+dpt")
+        if (self.head == "catmlp+dpt") != (self.descriptor_width > 0):
+            raise NetworkError(
+                f"head '{self.head}' with descriptors of {self.descriptor_width} channels: catmlp+dpt has them, the others not"
+            )
+        if self.head != "linear" and self.patch_size != 16:
+            raise NetworkError(f"head '{self.head}' with patches of {self.patch_size} pixels: it is made for 16; use the linear head")
+
+    @property
+    def levels(self) -> tuple[int, int, int, int]:
+        """Levels that the DPT head looks at: 0 is the encoder, n the n-th decoder block."""
+        depth = self.decoder_depth
+        return (0, depth // 2, 3 * depth // 4, depth)
+
+
+PUBLISHED: dict[str, NetworkConfig] = {
+    "dust3r_224_linear": NetworkConfig(head="linear", image_size=224),
+    "dust3r_512_linear": NetworkConfig(head="linear"),
+    "dust3r_512_dpt": NetworkConfig(head="dpt"),
+    "mast3r_512_catmlpdpt": NetworkConfig(head="catmlp+dpt", descriptor_width=24),
+}
+
+
+def published(name: str) -> NetworkConfig:
+    """The configuration of a published network. Raises NetworkError for another name."""
+    if name not in PUBLISHED:
+        raise NetworkError(f"no published network is called '{name}': give one of {', '.join(PUBLISHED)}")
+    return PUBLISHED[name]

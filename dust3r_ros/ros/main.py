@@ -13,7 +13,7 @@ NEEDED = {
     "tf2_msgs.msg": "a part of every ROS 2 installation: install ros-$ROS_DISTRO-tf2-msgs, or run 'make setup'",
     "dust3r_ros_msgs.msg": "this project's messages: run 'colcon build' in the workspace and source install/setup.bash, or 'make setup'",
 }
-DISCOVERY = 1.5  # seconds that the graph needs to show who else is there
+DISCOVERY = 2.5  # seconds that the graph needs to show who else is there, also on a busy machine
 HEARTBEAT = 3.5  # seconds within which a living node says something on ~/status
 
 
@@ -66,8 +66,7 @@ def _run(args: list[str] | None) -> int:
         logging.getLogger("dust3r_ros").setLevel(logging.INFO)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        started = time.monotonic()
-        if node.parameters.autostart and not _autostart(node, executor, started, stopped):
+        if node.parameters.autostart and not _autostart(node, executor, stopped):
             return 0 if stopped else 1
         while not stopped:
             executor.spin_once(timeout_sec=0.2)
@@ -81,11 +80,12 @@ def _run(args: list[str] | None) -> int:
     return 0
 
 
-def _autostart(node, executor, started: float, stopped: list[int]) -> bool:  # type: ignore[no-untyped-def]
+def _autostart(node, executor, stopped: list[int]) -> bool:  # type: ignore[no-untyped-def]
     from rclpy.lifecycle import TransitionCallbackReturn
 
     if node.trigger_configure() != TransitionCallbackReturn.SUCCESS:
         return False  # the reason has been logged
+    started = time.monotonic()  # after what may have taken long
     while time.monotonic() - started < DISCOVERY and not stopped:
         executor.spin_once(timeout_sec=0.1)
     name = node.get_fully_qualified_name()

@@ -13,7 +13,7 @@ NEEDED = {
     "tf2_msgs.msg": "a part of every ROS 2 installation: install ros-$ROS_DISTRO-tf2-msgs, or run 'make setup'",
     "dust3r_ros_msgs.msg": "this project's messages: run 'colcon build' in the workspace and source install/setup.bash, or 'make setup'",
 }
-DISCOVERY = 2.5  # seconds that the graph needs to show who else is there, also on a busy machine
+DISCOVERY = 4.0  # seconds for the graph to show who else is there: longer than the 3 s between two announcements of Fast DDS
 HEARTBEAT = 3.5  # seconds within which a living node says something on ~/status
 
 

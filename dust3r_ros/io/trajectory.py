@@ -28,13 +28,9 @@ def write_tum(path: Path, trajectory: Iterable[tuple[int, NDArray[np.float64]]])
 
 
 def read_tum(path: Path) -> Trajectory:
-    """Raises TrajectoryError, which names the file and the line."""
+    """Raises TrajectoryError, which names the line."""
     trajectory: Trajectory = []
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrajectoryError(f"trajectory {path} cannot be read: {getattr(error, 'strerror', None) or error}; give a text file") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         fields = line.split()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,12 +20,18 @@ if TYPE_CHECKING:
     from dust3r_ros.io.images import FolderFrames, VideoFrames
     from dust3r_ros.mapping import MapperConfig
 
+
+class CommandError(Dust3rError):
+    """A command that lacks something here."""
+
+
 app = typer.Typer(help="Dense 3D from plain cameras.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 maps = typer.Typer(help="Look at saved maps.", no_args_is_help=True)
 app.add_typer(maps, name="map")
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; it is replaced as a whole when the run is complete.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML with settings, as for the node.")]
+MaxFrames = Annotated[int | None, typer.Option("--max-frames", min=1, help="Stop after so many of the images taken.")]
 Mesh = Annotated[bool, typer.Option("--mesh", help="Also write mesh.ply, a surface (needs Open3D).")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="One setting, as name=value; may be given often.")]
 
@@ -35,6 +43,7 @@ def replay(
     image: Annotated[str | None, typer.Option(help="Topic of the images; found by type if not given.")] = None,
     camera_info: Annotated[str | None, typer.Option(help="Topic of the CameraInfo; found beside the images if not given.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Take every n-th image only.")] = 1,
+    max_frames: MaxFrames = None,
     mesh: Mesh = False,
     config: ConfigFile = None,
     settings: Settings = None,
@@ -42,7 +51,7 @@ def replay(
     """Map a recorded bag: no middleware, the same result every time."""
     from dust3r_ros.io.bags import BagFrames
 
-    _map_frames(BagFrames(bag, image, camera_info), bag.name, output, every, mesh, config, settings)
+    _map_frames(BagFrames(bag, image, camera_info), bag.name, output, every, max_frames, mesh, config, settings)
 
 
 @app.command()
@@ -52,6 +61,7 @@ def reconstruct(
     fov: Annotated[float | None, typer.Option(min=10, max=170, help="Horizontal field of view in degrees, if you know it.")] = None,
     fps: Annotated[float, typer.Option(min=0.01, help="Pictures of a folder a second.")] = 1.0,
     every: Annotated[int, typer.Option(min=1, help="Take every n-th picture only.")] = 1,
+    max_frames: MaxFrames = None,
     mesh: Mesh = False,
     config: ConfigFile = None,
     settings: Settings = None,
@@ -59,7 +69,7 @@ def reconstruct(
     """Map a folder of pictures or a video; EXIF's orientation and focal length are used."""
     from dust3r_ros.io.images import open_images
 
-    _map_frames(open_images(pictures, fps, fov), pictures.resolve().name, output, every, mesh, config, settings)
+    _map_frames(open_images(pictures, fps, fov), pictures.resolve().name, output, every, max_frames, mesh, config, settings)
 
 
 @app.command()
@@ -85,6 +95,35 @@ def doctor() -> None:
     raise typer.Exit(worst)
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def play(context: typer.Context) -> None:
+    """Play a bag's cameras over ROS 2, for where 'ros2 bag play' is not there; 'play --help' says more."""
+    if importlib.util.find_spec("rclpy") is None:
+        raise CommandError("play needs ROS 2: source your installation, or run 'make setup'; replay maps a bag without it")
+    from dust3r_ros.ros.player import main as player
+
+    raise typer.Exit(player(context.args))
+
+
+@app.command()
+def evaluate(
+    estimate: Annotated[Path, typer.Argument(help="A folder that replay or reconstruct wrote, or a trajectory in TUM's format.")],
+    truth: Annotated[Path, typer.Argument(help="The true trajectory in TUM's format: camera to world, seconds.")],
+    max_difference: Annotated[float, typer.Option(min=0.0, help="Seconds between two poses that are compared.")] = 0.02,
+) -> None:
+    """Measure a trajectory against the truth: absolute error after the best rotation, shift and scale (needs evo)."""
+    from dust3r_ros.io.evaluation import trajectory_error
+    from dust3r_ros.io.trajectory import read_tum
+
+    file = estimate / "trajectory.tum" if estimate.is_dir() else estimate
+    error = trajectory_error(read_tum(file), read_tum(truth), max_difference)
+    typer.echo(f"{error.matched} of {error.poses} poses compared, over an extent of {error.extent:.4g}")
+    typer.echo(
+        f"absolute trajectory error: {error.rmse:.4g} RMSE ({error.percent:.2f} %), median {error.median:.4g}, at most {error.largest:.4g}"
+    )
+    typer.echo(f"one unit of the map is {error.scale:.4g} of the truth's")
+
+
 @maps.command("info")
 def map_info(file: Annotated[Path, typer.Argument(help="A file written by ~/save_map.")]) -> None:
     """What a saved map holds."""
@@ -103,26 +142,31 @@ def _map_frames(
     name: str,
     output: Path,
     every: int,
+    max_frames: int | None,
     mesh: bool,
     config: Path | None,
     changes: list[str] | None,
 ) -> None:
     """Frames through a Mapper into a folder, with a bar that says how long it will take."""
-    from dust3r_ros.io.outputs import map_folder
+    from dust3r_ros.io.outputs import NothingMappedError, map_folder
     from dust3r_ros.mapping import FrameError, Mapper
 
     mapper = Mapper(read_config(config, changes or []))
     unusable: dict[str, int] = {}
-    with map_folder(output, name, mapper, mesh) as writer, _bar(len(frames)) as advance:
-        for at, frame in enumerate(frames):
-            if at % every == 0:
-                try:
-                    writer.add(mapper.add(frame))
-                except FrameError as error:
-                    unusable[str(error)] = unusable.get(str(error), 0) + 1
-            advance()
-    for reason, count in unusable.items():
-        logging.getLogger(__name__).warning("%d frames left out: %s", count, reason)
+    end = None if max_frames is None else (max_frames - 1) * every + 1
+    with map_folder(output, name, mapper, mesh) as writer:
+        with _bar(min(len(frames), end or len(frames))) as advance:
+            for at, frame in enumerate(islice(frames, end)):
+                if at % every == 0:
+                    try:
+                        writer.add(mapper.add(frame))
+                    except FrameError as error:
+                        unusable[str(error)] = unusable.get(str(error), 0) + 1
+                advance()
+        if unusable and not writer.frames:
+            raise NothingMappedError(f"{name}: not one frame can be used: {next(iter(unusable))}")
+        for reason, count in unusable.items():
+            logging.getLogger(__name__).warning("%d frames left out: %s", count, reason)
     points = len(mapper.cloud())
     typer.echo(f"{len(mapper.trajectory())} poses, {len(mapper.keyframes)} keyframes, {points:,} points: {output / 'report.html'}")
 
@@ -166,9 +210,16 @@ def _bar(total: int) -> Iterator[Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (TextColumn("mapping"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
-        task = progress.add_task("mapping", total=total or None)
-        yield lambda: progress.advance(task)
+    handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.StreamHandler)]
+    try:
+        with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
+            for handler in handlers:
+                handler.setStream(sys.stderr)  # which is the bar's now: warnings go above it
+            task = progress.add_task("mapping", total=total or None)
+            yield lambda: progress.advance(task)
+    finally:
+        for handler in handlers:
+            handler.setStream(sys.stderr)
 
 
 def main() -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+import glob
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from dust3r_ros.errors import Dust3rError
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # Linux's renameat2
 
 
 class OutputError(Dust3rError):
@@ -36,19 +41,29 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place unless an error is raised. What stood there before stands until then."""
+    """A temporary folder beside `path` that takes its place unless an error is raised. What stood there before stands until then.
+
+    Runs that were killed leave their temporary folder behind; the next one for the same `path` removes it.
+    """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    claim = _claim(temporary)
     old = temporary.with_suffix(".old")
     try:
         with explained(path):
             yield temporary
             os.chmod(temporary, 0o755)
-            if path.exists():
-                os.rename(path, old)
-            os.rename(temporary, path)
+            if hasattr(os, "sync"):  # else a power cut could leave new names with old or no content
+                os.sync()
+            if not _exchanged(temporary, path):
+                if path.exists():
+                    os.rename(path, old)
+                os.rename(temporary, path)
     finally:
+        if claim is not None:
+            os.close(claim)
         if old.exists() and not path.exists():  # the swap was cut off between its two steps
             os.rename(old, path)
         shutil.rmtree(old, ignore_errors=True)
@@ -65,6 +80,39 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         remedy = "free some space or choose another disk" if error.errno in (28, 27, 122) else "choose another place"
         raise OutputError(f"{path} cannot be written: {error.strerror or error}; {remedy}") from error
+
+
+def _exchanged(temporary: Path, path: Path) -> bool:
+    """Swap two names in one step, so that a kill finds the old or the new; False where this cannot be done, and nothing has changed."""
+    if sys.platform != "linux":
+        return False
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):
+        return False
+    return renameat2(AT_FDCWD, os.fsencode(temporary), AT_FDCWD, os.fsencode(path), RENAME_EXCHANGE) == 0
+
+
+def _claim(folder: Path) -> int | None:
+    """Lock a folder as long as this process lives; None if another one has, or where there are no such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _remove_abandoned(path: Path) -> None:
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        if folder.is_dir() and (claim := _claim(folder)) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(claim)
 
 
 def _flush(path: Path) -> None:

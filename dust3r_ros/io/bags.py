@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.geometry import Camera
+from dust3r_ros.io.cut_bags import CutBag
 from dust3r_ros.io.messages import MessageError, camera_from_info, decode_image, is_image_type
 from dust3r_ros.mapping.types import Frame
 
 if TYPE_CHECKING:
-    from rosbags.highlevel import AnyReader
     from rosbags.interfaces import Connection
 
 log = logging.getLogger(__name__)
 
+COLOUR, GREY, DEPTH = "colour", "grey", "depth"
 JUMP = 1.0  # seconds back in time that are more than frames out of order
 INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 
@@ -31,11 +33,25 @@ class BagError(Dust3rError):
     """A bag that cannot be read or written."""
 
 
+class Reader(Protocol):
+    """What is asked of a bag: rosbags' AnyReader, or CutBag for what it refuses."""
+
+    @property
+    def connections(self) -> Collection[Any]: ...
+
+    def messages(self, connections: Collection[Any]) -> Iterator[tuple[Any, int, bytes]]: ...
+
+    def deserialize(self, data: bytes, kind: str, /) -> Any: ...
+
+    def close(self) -> None: ...
+
+
 class BagFrames:
     """The frames of one camera in a rosbag2 (mcap or sqlite3; a folder with metadata.yaml, or one .mcap or .db3 file).
 
-    Without `image_topic` the images are found by type; of several topics the one with most messages is taken, and said. The CameraInfo
-    is the topic beside the images, or `info_topic`. Messages that cannot be used are left out, counted in `skipped` by reason, and said.
+    Without `image_topic` the images are found by type; of several topics the one with most messages is taken, pictures before depth images,
+    and said. The CameraInfo is the topic beside the images, or `info_topic`. Messages that cannot be used are left out, counted in
+    `skipped` by reason, and said; so is it if the bag was cut short or never closed, and what is there is read.
     Raises BagError for a bag without a single readable image.
     """
 
@@ -45,7 +61,7 @@ class BagFrames:
         self._said: set[str] = set()
         with self._reader() as reader:
             images = _image_topics(reader)
-            self.image_topic = self._chosen(images, image_topic)
+            self.image_topic = self._chosen(reader, images, image_topic)
             self._count = images[self.image_topic]
             infos = {c.topic for c in reader.connections if c.msgtype == INFO_TYPE}
         if info_topic is not None and info_topic not in infos:
@@ -93,7 +109,7 @@ class BagFrames:
                 stamp = _stamp(message) or bag_time
                 yield Frame(stamp, image, self._camera_of(image, stamp, cameras))
 
-    def _messages(self, reader: AnyReader, connections: list[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
+    def _messages(self, reader: Reader, connections: list[Any]) -> Iterator[tuple[Any, int, bytes]]:
         """All messages that can be read: a bag that was cut short ends where it was cut."""
         try:
             yield from reader.messages(connections=connections)
@@ -103,30 +119,34 @@ class BagFrames:
             log.warning("%s is cut short or damaged after what was read so far: %s", self.path, _one_line(error))
             self.skipped["the bag is cut short or damaged"] = 1
 
-    def _cameras(self, reader: AnyReader) -> list[tuple[int, Camera]]:
+    def _cameras(self, reader: Reader) -> list[tuple[int, Camera]]:
         """[(stamp, camera)] of the CameraInfo topic, by stamp, each change once."""
         if self.info_topic is None:
             return []
         found: list[tuple[int, Camera]] = []
         refused: set[str] = set()
         for connection, bag_time, raw in self._messages(reader, [c for c in reader.connections if c.topic == self.info_topic]):
-            message: Any = reader.deserialize(raw, connection.msgtype)
             try:
+                message = reader.deserialize(raw, connection.msgtype)
                 camera = camera_from_info(message)
             except MessageError as error:
-                if str(error) not in refused:
-                    log.warning("%s: %s ignored: %s", self.path, self.info_topic, error)
                 refused.add(str(error))
+                continue
+            except Exception as error:
+                refused.add(f"a message is damaged ({type(error).__name__})")
                 continue
             if camera is not None:
                 found.append((_stamp(message) or bag_time, camera))
-        return sorted(found, key=lambda entry: entry[0])
+        for reason in sorted(refused):
+            log.warning("%s: %s ignored: %s", self.path, self.info_topic, reason)
+        found.sort(key=lambda entry: entry[0])
+        return [entry for at, entry in enumerate(found) if at == 0 or entry[1] != found[at - 1][1]]
 
     def _camera_of(self, image: NDArray[np.uint8], stamp: int, cameras: list[tuple[int, Camera]]) -> Camera | None:
         """The newest CameraInfo that is not newer than the image, or else the first; None if it is for another size."""
         if not cameras:
             return None
-        at = int(np.searchsorted([time for time, _ in cameras], stamp, side="right")) - 1
+        at = bisect_right(cameras, stamp, key=lambda entry: entry[0]) - 1
         camera = cameras[max(at, 0)][1]
         if (camera.width, camera.height) != (image.shape[1], image.shape[0]):
             reason = f"CameraInfo is for {camera.width}x{camera.height}, images are {image.shape[1]}x{image.shape[0]}: it is ignored"
@@ -139,37 +159,54 @@ class BagFrames:
     def _skip(self, reason: str) -> None:
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
 
-    def _chosen(self, images: dict[str, int], wanted: str | None) -> str:
+    def _chosen(self, reader: Reader, images: dict[str, int], wanted: str | None) -> str:
         if wanted is not None and wanted not in images:
             raise BagError(f"bag {self.path} has no images on '{wanted}': it has {_listed(images)}")
         if not images:
             raise BagError(f"bag {self.path} has no images: no topic of type sensor_msgs/Image or CompressedImage holds a message")
         if wanted is not None:
             return wanted
-        topic = max(images, key=lambda name: (images[name], name))
-        if len(images) > 1:
-            log.warning("%s has images on %s: taking %s, which has most; name another to choose", self.path, _listed(images), topic)
+        if len(images) == 1:
+            return next(iter(images))
+        kinds = {name: _kind_of_image(reader, name) for name in images}
+        # Of the two cameras of a stereo pair the left one and of cam0 and cam1 the former comes first by name.
+        topic = min(images, key=lambda name: (kinds[name] == DEPTH, -images[name], kinds[name] != COLOUR, name))
+        counted = ", ".join(f"{name} ({count} {kinds[name]})" for name, count in images.items())
+        log.warning("%s has images on %s: taking %s; name another to choose", self.path, counted, topic)
         return topic
 
     @contextmanager
-    def _reader(self) -> Iterator[AnyReader]:
+    def _reader(self) -> Iterator[Reader]:
         from rosbags.highlevel import AnyReader
         from rosbags.typesys import Stores, get_typestore
 
         if not self.path.exists():
             raise BagError(f"bag {self.path} does not exist: give the folder of a rosbag2 or its .mcap or .db3 file")
+        reader: Reader
         try:
-            reader = AnyReader([self.path], default_typestore=get_typestore(Stores.ROS2_KILTED))
-            reader.open()
+            whole = AnyReader([self.path], default_typestore=get_typestore(Stores.ROS2_KILTED))
+            whole.open()
+            reader = whole
         except Exception as error:
-            raise BagError(
-                f"bag {self.path} cannot be read: {_one_line(error)}; "
-                "give a whole rosbag2 ('ros2 bag reindex' or 'mcap recover' mend one that was cut short)"
-            ) from error
+            reader = self._what_is_left(error)
         try:
             yield reader
         finally:
             reader.close()
+
+    def _what_is_left(self, refusal: Exception) -> Reader:
+        """The messages of a bag that was cut short or never closed. BagError if there is none."""
+        rest = CutBag(self.path)
+        if not rest.connections:
+            raise BagError(
+                f"bag {self.path} cannot be read: {_one_line(refusal)}; "
+                "give a whole rosbag2 ('ros2 bag reindex' or 'mcap recover' mend one that was cut short)"
+            ) from refusal
+        reason = f"it was cut short or never closed ({_one_line(refusal)}); what is there is read"
+        if reason not in self._said:
+            log.warning("%s: %s", self.path, reason)
+            self._said.add(reason)
+        return rest
 
 
 class BagWriter:
@@ -233,13 +270,28 @@ class BagWriter:
         return self._types.types["std_msgs/msg/Header"](self._types.types["builtin_interfaces/msg/Time"](seconds, rest), frame_id)
 
 
-def _image_topics(reader: AnyReader) -> dict[str, int]:
+def _image_topics(reader: Reader) -> dict[str, int]:
     """Topics with images and how many messages they have."""
     counts: dict[str, int] = {}
     for connection in reader.connections:
         if is_image_type(connection.msgtype):
             counts[connection.topic] = counts.get(connection.topic, 0) + connection.msgcount
     return {topic: count for topic, count in sorted(counts.items()) if count}
+
+
+def _kind_of_image(reader: Reader, topic: str) -> str:
+    """By the first message: a depth camera's images are no pictures, and both are often in one bag."""
+    connections = [c for c in reader.connections if c.topic == topic and c.msgcount]
+    try:
+        connection, _, raw = next(iter(reader.messages(connections=connections)))
+        message = reader.deserialize(raw, connection.msgtype)
+    except Exception:  # said when the topic is read
+        return DEPTH
+    if not hasattr(message, "encoding"):
+        return DEPTH if "compressedDepth" in message.format else COLOUR
+    if message.encoding in ("16UC1", "32FC1"):
+        return DEPTH
+    return GREY if message.encoding in ("mono8", "mono16", "8UC1") else COLOUR
 
 
 def _info_beside(image_topic: str, infos: set[str]) -> str | None:

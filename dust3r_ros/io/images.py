@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"}
 FULL_FRAME_DIAGONAL = math.hypot(36.0, 24.0)  # mm: what "35 mm equivalent" means
-_FOCAL_35MM, _EXIF_BLOCK = 0xA405, 0x8769
+_EXIF_BLOCK, _FOCAL_35MM, _FOCAL, _PIXELS_ACROSS, _PER_UNIT, _UNIT = 0x8769, 0xA405, 0x920A, 0xA002, 0xA20E, 0xA210
+_MILLIMETRES = {2: 25.4, 3: 10.0, 4: 1.0, 5: 1e-3}  # of EXIF's units of length
+SANE_FOCAL = (0.2, 30.0)  # focal lengths as a share of the longer side; others are a slip of the program that wrote them
 
 
 class ImagesError(Dust3rError):
@@ -48,7 +50,7 @@ class FolderFrames:
 
     def __init__(self, path: Path, fps: float = 1.0, fov: float | None = None) -> None:
         self.path, self.fps, self.fov = path, fps, fov
-        self.files = sorted((file for file in path.iterdir() if file.suffix.lower() in PICTURES), key=_natural)
+        self.files = sorted((file for file in path.iterdir() if file.suffix.lower() in PICTURES and file.name[0] != "."), key=_natural)
         if not self.files:
             raise ImagesError(f"{path} has no pictures ({', '.join(sorted(PICTURES))}): give the folder that holds them")
 
@@ -114,16 +116,33 @@ def read_picture(file: Path, fov: float | None = None) -> tuple[NDArray[np.uint8
 
     try:
         with Image.open(file) as picture:
-            exif = picture.getexif()
-            equivalent = float(exif.get_ifd(_EXIF_BLOCK).get(_FOCAL_35MM, 0) or 0)
-            image = np.array(ImageOps.exif_transpose(picture).convert("RGB"), np.uint8)
+            told = picture.getexif().get_ifd(_EXIF_BLOCK)
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+                image = np.repeat((np.array(upright).clip(0, 65535) // 256).astype(np.uint8)[..., None], 3, axis=2)
+            else:
+                image = np.array(upright.convert("RGB"), np.uint8)
     except Exception as error:
         raise ImagesError(f"picture {file} cannot be read: {' '.join(str(error).split())}") from error
-    if fov is not None or equivalent <= 0:
-        return image, _from_fov(image, fov)
     height, width = image.shape[:2]
-    focal = equivalent * math.hypot(width, height) / FULL_FRAME_DIAGONAL
+    focal = 0.0 if fov is not None else _focal(told, width, height)
+    if not focal:
+        return image, _from_fov(image, fov)
     return image, Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
+
+
+def _focal(told: Mapping[int, Any], width: int, height: int) -> float:
+    """In pixels, from EXIF's 35 mm equivalent, or its focal length and the density of the sensor's pixels; 0 if it is not told."""
+    try:
+        focal = float(told.get(_FOCAL_35MM) or 0) * math.hypot(width, height) / FULL_FRAME_DIAGONAL
+        if not focal > 0:
+            per_millimetre = float(told.get(_PER_UNIT) or 0) / _MILLIMETRES[told.get(_UNIT) or 2]
+            resized = max(width, height) / float(told.get(_PIXELS_ACROSS) or max(width, height))
+            focal = float(told.get(_FOCAL) or 0) * per_millimetre * min(resized, 1.0)
+    except (TypeError, ValueError, KeyError, ZeroDivisionError, OverflowError):
+        return 0.0
+    low, high = SANE_FOCAL
+    return focal if low <= focal / max(width, height) <= high else 0.0
 
 
 def _from_fov(image: NDArray[np.uint8], fov: float | None) -> Camera | None:

@@ -51,6 +51,7 @@ _COLOUR: dict[str, tuple[int, int, int | None]] = {
     "yuv422_yuy2": (1, 2, cv2.COLOR_YUV2RGB_YUY2),
     "yuyv": (1, 2, cv2.COLOR_YUV2RGB_YUY2),
 }
+_OF_BYTES = {1: "mono8", 2: "mono16 or yuv422", 3: "rgb8 or bgr8", 4: "rgba8 or bgra8", 6: "rgb16 or bgr16", 8: "rgba16 or bgra16"}
 _PLANAR = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
 _MODELS: dict[str, tuple[DistortionModel, int]] = {
     "plumb_bob": ("plumb_bob", 5),
@@ -100,18 +101,41 @@ def _pixels(message: Any, kind: np.dtype[Any], channels: int) -> NDArray[Any]:
     data = np.frombuffer(message.data, np.uint8)
     if step < row:
         raise MessageError(
-            f"image says '{message.encoding}', {width} pixels wide, which takes {row} bytes a row, but its step is {step}: "
-            "the encoding or the step is wrong in the camera driver"
+            f"image says '{message.encoding}', {width} pixels wide, which takes {row} bytes a row, but its step is {step}"
+            f"{_as_of(step, width)}: the encoding or the step is wrong in the camera driver"
         )
     if len(data) < step * (height - 1) + row:
         raise MessageError(
             f"image data ends after {len(data)} bytes, but {width}x{height} '{message.encoding}' with step {step} takes {step * height}: "
             "the message was cut short or its size is wrong"
         )
+    _refuse_other_channels(message, data, row, step)
     rows = np.lib.stride_tricks.as_strided(data, (height, row), (step, 1), writeable=False)
     values = np.ascontiguousarray(rows).view(kind.newbyteorder(">" if message.is_bigendian else "<"))
     shape = (height, width) if channels == 1 else (height, width, channels)
     return values.reshape(shape).astype(kind.newbyteorder("="), copy=False)
+
+
+def _refuse_other_channels(message: Any, data: NDArray[np.uint8], row: int, step: int) -> None:
+    """Four channels under the name of three, and the like, would pass as padded rows and give a sheared picture."""
+    height, width = _size(message)
+    if step > row:
+        padding = np.lib.stride_tricks.as_strided(data[row:], (height - 1, step - row), (step, 1), writeable=False)
+        suspect = bool(_as_of(step, width)) and height > 1 and bool((padding != padding[0, 0]).any())  # true padding is of one value
+        taken = step
+    else:
+        suspect, taken = len(data) > step * height and len(data) % (width * height) == 0, len(data) // height
+    if suspect and _as_of(taken, width):
+        raise MessageError(
+            f"image says '{message.encoding}', but a row of {width} pixels has {taken} bytes{_as_of(taken, width)}: "
+            "set the right encoding in the camera driver"
+        )
+
+
+def _as_of(row: int, width: int) -> str:
+    """Which encodings have rows of so many bytes, as a remark; empty if none has."""
+    names = _OF_BYTES.get(row // width) if row % width == 0 else None
+    return f", as of {names}" if names else ""
 
 
 def _planar(message: Any) -> NDArray[np.uint8]:

@@ -59,13 +59,12 @@ class MapWriter:
         self._cameras: dict[int, dict[str, Any]] = {}
         self._strips: list[Strip] = []
         self._seconds: dict[str, float] = {}
-        self._frames = self._placed = 0
+        self.frames = 0  # added so far
         self._started = time.perf_counter()
         self._sizes: set[tuple[int, int]] = set()
 
     def add(self, update: MapUpdate) -> None:
-        self._frames += 1
-        self._placed += update.pose is not None
+        self.frames += 1
         self._sizes.add((update.frame.image.shape[1], update.frame.image.shape[0]))
         for stage, spent in update.seconds.items():
             self._seconds[stage] = self._seconds.get(stage, 0.0) + spent
@@ -80,9 +79,11 @@ class MapWriter:
         for index in sorted(self._open):
             self._settle(self._open[index])
         keyframes, trajectory, cloud = self._mapper.keyframes, self._mapper.trajectory(), self._mapper.cloud()
+        if not self.frames:
+            raise NothingMappedError(f"{self.name}: not one frame could be used: give images of at least 32x32 pixels, in order of time")
         if not keyframes:
             raise NothingMappedError(
-                f"{self.name}: no map came of {self._frames} frames: the camera must move sideways past something with texture "
+                f"{self.name}: no map came of {self.frames} frames: the camera must move sideways past something with texture "
                 "(or start where it does)"
             )
         elapsed = time.perf_counter() - self._started
@@ -125,7 +126,7 @@ class MapWriter:
         scale = self._mapper.snapshot().scale_source
         return {
             "name": self.name,
-            "frames": self._frames,
+            "frames": self.frames,
             "frames_with_pose": len(self._mapper.trajectory()),
             "keyframes": keyframes,
             "map_points": points,
@@ -134,7 +135,7 @@ class MapWriter:
             "scale_source": scale,
             "unit": "metres" if scale != "none" else "the median depth of the first keyframe is 1",
             "seconds": round(elapsed, 3),
-            "frames_per_second": round(self._frames / max(elapsed, 1e-9), 2),
+            "frames_per_second": round(self.frames / max(elapsed, 1e-9), 2),
             "seconds_per_stage": {stage: round(spent, 3) for stage, spent in self._seconds.items()},
             "settings": settings(self._mapper.config),
             "dust3r_ros": __version__,
@@ -153,6 +154,8 @@ def _refuse_foreign(folder: Path) -> None:
         raise OutputError(
             f"{folder} holds something else, which would be replaced: give a folder that is new, empty, or from an earlier run"
         )
+    if folder.is_mount():
+        raise OutputError(f"{folder} is a disk of its own, which cannot be replaced as a whole: give a folder in it")
     if folder == Path.cwd().resolve():
         raise OutputError(f"{folder} is the folder you are in, which would be replaced: give another one")
 

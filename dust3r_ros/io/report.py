@@ -79,7 +79,7 @@ def _strip(strip: Strip) -> str:
     share = 100 * float((strip.depth > 0).mean())
     pictures = (strip.image, depth_picture(strip.depth), confidence_picture(strip.confidence))
     cells = "".join(f'<img src="{_jpeg(picture)}" alt="">' for picture in pictures)
-    return f'<div class="strip">{cells}<p>keyframe {strip.index}, {strip.stamp} s, depth for {share:.0f} % of the pixels</p></div>'
+    return f'<div class="strip">{cells}<p>keyframe {strip.index}, {strip.stamp[:-6]} s, depth for {share:.0f} % of the pixels</p></div>'
 
 
 def _stages(seconds: dict[str, float], frames: int) -> str:

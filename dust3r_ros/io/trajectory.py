@@ -28,14 +28,18 @@ def write_tum(path: Path, trajectory: Iterable[tuple[int, NDArray[np.float64]]])
 
 
 def read_tum(path: Path) -> Trajectory:
-    """Raises TrajectoryError, which names the line."""
+    """Raises TrajectoryError, which names the file and the line."""
     trajectory: Trajectory = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrajectoryError(f"trajectory {path} cannot be read: {getattr(error, 'strerror', None) or error}; give a text file") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
             continue
         fields = line.split()
         try:
-            stamp = int(Decimal(fields[0]) * 10**9)
+            stamp = int(Decimal(fields[0]) * 10**9) if float(fields[0]) else 0  # float tells what is wrong with it
             values = [float(field) for field in fields[1:]]
             if len(values) != 7:
                 raise ValueError(f"{len(fields)} numbers instead of 8")

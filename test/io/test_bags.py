@@ -59,6 +59,26 @@ def test_the_topic_with_most_images_is_taken_and_said(tmp_path: Path, caplog: py
     assert len(list(BagFrames(tmp_path / "bag", "/few/image_raw"))) == 1
 
 
+def test_pictures_go_before_depth_images_and_left_before_right(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As an RGB-D and a stereo camera record: as many of each."""
+    depth = np.full((24, 32), 1500, np.uint16)
+    with BagWriter(tmp_path / "bag") as bag:
+        for stamp, image in zip(STAMPS, IMAGES, strict=True):
+            header = bag._header(stamp, "c")
+            for topic, encoding, pixels in (("/depth/image", "16UC1", depth), ("/infra/image", "mono8", image[..., 0])):
+                bag.write(
+                    topic, stamp, "sensor_msgs/msg/Image", header=header, height=24, width=32, is_bigendian=0, encoding=encoding,
+                    step=32 * pixels.itemsize, data=np.frombuffer(np.ascontiguousarray(pixels).tobytes(), np.uint8),
+                )  # fmt: skip
+            bag.write("/depth/image", stamp + 1, "sensor_msgs/msg/Image", header=bag._header(stamp + 1, "c"), height=24, width=32,
+                      is_bigendian=0, encoding="16UC1", step=64, data=np.frombuffer(depth.tobytes(), np.uint8))  # fmt: skip
+            bag.image("/right/image", stamp, image)
+            bag.image("/left/image", stamp, image)
+    assert BagFrames(tmp_path / "bag").image_topic == "/left/image"
+    assert "/depth/image (12 depth)" in caplog.text
+    assert len(list(BagFrames(tmp_path / "bag", "/depth/image"))) == 12
+
+
 def test_a_topic_that_is_not_there_lists_those_that_are(tmp_path: Path) -> None:
     bag = written(tmp_path / "bag")
     with pytest.raises(BagError, match="/cam/image_raw"):
@@ -75,14 +95,85 @@ def test_an_empty_bag_says_so(tmp_path: Path, storage: Literal["mcap", "sqlite3"
         BagFrames(tmp_path / "bag")
 
 
+def compressed(path: Path, storage: Literal["mcap", "sqlite3"]) -> BagWriter:
+    """mcap packs messages into chunks; zstd-packed chunks are how recorders of storage preset 'zstd_fast' write."""
+    writer = BagWriter(path, storage)
+    if storage == "mcap":
+        from rosbags.rosbag2 import CompressionFormat, CompressionMode
+
+        writer._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+    return writer
+
+
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("storage", STORAGES)
-def test_a_bag_that_was_cut_short_says_so_and_what_mends_it(tmp_path: Path, storage: Literal["mcap", "sqlite3"]) -> None:
+def test_of_a_bag_that_was_cut_short_what_is_there_is_read_and_said(
+    tmp_path: Path, storage: Literal["mcap", "sqlite3"], packed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = [np.random.default_rng(k).integers(0, 256, (480, 640, 3)).astype(np.uint8) for k in range(12)]
+    with (compressed if packed else BagWriter)(tmp_path / "bag", storage) as bag:
+        for k, image in enumerate(images):
+            bag.camera_info("/cam/camera_info", STAMPS[0] + k, CAMERA)
+            bag.image("/cam/image_raw", STAMPS[0] + k, image)
+    file = data_file(tmp_path / "bag")
+    whole, counts = file.read_bytes(), []
+    for share in (0.3, 0.6, 0.95):
+        file.write_bytes(whole[: int(len(whole) * share)])
+        caplog.clear()
+        frames = BagFrames(tmp_path / "bag")
+        found = list(frames)
+        assert "cut short or never closed" in caplog.text
+        for k, frame in enumerate(found):
+            assert frame.stamp == STAMPS[0] + k
+            np.testing.assert_array_equal(frame.image, images[k])
+        counts.append(len(found))
+        # At most a packed chunk is lost, which here is two images, and of the last image what was not written yet.
+        assert 12 * share - 3 <= len(found) <= 12 * share
+    assert counts == sorted(counts)
+    assert counts[-1] > counts[0]
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("kept", [0, 5, 60, 300])
+def test_a_bag_of_which_nothing_is_left_says_what_mends_it(tmp_path: Path, storage: Literal["mcap", "sqlite3"], kept: int) -> None:
     bag = written(tmp_path / "bag", storage)
     file = data_file(bag)
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(BagError, match="cut short") as refusal:
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(BagError, match="reindex") as refusal:
         list(BagFrames(bag))
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_recording_that_was_never_closed_is_read_in_all_its_parts(tmp_path: Path, storage: Literal["mcap", "sqlite3"]) -> None:
+    """Without metadata.yaml; split files, of which the tenth comes after the second."""
+    (tmp_path / "whole").mkdir()
+    for part, number in ((0, 2), (1, 10)):
+        bag = tmp_path / f"part{part}"
+        with BagWriter(bag, storage) as writer:
+            for k in range(3 * part, 3 * part + 3):
+                writer.camera_info("/cam/camera_info", STAMPS[k], CAMERA)
+                writer.image("/cam/image_raw", STAMPS[k], IMAGES[k])
+        file = data_file(bag)
+        file.rename(tmp_path / "whole" / f"bag_{number}{file.suffix}")
+    frames = list(BagFrames(tmp_path / "whole"))
+    assert [frame.stamp for frame in frames] == STAMPS
+    assert all(frame.camera == CAMERA for frame in frames)
+    np.testing.assert_array_equal(frames[4].image, IMAGES[4])
+
+
+def test_damage_in_the_middle_costs_no_more_than_what_is_damaged(tmp_path: Path) -> None:
+    images = [np.full((480, 640, 3), np.arange(k, k + 640)[:, None] % 256, np.uint8) for k in range(16)]
+    with compressed(tmp_path / "bag", "mcap") as bag:
+        for k, image in enumerate(images):
+            bag.image("/image", STAMPS[0] + k, image)
+    file = data_file(tmp_path / "bag")
+    data = bytearray(file.read_bytes())
+    chunk = data.index(b"zstd", len(data) // 2)
+    data[chunk + 40 : chunk + 140] = bytes(100)
+    file.write_bytes(data[:-40])  # and the end is missing, so that it is walked through
+    kept = [frame.stamp - STAMPS[0] for frame in BagFrames(tmp_path / "bag")]
+    assert (kept[0], kept[-1], len(kept)) == (0, 15, 14)  # two images are one chunk
 
 
 @pytest.mark.parametrize("what", ["nothing", "an empty folder", "a text file"])

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from dust3r_ros.geometry import Camera
-from dust3r_ros.io.atomic import OutputError, atomic_folder
+from dust3r_ros.io.atomic import OutputError, _exchanged, atomic_folder
 from dust3r_ros.io.map_file import MapFileError, load_map, save_map
 from dust3r_ros.mapping import Keyframe, MapSnapshot, PointCloud
 
@@ -132,6 +132,54 @@ def test_killed_in_mid_writing_the_good_earlier_one_stands(tmp_path: Path, kind:
     done = subprocess.run([sys.executable, "-c", KILLED, kind, str(target)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert kept.read_text() == "the good old one"
+
+
+SWAP = """
+import os, signal, sys, threading
+from pathlib import Path
+from dust3r_ros.io.atomic import atomic_folder
+target = Path(sys.argv[1])
+def watch():
+    while True:
+        try:
+            (target / "a.txt").read_text()
+        except FileNotFoundError:
+            print("for a moment nothing was there", flush=True); os._exit(4)
+threading.Thread(target=watch, daemon=True).start()
+for k in range(60):
+    with atomic_folder(target) as temporary:
+        (temporary / "a.txt").write_text(str(k))
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux swaps two folders in one step")
+def test_a_folder_is_never_missing_while_it_is_replaced(tmp_path: Path) -> None:
+    """Whenever a kill may come, the old or the new one is there."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
+    if not _exchanged(tmp_path / "one", tmp_path / "other"):
+        pytest.skip("this file system does not swap")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.txt").write_text("the first")
+    done = subprocess.run([sys.executable, "-c", SWAP, str(tmp_path / "out")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "out" / "a.txt").read_text() == "59"
+
+
+def test_what_a_killed_run_left_goes_with_the_next_one_but_not_what_a_living_one_writes(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    subprocess.run([sys.executable, "-c", KILLED, "folder", str(target)], check=False)
+    (abandoned,) = tmp_path.iterdir()
+    with atomic_folder(target) as first:
+        assert not abandoned.exists()
+        (first / "a").write_text("1")
+        with atomic_folder(target) as second:
+            assert first.exists()
+            (second / "a").write_text("2")
+        assert (target / "a").read_text() == "2"
+    assert (target / "a").read_text() == "1"
+    assert os.listdir(tmp_path) == ["out"]
 
 
 FULL = """

@@ -14,6 +14,7 @@ from dust3r_ros.io.messages import MessageError, camera_from_info, decode_depth,
 H, W = 12, 16
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (H, W, 3)).astype(np.uint8)
+RGBA = np.dstack([RGB, RGB[..., 0]])
 SMOOTH = cv2.resize((RNG.integers(-15, 15, (3, 4, 3)) + np.array([180, 100, 60])).astype(np.uint8), (W, H), interpolation=cv2.INTER_LINEAR)
 
 
@@ -45,6 +46,13 @@ def message(pixels: np.ndarray, encoding: str, padding: int = 0, big: bool = Fal
 def test_colour_comes_out_as_it_went_in(encoding: str, pixels: np.ndarray, padding: int) -> None:
     for big in (False, True):
         np.testing.assert_array_equal(decode_image(message(pixels, encoding, padding, big)), RGB)
+
+
+def test_rows_padded_to_the_width_of_other_channels_are_no_mistake() -> None:
+    """Alignment to 64 bytes makes rgb8 of 16 pixels as wide as rgba8; what follows the image's last row is nobody's business."""
+    padded = message(RGB, "rgb8", padding=W)
+    np.testing.assert_array_equal(decode_image(padded), RGB)
+    np.testing.assert_array_equal(decode_image(message(RGB, "rgb8", data=RGB.tobytes() + bytes(100))), RGB)
 
 
 @pytest.mark.parametrize(("encoding", "kind"), [("mono8", np.uint8), ("8UC1", np.uint8), ("mono16", np.uint16)])
@@ -112,6 +120,12 @@ def test_compressed_images(form: str) -> None:
         (message(RGB, "rgb8", data=RGB.tobytes()[:-1]), "cut short"),
         (message(RGB[..., 0], "rgb8"), "step is 16"),
         (message(RGB, "bgra8"), "encoding or the step is wrong"),
+        (message(RGBA, "rgb8"), "as of rgba8 or bgra8"),
+        (message(RGBA, "rgb8", step=3 * W), "as of rgba8 or bgra8"),
+        (message(RGB, "mono8"), "as of rgb8 or bgr8"),
+        (message(RGB, "mono8", step=W), "as of rgb8 or bgr8"),
+        (message(RGB[..., 0].astype(np.uint16) * 257 + 1, "bayer_rggb8"), "as of mono16"),
+        (message(RGB[..., 0], "rgb8"), "as of mono8"),
         (message(RGB, "nv12", height=H + 1), "even"),
         (message(RGB[..., 0], "nv12"), "too short"),
         (SimpleNamespace(format="jpeg", data=b"not a picture"), "cannot be read"),

@@ -142,6 +142,23 @@ def test_a_still_picture_has_no_map_and_an_earlier_one_stands(views: list[Simula
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "still"]
 
 
+def test_images_of_which_none_can_be_used_say_why(views: list[SimulatedView], tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "tiny") as writer:
+        for view in views[:3]:
+            writer.image("/image", view.stamp, view.image[:8, :8])
+    done = command("replay", tmp_path / "tiny", "-o", tmp_path / "out")
+    assert done.returncode == 1
+    assert "give uint8 RGB of at least 32x32 pixels" in done.stderr.strip().splitlines()[-1]
+
+
+def test_every_nth_image_and_at_most_so_many(bag: Path, views: list[SimulatedView], tmp_path: Path) -> None:
+    done = command("replay", bag, "-o", tmp_path / "out", "--every", 2, "--max-frames", 9, *SETTINGS)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["frames"] == 9
+    stamps = [stamp for stamp, _ in read_tum(tmp_path / "out" / "trajectory.tum")]
+    assert set(stamps) <= {view.stamp for view in views[:17:2]}
+
+
 @pytest.mark.parametrize("place", ["foreign", "file", "."])
 def test_a_folder_of_other_things_is_never_replaced(bag: Path, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -161,6 +178,7 @@ def test_a_folder_of_other_things_is_never_replaced(bag: Path, tmp_path: Path, p
         (("replay", "/no/such/bag", "-o", "x"), "/no/such/bag does not exist"),
         (("reconstruct", "/no/such/folder", "-o", "x"), "/no/such/folder does not exist"),
         (("map", "info", "/no/such.map"), "/no/such.map does not exist"),
+        (("evaluate", "/no/such.tum", "x"), "/no/such.tum cannot be read"),
     ],
 )
 def test_errors_are_one_line_and_a_code(arguments: tuple[str, ...], says: str) -> None:
@@ -191,6 +209,7 @@ def test_tum_files_round_trip_and_name_the_wrong_line(tmp_path: Path) -> None:
     ((stamp, back),) = read_tum(tmp_path / "t")
     assert stamp == 1_700_000_000_000_000_001
     np.testing.assert_allclose(back, pose, atol=1e-6)
-    (tmp_path / "t").write_text("# comment\n1 2 3\n")
-    with pytest.raises(TrajectoryError, match="line 2"):
-        read_tum(tmp_path / "t")
+    for wrong in ("1 2 3", "one 2 3 4 0 0 0 1", "1 2 3 4 0 0 0 one"):
+        (tmp_path / "t").write_text(f"# comment\n{wrong}\n")
+        with pytest.raises(TrajectoryError, match=r"line 2: (could not|3 numbers)"):
+            read_tum(tmp_path / "t")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -222,17 +224,29 @@ def _bar(total: int) -> Iterator[Any]:
             handler.setStream(sys.stderr)
 
 
+class Stopped(BaseException):
+    """Ctrl-C, or a kind request to end; no Exception, so that nothing on the way takes it for bad input."""
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    del frame
+    signal.signal(number, signal.SIG_IGN)  # once is enough: what is half written is taken away now
+    raise Stopped(number)
+
+
 def main() -> None:
     """Run the command: one line and exit code 1 for what the user can mend."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         app()
     except Dust3rError as error:
         print(f"dust3r_ros: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("dust3r_ros: stopped; nothing was written", file=sys.stderr)
-        sys.exit(130)
+    except Stopped as stopped:
+        print("dust3r_ros: stopped; what was there before stands", file=sys.stderr)
+        sys.exit(128 + int(stopped.args[0]))
 
 
 if __name__ == "__main__":

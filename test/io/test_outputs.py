@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -140,6 +142,31 @@ def test_a_still_picture_has_no_map_and_an_earlier_one_stands(views: list[Simula
     assert "the camera must move" in done.stderr
     assert (tmp_path / "out" / "map.ply").read_text() == "earlier"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "still"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_what_was_there_and_nothing_else(views: list[SimulatedView], tmp_path: Path, number: signal.Signals) -> None:
+    with BagWriter(tmp_path / "bag") as writer:
+        for k in range(40 * len(views)):  # back and forth, long enough to be stopped
+            view = views[k % len(views)] if k // len(views) % 2 == 0 else views[-1 - k % len(views)]
+            writer.image("/image", (k + 1) * 10**8, view.image)
+    (tmp_path / "out").mkdir()
+    for name in ("map.ply", "summary.json", "trajectory.tum", "cameras.json"):
+        (tmp_path / "out" / name).write_text("earlier")
+    run = subprocess.Popen(
+        [sys.executable, "-m", "dust3r_ros.cli", "replay", str(tmp_path / "bag"), "-o", str(tmp_path / "out"), *SETTINGS],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while run.poll() is None and not any(
+        (folder / "depth").is_dir() and any((folder / "depth").iterdir()) for folder in tmp_path.iterdir()
+    ):
+        time.sleep(0.05)
+    run.send_signal(number)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 128 + number, errors
+    assert errors.strip().splitlines()[-1] == "dust3r_ros: stopped; what was there before stands"
+    assert (tmp_path / "out" / "map.ply").read_text() == "earlier"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "out"]
 
 
 def test_images_of_which_none_can_be_used_say_why(views: list[SimulatedView], tmp_path: Path) -> None:

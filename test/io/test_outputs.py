@@ -157,9 +157,7 @@ def test_a_stopped_run_leaves_what_was_there_and_nothing_else(views: list[Simula
         [sys.executable, "-m", "dust3r_ros.cli", "replay", str(tmp_path / "bag"), "-o", str(tmp_path / "out"), *SETTINGS],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    while run.poll() is None and not any(
-        (folder / "depth").is_dir() and any((folder / "depth").iterdir()) for folder in tmp_path.iterdir()
-    ):
+    while run.poll() is None and not list(tmp_path.glob(".out.*/depth/*.png")):
         time.sleep(0.05)
     run.send_signal(number)
     _, errors = run.communicate(timeout=60)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from dust3r_ros.network.blocks import Mlp
+from dust3r_ros.network.blocks import Mlp, precise
 from dust3r_ros.network.config import NetworkConfig
 
 LEVEL_WIDTHS = (96, 192, 384, 768)
@@ -22,18 +22,26 @@ Grid = tuple[int, int]  # rows and columns of tokens
 class LinearHead(nn.Module):
     """Every token gives the pixels of its own patch."""
 
+    has_detail = False
+
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.patch_size = config.patch_size
         self.proj = nn.Linear(config.decoder_width, RAW_CHANNELS * config.patch_size**2)
 
-    def forward(self, levels: Sequence[Tensor], grid: Grid) -> Tensor:
+    def forward(self, levels: Sequence[Tensor], grid: Grid, detail: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Tokens of every level, each [B, N, C], to raw values [B, 4, H, W]."""
-        return unpatched(self.proj(levels[-1]), grid, self.patch_size)
+        return unpatched(self.proj(precise(self.proj, levels[-1])), grid, self.patch_size)
+
+    @property
+    def last_layer(self) -> nn.Module:
+        return self.proj
 
 
 class DptHead(nn.Module):
     """Four levels, fused from coarse to fine; with descriptors beside, where the configuration has them."""
+
+    has_detail = True
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -44,14 +52,27 @@ class DptHead(nn.Module):
             width = config.encoder_width + config.decoder_width
             self.head_local_features = Mlp(width, config.mlp_ratio * width, (config.descriptor_width + 1) * config.patch_size**2)
 
-    def forward(self, levels: Sequence[Tensor], grid: Grid) -> Tensor:
-        """Tokens of every level, each [B, N, C], to raw values [B, 4, H, W], or [B, 4 + D + 1, H, W] with descriptors."""
-        maps = [levels[n].transpose(1, 2).unflatten(2, grid) for n in self.levels]
-        raw = self.dpt(maps)
-        if not hasattr(self, "head_local_features"):
-            return raw
-        local = self.head_local_features(torch.cat([levels[0], levels[-1]], dim=-1))
-        return torch.cat([raw, unpatched(local, grid, self.patch_size)], dim=1)
+    def detail(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """What the finest fusion adds, [B, 256, 4h, 4w]: of the encoder's tokens [B, N, C] alone, so one for all pairs of an image."""
+        return self.dpt.detail(self._map(tokens, grid))
+
+    def forward(self, levels: Sequence[Tensor], grid: Grid, detail: Tensor | None = None) -> Tensor:
+        """Tokens of every level, each [B, N, C], to raw values [B, 4, H, W]; `detail` as above, or None to have it made."""
+        coarse = [self._map(levels[n], grid) for n in self.levels[1:]]
+        return self.dpt(self.detail(levels[0], grid) if detail is None else detail, coarse)
+
+    def local_features(self, levels: Sequence[Tensor], grid: Grid) -> Tensor:
+        """Raw descriptors and their confidence, [B, D + 1, H, W]."""
+        first, last = levels[0], levels[-1]
+        local = self.head_local_features(torch.cat([first, last.to(first.dtype)], dim=-1))
+        return unpatched(local, grid, self.patch_size)
+
+    def _map(self, tokens: Tensor, grid: Grid) -> Tensor:
+        return tokens.to(self.dpt.head[0].weight.dtype).transpose(1, 2).unflatten(2, grid)  # channels last, as they lie
+
+    @property
+    def last_layer(self) -> nn.Module:
+        return self.dpt.head[-1]
 
 
 class _Dpt(nn.Module):
@@ -75,14 +96,22 @@ class _Dpt(nn.Module):
             ]
         )
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        fine_to_coarse = [rn(post(level)) for rn, post, level in zip(self.scratch.layer_rn, self.act_postprocess, maps, strict=True)]
-        path = self.scratch.refinenet4(fine_to_coarse[3])
-        path = path[..., : fine_to_coarse[2].shape[-2], : fine_to_coarse[2].shape[-1]]  # odd token counts
-        path = self.scratch.refinenet3(path, fine_to_coarse[2])
-        path = self.scratch.refinenet2(path, fine_to_coarse[1])
-        path = self.scratch.refinenet1(path, fine_to_coarse[0])
-        return self.head(path)
+    def detail(self, finest: Tensor) -> Tensor:
+        return self.scratch.refinenet1.resConfUnit1(self.scratch.layer_rn[0](self.act_postprocess[0](finest)))
+
+    def forward(self, detail: Tensor, coarse: Sequence[Tensor]) -> Tensor:
+        fine, middle, coarsest = (
+            rn(post(level)) for rn, post, level in zip(self.scratch.layer_rn[1:], self.act_postprocess[1:], coarse, strict=True)
+        )
+        path = self.scratch.refinenet4(coarsest)
+        path = path[..., : middle.shape[-2], : middle.shape[-1]]  # odd token counts
+        path = self.scratch.refinenet3(path, self.scratch.refinenet3.resConfUnit1(middle))
+        path = self.scratch.refinenet2(path, self.scratch.refinenet2.resConfUnit1(fine))
+        path = self.scratch.refinenet1(path, detail)
+        *layers, last = self.head
+        for layer in layers:
+            path = layer(path)
+        return last(path.to(last.weight.dtype))
 
 
 class _Scratch(nn.Module):
@@ -103,10 +132,10 @@ class _Fusion(nn.Module):
         self.resConfUnit2 = _ResidualUnit()
 
     def forward(self, path: Tensor, skip: Tensor | None = None) -> Tensor:
-        if skip is not None:
-            path = path + self.resConfUnit1(skip)
-        path = F.interpolate(self.resConfUnit2(path), scale_factor=2, mode="bilinear", align_corners=True)
-        return self.out_conv(path)
+        """`skip`: what the finer level adds, after its own residual unit."""
+        path = path if skip is None else path + skip
+        # The 1x1 convolution and the interpolation (whose weights sum to 1) commute: first is a quarter of the work.
+        return F.interpolate(self.out_conv(self.resConfUnit2(path)), scale_factor=2, mode="bilinear", align_corners=True)
 
 
 class _ResidualUnit(nn.Module):

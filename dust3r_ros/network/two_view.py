@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from dust3r_ros.network.blocks import NORM_EPS, DecoderBlock, EncoderBlock, rope_2d
+from dust3r_ros.network.blocks import NORM_EPS, DecoderBlock, EncoderBlock, Rotation, precise, rope_2d
 from dust3r_ros.network.config import NetworkConfig, NetworkError, published
-from dust3r_ros.network.heads import RAW_CHANNELS, DptHead, Grid, LinearHead, confidence_of, points_of
+from dust3r_ros.network.heads import DptHead, Grid, LinearHead, confidence_of, points_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +23,7 @@ class ImageTokens:
 
     values: Tensor  # [B, N, encoder_width]
     grid: Grid  # rows and columns: N = rows * columns
+    details: tuple[Tensor | None, Tensor | None] = (None, None)  # what the heads of view 1 and 2 make of these alone; None: not yet
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] to a grid of tokens [B, C, H / P, W / P]"""
-        return self.proj(images)
+        return self.proj(images.to(self.proj.weight.dtype))
 
 
 class TwoViewNetwork(nn.Module):
@@ -72,6 +73,15 @@ class TwoViewNetwork(nn.Module):
         """By published name or by sizes; the weights are PyTorch's initial ones."""
         return cls(published(config) if isinstance(config, str) else config)
 
+    def to_precision(self, dtype: torch.dtype) -> TwoViewNetwork:
+        """Weights of the matrix products and convolutions as `dtype`; norms, and the layers that make points and confidence, in float32."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+                module.to(dtype)
+        for head in (self.downstream_head1, self.downstream_head2):
+            head.last_layer.float()
+        return self
+
     def _decoder(self) -> nn.ModuleList:
         config = self.config
         return nn.ModuleList(
@@ -80,29 +90,64 @@ class TwoViewNetwork(nn.Module):
 
     def encode(self, images: Tensor) -> ImageTokens:
         """Images [B, 3, H, W], RGB in -1..1, H and W multiples of the patch size, to tokens. Raises NetworkError for other shapes."""
-        patch = self.config.patch_size
-        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % patch or images.shape[3] % patch or not images.numel():
-            raise NetworkError(f"images of shape {tuple(images.shape)}: give (B, 3, H, W) with H and W multiples of {patch}")
+        tokens, rotation, grid = self.embed(images)
+        return ImageTokens(self.encode_tokens(tokens, rotation), grid)
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Rotation, Grid]:
+        """Images as above to tokens [B, N, C] before the encoder, and how each turns by its place."""
+        self._check(images)
         embedded = self.patch_embed(images)
         grid = (embedded.shape[2], embedded.shape[3])
-        tokens = embedded.flatten(2).transpose(1, 2)
+        tokens = embedded.flatten(2).transpose(1, 2).float()  # the residual stream is float32 at any precision
         rotation = rope_2d(*grid, self.config.encoder_width // self.config.encoder_heads, self.config.rope_base, images.device)
+        return tokens, rotation, grid
+
+    def _check(self, images: Tensor) -> None:
+        patch = self.config.patch_size
+        if not isinstance(images, Tensor):
+            raise NetworkError(f"images as {type(images).__name__}: give one tensor (B, 3, H, W); images of other sizes go in a call of their own")
+        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % patch or images.shape[3] % patch or not images.numel():
+            raise NetworkError(f"images of shape {tuple(images.shape)}: give (B, 3, H, W) with H and W multiples of {patch}")
+        if not images.is_floating_point():
+            raise NetworkError(f"images of {images.dtype}: give real numbers, (rgb / 255 - 0.5) / 0.5")
+        if torch.compiler.is_compiling() or torch.cuda.is_current_stream_capturing():
+            return  # nothing may look at values there
+        if not bool(torch.isfinite(images.sum())):
+            raise NetworkError("images with NaN or infinite values: every token would become NaN; give finite ones")
+
+    def encode_tokens(self, tokens: Tensor, rotation: Rotation) -> Tensor:
+        """Embedded tokens [B, N, C], any of an image, through the encoder."""
         for block in self.enc_blocks:
             tokens = block(tokens, rotation)
-        return ImageTokens(self.enc_norm(tokens), grid)
+        return self.enc_norm(tokens)
 
-    def decode(self, tokens_1: ImageTokens, tokens_2: ImageTokens) -> TwoViewOutput:
-        """Pair by pair along the batch; the two views may differ in size."""
-        levels_1, levels_2 = self.decode_levels(tokens_1, tokens_2)
-        return _output(self.downstream_head1(levels_1, tokens_1.grid), self.downstream_head2(levels_2, tokens_2.grid))
+    def detail(self, tokens: ImageTokens, side: int) -> Tensor | None:
+        """What head `side` (0: view 1, 1: view 2) makes of an image's tokens whatever it is paired with; None if it makes nothing of them.
+
+        A fifth of the DPT head's work: keep it in the tokens' `details` and every pair of that image is spared it.
+        """
+        head = (self.downstream_head1, self.downstream_head2)[side]
+        return head.detail(tokens.values, tokens.grid) if head.has_detail else None
+
+    def decode(self, tokens_1: ImageTokens, tokens_2: ImageTokens, descriptors: bool = True) -> TwoViewOutput:
+        """Pair by pair along the batch; the two views may differ in size. `descriptors` False leaves MASt3R's out."""
+        sides = self.decode_levels(tokens_1, tokens_2)
+        heads, tokens = (self.downstream_head1, self.downstream_head2), (tokens_1, tokens_2)
+        raw = [head(levels, t.grid, t.details[at]) for at, (head, levels, t) in enumerate(zip(heads, sides, tokens, strict=True))]
+        points, confidence = [points_of(r[:, :3]) for r in raw], [confidence_of(r[:, 3]) for r in raw]
+        if not (descriptors and self.config.descriptor_width):
+            return TwoViewOutput(points[0], points[1], confidence[0], confidence[1])
+        local = [head.local_features(levels, t.grid) for head, levels, t in zip(heads, sides, tokens, strict=True)]
+        unit = [F.normalize(r[:, :-1].float().movedim(1, -1), dim=-1) for r in local]
+        sure = [confidence_of(r[:, -1], least=0.0) for r in local]
+        return TwoViewOutput(points[0], points[1], confidence[0], confidence[1], unit[0], unit[1], sure[0], sure[1])
 
     def decode_levels(self, tokens_1: ImageTokens, tokens_2: ImageTokens) -> tuple[list[Tensor], list[Tensor]]:
         """Tokens of every level of both views: level 0 the encoder's, the last one normed."""
         if tokens_1.values.shape[0] != tokens_2.values.shape[0]:
             raise NetworkError(f"{tokens_1.values.shape[0]} images paired with {tokens_2.values.shape[0]}: give as many of each")
-        head_dim, base = self.config.decoder_width // self.config.decoder_heads, self.config.rope_base
-        rotation_1, rotation_2 = (rope_2d(*t.grid, head_dim, base, t.values.device) for t in (tokens_1, tokens_2))
-        x, y = self.decoder_embed(tokens_1.values), self.decoder_embed(tokens_2.values)
+        rotation_1, rotation_2 = (self.decoder_rotation(t.grid, t.values.device) for t in (tokens_1, tokens_2))
+        x, y = (self.decoder_embed(precise(self.decoder_embed, t.values)).float() for t in (tokens_1, tokens_2))
         levels_1, levels_2 = [tokens_1.values], [tokens_2.values]
         for block_1, block_2 in zip(self.dec_blocks, self.dec_blocks2, strict=True):
             x, y = block_1(x, y, rotation_1, rotation_2), block_2(y, x, rotation_2, rotation_1)
@@ -111,15 +156,10 @@ class TwoViewNetwork(nn.Module):
         levels_1[-1], levels_2[-1] = self.dec_norm(x), self.dec_norm(y)
         return levels_1, levels_2
 
+    def decoder_rotation(self, grid: Grid, device: torch.device) -> Rotation:
+        """How the decoders' queries and keys of a grid of tokens turn."""
+        return rope_2d(*grid, self.config.decoder_width // self.config.decoder_heads, self.config.rope_base, device)
+
     def forward(self, images_1: Tensor, images_2: Tensor) -> TwoViewOutput:
         return self.decode(self.encode(images_1), self.encode(images_2))
 
-
-def _output(raw_1: Tensor, raw_2: Tensor) -> TwoViewOutput:
-    points = [points_of(raw[:, :3]) for raw in (raw_1, raw_2)]
-    confidence = [confidence_of(raw[:, 3]) for raw in (raw_1, raw_2)]
-    if raw_1.shape[1] == RAW_CHANNELS:
-        return TwoViewOutput(points[0], points[1], confidence[0], confidence[1])
-    descriptors = [F.normalize(raw[:, RAW_CHANNELS:-1].float().movedim(1, -1), dim=-1) for raw in (raw_1, raw_2)]
-    sureness = [confidence_of(raw[:, -1], least=0.0) for raw in (raw_1, raw_2)]
-    return TwoViewOutput(points[0], points[1], confidence[0], confidence[1], descriptors[0], descriptors[1], sureness[0], sureness[1])

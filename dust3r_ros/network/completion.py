@@ -86,4 +86,3 @@ def random_hidden(batch: int, count: int, share: float, generator: torch.Generat
 def _of_each(table: Tensor, shown: Tensor) -> Tensor:
     """[N, D] rows for each image's own tokens, [B, 1, n, D]."""
     return table[shown].unsqueeze(1)
-

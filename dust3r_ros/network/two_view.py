@@ -105,12 +105,14 @@ class TwoViewNetwork(nn.Module):
     def _check(self, images: Tensor) -> None:
         patch = self.config.patch_size
         if not isinstance(images, Tensor):
-            raise NetworkError(f"images as {type(images).__name__}: give one tensor (B, 3, H, W); images of other sizes go in a call of their own")
+            raise NetworkError(
+                f"images as {type(images).__name__}: give one tensor (B, 3, H, W); images of other sizes go in a call of their own"
+            )
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % patch or images.shape[3] % patch or not images.numel():
             raise NetworkError(f"images of shape {tuple(images.shape)}: give (B, 3, H, W) with H and W multiples of {patch}")
         if not images.is_floating_point():
             raise NetworkError(f"images of {images.dtype}: give real numbers, (rgb / 255 - 0.5) / 0.5")
-        if torch.compiler.is_compiling() or torch.cuda.is_current_stream_capturing():
+        if torch.compiler.is_compiling() or (images.is_cuda and torch.cuda.is_current_stream_capturing()):
             return  # nothing may look at values there
         if not bool(torch.isfinite(images.sum())):
             raise NetworkError("images with NaN or infinite values: every token would become NaN; give finite ones")
@@ -162,4 +164,3 @@ class TwoViewNetwork(nn.Module):
 
     def forward(self, images_1: Tensor, images_2: Tensor) -> TwoViewOutput:
         return self.decode(self.encode(images_1), self.encode(images_2))
-

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dust3r_ros.errors import Dust3rError
+from dust3r_ros.models_cli import models
 
 if TYPE_CHECKING:
     from dust3r_ros.io.bags import BagFrames
@@ -30,6 +31,7 @@ class CommandError(Dust3rError):
 app = typer.Typer(help="Dense 3D from plain cameras.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 maps = typer.Typer(help="Look at saved maps.", no_args_is_help=True)
 app.add_typer(maps, name="map")
+app.add_typer(models, name="models")
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; it is replaced as a whole when the run is complete.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML with settings, as for the node.")]

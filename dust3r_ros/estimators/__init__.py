@@ -1,7 +1,7 @@
 """Two-view estimators behind one protocol: `encode(image) -> tokens`, `estimate(views, pairs) -> predictions`."""
 
-from dust3r_ros.estimators.choice import create_estimator
+from dust3r_ros.estimators.choice import MODELS, create_estimator
 from dust3r_ros.estimators.errors import EstimatorError
 from dust3r_ros.estimators.protocol import Estimator, PairPrediction, Tokens
 
-__all__ = ["Estimator", "EstimatorError", "PairPrediction", "Tokens", "create_estimator"]
+__all__ = ["MODELS", "Estimator", "EstimatorError", "PairPrediction", "Tokens", "create_estimator"]

@@ -31,6 +31,10 @@ class PairPrediction:
     points_j: torch.Tensor  # [H_j, W_j, 3] float32, camera i too
     confidence_i: torch.Tensor  # [H_i, W_i] float32, >= 1
     confidence_j: torch.Tensor  # [H_j, W_j] float32, >= 1
+    descriptors_i: torch.Tensor | None = None  # [H_i, W_i, D] float32, unit length; where the estimator has them and was asked
+    descriptors_j: torch.Tensor | None = None  # [H_j, W_j, D]
+    descriptor_confidence_i: torch.Tensor | None = None  # [H_i, W_i] float32 > 0
+    descriptor_confidence_j: torch.Tensor | None = None  # [H_j, W_j]
 
 
 @dataclass(frozen=True, eq=False)

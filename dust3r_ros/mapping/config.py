@@ -11,7 +11,10 @@ from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from dust3r_ros.errors import Dust3rError
+from dust3r_ros.estimators import MODELS
 from dust3r_ros.mapping.scene_graph import SceneGraph, SceneGraphError
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 class ConfigError(Dust3rError):
@@ -39,9 +42,13 @@ def _scene_graph(name: str, value: str) -> None:
 
 @dataclass(frozen=True)
 class EstimatorConfig:
-    model: str = setting("auto", "two-view estimator; auto picks the best one that this machine has", choices=("auto", "flow"))
+    model: str = setting("auto", "two-view estimator; auto picks the best one that this machine has", choices=MODELS)
+    weights: str = setting("", "file of the network's weights; empty: the published ones, from the hub's cache or fetched")
+    device: str = setting("auto", "where the network runs: auto takes a GPU that it can use", choices=("auto", "cpu", "cuda"))
+    precision: str = setting("auto", "numbers of its matrix products; auto: half precision where the hardware has it", choices=PRECISIONS)
+    compile: bool = setting(False, "compile the network with torch.compile: minutes at the start, faster afterwards")
     assumed_fov: float = setting(60.0, "horizontal field of view in degrees assumed when no CameraInfo is there", 10.0, 170.0)
-    size: int = setting(320, "longer side of the working image in pixels", 64, 1024)
+    size: int = setting(0, "longer side of the working image in pixels; 0: the model's own (flow 320, networks 512 or 224)", 0, 1024)
 
 
 @dataclass(frozen=True)

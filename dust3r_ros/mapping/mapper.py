@@ -31,12 +31,17 @@ class StampError(FrameError):
     """A frame that is not newer than the one before it."""
 
 
+def _estimator(config: MapperConfig) -> Estimator:
+    chosen = config.estimator
+    return create_estimator(chosen.model, chosen.size, chosen.weights, chosen.device, chosen.precision, chosen.compile)
+
+
 class Mapper:
     """Frames in, poses and a map out. Not thread-safe: one thread owns it."""
 
     def __init__(self, config: MapperConfig | None = None, estimator: Estimator | None = None) -> None:
         self.config = config or MapperConfig()
-        self.estimator = estimator or create_estimator(self.config.estimator.model, self.config.estimator.size)
+        self.estimator = estimator or _estimator(self.config)
         self.reset()
 
     def reset(self) -> None:

@@ -86,7 +86,7 @@ def _json(text: str | bytes, source: str) -> Mapping[str, Any]:
 
 
 def _pickled(path: Path) -> CheckpointFile:
-    """torch.load with weights_only: a restricted unpickler that knows tensors, plain values and argparse.Namespace, and calls nothing else."""
+    """torch.load with weights_only: an unpickler that knows tensors, plain values and argparse.Namespace, and calls nothing else."""
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

@@ -1,7 +1,7 @@
 """Cross-view completion: what hides in one image is painted from the rest of it and from another view of the scene.
 
-Weinzaepfel et al., CroCo, NeurIPS 2022, section 3, and CroCo v2, ICCV 2023. The encoder, the first decoder and their weights are the two-view
-network's, so that what is learned here is where its training starts.
+Weinzaepfel et al., CroCo, NeurIPS 2022, section 3, and CroCo v2, ICCV 2023. The encoder, the first decoder and their weights are the
+two-view network's, so that what is learned here is where its training starts.
 """
 
 from __future__ import annotations

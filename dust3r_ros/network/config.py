@@ -30,6 +30,7 @@ class NetworkConfig:
     mlp_ratio: int = 4
     rope_base: float = 100.0
     image_size: int = 512  # the longer side that the network was trained for, pixels
+    square: bool = False  # trained on squares of that side alone
 
     def __post_init__(self) -> None:
         for side, width, heads in (
@@ -55,7 +56,7 @@ class NetworkConfig:
 
 
 PUBLISHED: dict[str, NetworkConfig] = {
-    "dust3r_224_linear": NetworkConfig(head="linear", image_size=224),
+    "dust3r_224_linear": NetworkConfig(head="linear", image_size=224, square=True),
     "dust3r_512_linear": NetworkConfig(head="linear"),
     "dust3r_512_dpt": NetworkConfig(head="dpt"),
     "mast3r_512_catmlpdpt": NetworkConfig(head="catmlp+dpt", descriptor_width=24),

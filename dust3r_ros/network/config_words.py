@@ -30,6 +30,7 @@ RANGES = {
     "conf_mode": ("exp", 1.0, math.inf),
     "desc_conf_mode": ("exp", 0.0, math.inf),
 }
+SQUARE = 224  # published networks of this size were trained on squares; ours of this size say [224, 168]
 USED = {*SIZES, *RANGES, "patch_size", "img_size", "pos_embed", "head_type", "output_mode", "mlp_ratio", "patch_embed_cls", "two_confs"}
 
 
@@ -94,6 +95,7 @@ def config_of_words(words: Mapping[str, Any], shapes: Shapes, source: str) -> Ne
         descriptor_width=int(output[1] or 0),
         rope_base=float(positions[1]),
         image_size=_longest(words.get("img_size", 512), source),
+        square=words.get("img_size") in (SQUARE, [SQUARE, SQUARE], (SQUARE, SQUARE)),
     )
 
 
@@ -101,11 +103,12 @@ def words_of_config(config: NetworkConfig) -> dict[str, Any]:
     """The same words for a configuration of ours, so that what we save others can read."""
     sizes = {word: getattr(config, field) for word, field in SIZES.items()}
     descriptors = f"+desc{config.descriptor_width}" if config.descriptor_width else ""
+    width = config.image_size
     words = {
         **sizes,
         "patch_size": config.patch_size,
         "mlp_ratio": config.mlp_ratio,
-        "img_size": [config.image_size, config.image_size],
+        "img_size": [width, width if config.square or width != SQUARE else SQUARE * 3 // 4],
         "pos_embed": f"RoPE{config.rope_base:g}",
         "head_type": config.head,
         "output_mode": f"pts3d{descriptors}",

@@ -22,8 +22,6 @@ Grid = tuple[int, int]  # rows and columns of tokens
 class LinearHead(nn.Module):
     """Every token gives the pixels of its own patch."""
 
-    has_detail = False
-
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.patch_size = config.patch_size
@@ -40,8 +38,6 @@ class LinearHead(nn.Module):
 
 class DptHead(nn.Module):
     """Four levels, fused from coarse to fine; with descriptors beside, where the configuration has them."""
-
-    has_detail = True
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -68,7 +64,7 @@ class DptHead(nn.Module):
         return unpatched(local, grid, self.patch_size)
 
     def _map(self, tokens: Tensor, grid: Grid) -> Tensor:
-        return tokens.to(self.dpt.head[0].weight.dtype).transpose(1, 2).unflatten(2, grid)  # channels last, as they lie
+        return tokens.to(self.dpt.scratch.layer1_rn.weight.dtype).transpose(1, 2).unflatten(2, grid)  # channels last, as they lie
 
     @property
     def last_layer(self) -> nn.Module:
@@ -117,10 +113,9 @@ class _Dpt(nn.Module):
 class _Scratch(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        for level, width in enumerate(LEVEL_WIDTHS, start=1):
-            setattr(self, f"layer{level}_rn", nn.Conv2d(width, FUSED, 3, padding=1, bias=False))
-        # The published files name these four twice.
-        self.layer_rn = nn.ModuleList([getattr(self, f"layer{level}_rn") for level in range(1, 5)])
+        convolutions = [nn.Conv2d(width, FUSED, 3, padding=1, bias=False) for width in LEVEL_WIDTHS]
+        self.layer1_rn, self.layer2_rn, self.layer3_rn, self.layer4_rn = convolutions
+        self.layer_rn = nn.ModuleList(convolutions)  # the published files name these four twice
         self.refinenet1, self.refinenet2, self.refinenet3, self.refinenet4 = (_Fusion() for _ in range(4))
 
 

@@ -89,8 +89,10 @@ def fetch(weights: PublishedWeights) -> Path:
 
 
 def _download(weights: PublishedWeights, file: str) -> Path:
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import constants, errors, hf_hub_download
+    from huggingface_hub.utils import logging as hub_logging
 
+    hub_logging.set_verbosity_error()  # its retries are silent: what comes of them is said below
     name = f"{weights.repository}/{file}"
     by_hand = "or fetch it elsewhere and give its path as 'estimator.weights'"
     try:
@@ -99,17 +101,17 @@ def _download(weights: PublishedWeights, file: str) -> Path:
         raise CheckpointError(f"{name}: the hub wants you to accept its terms and log in ('hf auth login'), {by_hand}") from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
         if isinstance(error, errors.LocalEntryNotFoundError):  # no answer at all
-            raise CheckpointError(f"{name}: not in the cache, and the hub cannot be reached: go online once, {by_hand}") from error
+            why = "HF_HUB_OFFLINE forbids to ask the hub: unset it" if constants.HF_HUB_OFFLINE else "the hub cannot be reached: go online"
+            raise CheckpointError(f"{name}: not in the cache, and {why} once, {by_hand}") from error
         raise CheckpointError(f"{name}: the hub does not have it (any more) for you: log in if it is private, {by_hand}") from error
-    except errors.OfflineModeIsEnabled as error:
-        raise CheckpointError(f"{name}: not in the cache, and HF_HUB_OFFLINE forbids to ask the hub: unset it once, {by_hand}") from error
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", "an error")
         raise CheckpointError(f"{name}: the hub answers {status}: try again later, {by_hand}") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise CheckpointError(
-                f"{name}: the disk of {_cache_folder()} is full ({weights.megabytes} MB are needed): make room or set HF_HOME, and fetch again"
+                f"{name}: the disk of {_cache_folder()} is full ({weights.megabytes} MB are needed): "
+                "make room or set HF_HOME, and fetch again"
             ) from error
         raise CheckpointError(f"{name}: {' '.join(str(error).split())[:160]}: check the network and fetch again, {by_hand}") from error
     except Exception as error:  # whichever HTTP library the hub's client uses has kinds of its own

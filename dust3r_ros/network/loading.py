@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dust3r_ros.network.checkpoint_file import CheckpointError, CheckpointFile, open_checkpoint
-from dust3r_ros.network.config import NetworkConfig, published
+from dust3r_ros.network.config import PUBLISHED, NetworkConfig, published
 from dust3r_ros.network.config_words import config_of_words, words_of_config
 from dust3r_ros.network.two_view import TwoViewNetwork
 
@@ -38,23 +38,28 @@ def load_network(
     file = open_checkpoint(Path(path))
     config = config_of_file(file, name)
     with torch.device("meta"):
-        network = TwoViewNetwork(config)
-    state = fitting_state(file.tensors, network.state_dict(), str(file.path))
-    network.load_state_dict({key: _own(value, torch.float32, device) for key, value in state.items()}, assign=True)
-    network.requires_grad_(False)
-    say_licence(file)
-    return network.to_precision(dtype).eval()
+        network = TwoViewNetwork(config).to_precision(dtype)
+    wanted = network.state_dict()
+    state = fitting_state(file.tensors, wanted, str(file.path))
+    own = {key: value.to(device=device, dtype=wanted[key].dtype, copy=True) for key, value in state.items()}
+    network.load_state_dict(own, assign=True)
+    say_licence(file, config)
+    return network.requires_grad_(False).eval()
 
 
-def save_network(network: TwoViewNetwork, path: Path, dtype: torch.dtype | None = None) -> None:
-    """Write a `.safetensors` file that `load_network` (and whoever knows the published keys) reads: the configuration is in its header."""
+def save_network(network: TwoViewNetwork, path: Path, dtype: torch.dtype | None = None, licence: str = "") -> None:
+    """Write a `.safetensors` file that `load_network` (and whoever knows the published keys) reads: the configuration is in its header.
+
+    `dtype` for all tensors, or None as they are; `licence` of the weights is said when they are loaded.
+    """
     import json
 
     from safetensors.torch import save_file
 
     own = {key: value for key, value in network.state_dict().items() if ".layer_rn." not in key}  # the twins share memory
     tensors = {key: value.detach().to("cpu", dtype or value.dtype).contiguous() for key, value in own.items()}
-    save_file(tensors, path, metadata={"config": json.dumps(words_of_config(network.config)), "format": "pt"})
+    words = words_of_config(network.config) | ({"licence": licence} if licence else {})
+    save_file(tensors, path, metadata={"config": json.dumps(words), "format": "pt"})
 
 
 def config_of_file(file: CheckpointFile, name: str | None = None) -> NetworkConfig:
@@ -93,7 +98,8 @@ def fitting_state(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], sou
     missing, surplus = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
     if len(missing) > len(wanted) / 2:
         raise CheckpointError(
-            f"weights {source} are of another architecture: {len(missing)} of {len(wanted)} tensors are missing; its own begin with {_some(sorted(found))}"
+            f"weights {source} are of another architecture: {len(missing)} of {len(wanted)} tensors are missing; "
+            f"it has {_some(sorted(found))}"
         )
     shapes = [
         f"{key} is {_shape(state[key])} and not {_shape(wanted[key])}"
@@ -111,19 +117,18 @@ def fitting_state(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], sou
     return {key: state[key] for key in wanted}
 
 
-def say_licence(file: CheckpointFile) -> None:
-    """Once a process, for weights of the published sizes (fine-tunes of them inherit the terms)."""
-    if file.words is not None and file.words.get("licence", file.words.get("license")) is not None:
-        text = f"licence of the weights: {file.words.get('licence', file.words.get('license'))}"
-    else:
-        text = LICENCE
-    if text not in _said_licences:
+def say_licence(file: CheckpointFile, config: NetworkConfig) -> None:
+    """Once a process."""
+    text = licence_of(file, config)
+    if text and text not in _said_licences:
         _said_licences.add(text)
-        log.warning("%s: %s", file.path.name, text)
+        log.warning("licence of %s: %s", file.path.name, text)
 
 
-def _own(value: Tensor, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    return value.to(device=device, dtype=dtype, copy=True)
+def licence_of(file: CheckpointFile, config: NetworkConfig) -> str:
+    """What the file says itself; for weights of the published sizes (fine-tunes inherit the terms) the published licence; or nothing."""
+    said = (file.words or {}).get("licence", (file.words or {}).get("license"))
+    return str(said) if said else LICENCE if config in PUBLISHED.values() else ""
 
 
 def _shape(value: Tensor) -> str:

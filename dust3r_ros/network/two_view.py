@@ -39,6 +39,14 @@ class TwoViewOutput:
     descriptor_confidence_1: Tensor | None = None  # [B, H1, W1] > 0
     descriptor_confidence_2: Tensor | None = None  # [B, H2, W2] > 0
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Those that are there: a TwoViewOutput can be made of them again."""
+        return tuple(value for value in vars(self).values() if value is not None)
+
+    def pair(self, index: int) -> TwoViewOutput:
+        """One pair of the batch, as a batch of one."""
+        return TwoViewOutput(*(value[index : index + 1] for value in self.tensors()))
+
 
 class PatchEmbedding(nn.Module):
     def __init__(self, width: int, patch_size: int) -> None:
@@ -80,6 +88,13 @@ class TwoViewNetwork(nn.Module):
                 module.to(dtype)
         for head in (self.downstream_head1, self.downstream_head2):
             head.last_layer.float()
+        return self
+
+    def channels_last(self) -> TwoViewNetwork:
+        """Convolutions' weights as their inputs lie: tokens are channels last."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                module.weight.data = module.weight.data.to(memory_format=torch.channels_last)
         return self
 
     def _decoder(self) -> nn.ModuleList:
@@ -129,7 +144,7 @@ class TwoViewNetwork(nn.Module):
         A fifth of the DPT head's work: keep it in the tokens' `details` and every pair of that image is spared it.
         """
         head = (self.downstream_head1, self.downstream_head2)[side]
-        return head.detail(tokens.values, tokens.grid) if head.has_detail else None
+        return head.detail(tokens.values, tokens.grid) if isinstance(head, DptHead) else None
 
     def decode(self, tokens_1: ImageTokens, tokens_2: ImageTokens, descriptors: bool = True) -> TwoViewOutput:
         """Pair by pair along the batch; the two views may differ in size. `descriptors` False leaves MASt3R's out."""
@@ -139,7 +154,9 @@ class TwoViewNetwork(nn.Module):
         points, confidence = [points_of(r[:, :3]) for r in raw], [confidence_of(r[:, 3]) for r in raw]
         if not (descriptors and self.config.descriptor_width):
             return TwoViewOutput(points[0], points[1], confidence[0], confidence[1])
-        local = [head.local_features(levels, t.grid) for head, levels, t in zip(heads, sides, tokens, strict=True)]
+        local = [
+            head.local_features(levels, t.grid) for head, levels, t in zip(heads, sides, tokens, strict=True) if isinstance(head, DptHead)
+        ]
         unit = [F.normalize(r[:, :-1].float().movedim(1, -1), dim=-1) for r in local]
         sure = [confidence_of(r[:, -1], least=0.0) for r in local]
         return TwoViewOutput(points[0], points[1], confidence[0], confidence[1], unit[0], unit[1], sure[0], sure[1])

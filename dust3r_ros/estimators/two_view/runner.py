@@ -1,0 +1,141 @@
+"""The network on its device: images to tokens, pairs of tokens to pointmaps, as many at a time as the memory takes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from dust3r_ros.estimators.errors import EstimatorError
+from dust3r_ros.estimators.two_view.graphs import CudaGraphs
+from dust3r_ros.estimators.two_view.hardware import Hardware
+from dust3r_ros.estimators.two_view.images import normalised
+from dust3r_ros.estimators.two_view.token_store import StoredTokens, TokenStore
+from dust3r_ros.network import ImageTokens, TwoViewNetwork, TwoViewOutput
+
+log = logging.getLogger(__name__)
+
+TOKEN_BUDGET = 1 << 30  # bytes of tokens on the device
+LARGEST_BATCH = 16  # pairs decoded at once on a GPU
+LARGEST_BATCH_CPU = 2  # more only leave the caches: measured, bench/network.py
+
+Pair = tuple[StoredTokens, StoredTokens]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class RunnerOptions:
+    graphs: bool = True  # CUDA graphs
+    compile: bool = False  # torch.compile: minutes at the start, some tens of per cent afterwards
+
+
+class NetworkRunner:
+    """Owns the network. Not thread-safe."""
+
+    def __init__(self, network: TwoViewNetwork, hardware: Hardware, options: RunnerOptions | None = None) -> None:
+        options = options or RunnerOptions()
+        self.network, self.hardware = network, hardware
+        self.store = TokenStore(hardware.device, TOKEN_BUDGET)
+        self.batch = LARGEST_BATCH if hardware.device.type == "cuda" else LARGEST_BATCH_CPU
+        self._graphs = CudaGraphs(hardware.device, options.graphs and not options.compile)
+        self._encode: Callable[[Tensor], Tensor] = self._encode_plainly
+        self._decode: Callable[..., tuple[Tensor, ...]] = self._decode_plainly
+        if options.compile:
+            self._encode, self._decode = torch.compile(self._encode, dynamic=False), torch.compile(self._decode, dynamic=False)
+
+    @torch.inference_mode()
+    def warm_up(self, width: int, height: int) -> None:
+        """Run once at this size, so that the first image does not wait for what libraries do once."""
+        tokens = self.encode(torch.zeros(height, width, 3, dtype=torch.uint8, device=self.hardware.device))
+        for _ in self.decode([(tokens, tokens)] * 2):
+            pass
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor) -> StoredTokens:
+        """The framed picture [h, w, 3] uint8, on the device, to its tokens."""
+        patch = self.network.config.patch_size
+        grid = (pixels.shape[0] // patch, pixels.shape[1] // patch)
+        run = partial(self._graphs.run, ("encode", grid), lambda images: (self._encode(images),), (pixels.unsqueeze(0),))
+        (values,) = self._guarded(run, 1, set())
+        return self.store.put(ImageTokens(values, grid), self.hardware.precision)
+
+    @torch.inference_mode()
+    def decode(self, pairs: Sequence[Pair], descriptors: bool = False) -> Iterator[TwoViewOutput]:
+        """In order, one output of batch size 1 a pair, on the device. All pairs of the call have the same two sizes."""
+        at = 0
+        while at < len(pairs):
+            chunk = pairs[at : at + self.batch]
+            in_use = {id(tokens) for pair in chunk for tokens in pair}
+            try:
+                out = self._guarded(partial(self._decode_batch, chunk, descriptors), len(chunk), in_use)
+            except _TooLargeError:
+                continue  # with the smaller batch
+            at += len(chunk)
+            for k in range(len(chunk)):
+                yield out.pair(k)
+
+    def _decode_batch(self, pairs: Sequence[Pair], descriptors: bool) -> TwoViewOutput:
+        sides = [[self.store.use(pair[side]) for pair in pairs] for side in (0, 1)]
+        details = [[self._detail(image, side) for image in images] for side, images in enumerate(sides)]
+        tensors = [torch.cat([image.values for image in images]) for images in sides]
+        tensors += [torch.cat([detail for detail in side if detail is not None]) for side in details if side[0] is not None]
+        grids = (sides[0][0].grid, sides[1][0].grid)
+        key = ("decode", len(pairs), grids, descriptors)
+        outputs = self._graphs.run(key, lambda *inputs: self._decode(grids, descriptors, *inputs), tuple(tensors))
+        return TwoViewOutput(*outputs)
+
+    def _detail(self, image: StoredTokens, side: int) -> Tensor | None:
+        """Made once an image and side, and kept with its tokens."""
+        if image.details[side] is None:
+            self.store.keep_detail(image, side, self.network.detail(ImageTokens(image.values, image.grid), side))
+        return image.details[side]
+
+    def _encode_plainly(self, images: Tensor) -> Tensor:
+        return self.network.encode(normalised(images)).values
+
+    def _decode_plainly(self, grids: tuple[tuple[int, int], tuple[int, int]], descriptors: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
+        details = tensors[2:] or (None, None)
+        first = ImageTokens(tensors[0], grids[0], (details[0], None))
+        second = ImageTokens(tensors[1], grids[1], (None, details[1]))
+        return self.network.decode(first, second, descriptors).tensors()
+
+    # ---- memory ----------------------------------------------------------------------------------------------------------------------
+
+    def _guarded(self, run: Callable[[], Result], size: int, in_use: set[int]) -> Result:
+        """`run()`; out of memory, make room and, for a batch, say that the next try is with half of it."""
+        try:
+            return run()
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            reason = " ".join(str(error).split())[:120]
+        self._graphs.forget()
+        self.store.release(in_use)
+        if self.hardware.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if size > 1:
+            self.batch = size // 2
+            log.warning("out of memory with %d pairs at once: going on with %d (%s)", size, self.batch, reason)
+            raise _TooLargeError
+        try:
+            return run()
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise EstimatorError(
+                f"out of memory on {self.hardware.text} even with one image or pair: set estimator.size to less, estimator.precision "
+                "to a half one, or free memory of the device"
+            ) from error
+
+
+class _TooLargeError(Exception):
+    """The batch was halved."""
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error).lower()

@@ -1,0 +1,75 @@
+"""`dust3r_ros models`: the networks' weights, what is published, what is on this disk, what a file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+models = typer.Typer(help="The networks' weights: list, fetch, look at.", no_args_is_help=True)
+
+
+@models.command("list")
+def list_models() -> None:
+    """The published networks, which of them are on this disk, and what 'auto' would take."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from dust3r_ros.estimators.choice import choose
+    from dust3r_ros.network import PUBLISHED
+    from dust3r_ros.network.hub import cached, weights_of
+
+    table = Table("model", "longer side", "head", "download", "on this disk", box=None)
+    for name, config in PUBLISHED.items():
+        weights = weights_of(name)
+        head = f"{config.head}, desc{config.descriptor_width}" if config.descriptor_width else config.head
+        table.add_row(name, f"{config.image_size}", head, f"{weights.megabytes} MB", str(cached(weights) or "no"))
+    table.add_row("flow", "320", "no network", "", "yes")
+    Console(soft_wrap=True).print(table)
+    choice = choose()
+    typer.echo(f"auto takes {choice.model}: {choice.reason}")
+
+
+@models.command()
+def fetch(name: Annotated[str, typer.Argument(help="One of 'dust3r_ros models list'.")]) -> None:
+    """Fetch published weights into the Hugging Face Hub's cache; what was interrupted goes on. Prints where they are."""
+    from dust3r_ros.network.hub import fetch as fetch_weights
+    from dust3r_ros.network.hub import weights_of
+    from dust3r_ros.network.loading import LICENCE
+
+    weights = weights_of(name)
+    typer.echo(f"{name}: {LICENCE}", err=True)
+    typer.echo(fetch_weights(weights))
+
+
+@models.command()
+def info(weights: Annotated[str, typer.Argument(help="A file of weights, or a published name that is on this disk.")]) -> None:
+    """What a file of weights holds, and whether it fits."""
+    import torch
+
+    from dust3r_ros.network import PUBLISHED, CheckpointError, TwoViewNetwork
+    from dust3r_ros.network.checkpoint_file import open_checkpoint
+    from dust3r_ros.network.hub import cached, weights_of
+    from dust3r_ros.network.loading import config_of_file, fitting_state, licence_of
+
+    path: Path | None = Path(weights)
+    if weights in PUBLISHED:
+        path = cached(weights_of(weights))
+        if path is None:
+            raise CheckpointError(f"{weights} is not on this disk: 'dust3r_ros models fetch {weights}', or give a file")
+    assert path is not None
+    file = open_checkpoint(path)
+    config = config_of_file(file, weights if weights in PUBLISHED else None)
+    with torch.device("meta"):
+        network = TwoViewNetwork(config)
+    fitting_state(file.tensors, network.state_dict(), str(file.path))
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    kinds = sorted({str(value.dtype).removeprefix("torch.") for value in file.tensors.values()})
+    descriptors = f", descriptors of {config.descriptor_width} channels" if config.descriptor_width else ""
+    typer.echo(f"{file.path}: fits; {parameters / 1e6:.1f} million parameters, {file.path.stat().st_size / 1e6:.0f} MB, {', '.join(kinds)}")
+    typer.echo(f"encoder: {config.encoder_depth} blocks of {config.encoder_width}, {config.encoder_heads} heads")
+    typer.echo(f"decoders: 2 of {config.decoder_depth} blocks of {config.decoder_width}, {config.decoder_heads} heads")
+    sides = "squares" if config.square else "longer side"
+    typer.echo(f"head: {config.head}{descriptors}; patches of {config.patch_size} pixels; trained on {sides} of {config.image_size} pixels")
+    typer.echo(f"licence: {licence_of(file, config) or 'the file does not say'}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,7 @@ def fetch(weights: PublishedWeights) -> Path:
 
 
 def _download(weights: PublishedWeights, file: str) -> Path:
+    os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # plain HTTP resumes a download that was killed, the chunk protocol does not
     from huggingface_hub import constants, errors, hf_hub_download
     from huggingface_hub.utils import logging as hub_logging
 
@@ -100,13 +102,15 @@ def _download(weights: PublishedWeights, file: str) -> Path:
     except errors.GatedRepoError as error:
         raise CheckpointError(f"{name}: the hub wants you to accept its terms and log in ('hf auth login'), {by_hand}") from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
+        status = _status(error)
+        if status:
+            raise CheckpointError(f"{name}: the hub answers {status}: try again later, {by_hand}") from error
         if isinstance(error, errors.LocalEntryNotFoundError):  # no answer at all
             why = "HF_HUB_OFFLINE forbids to ask the hub: unset it" if constants.HF_HUB_OFFLINE else "the hub cannot be reached: go online"
             raise CheckpointError(f"{name}: not in the cache, and {why} once, {by_hand}") from error
         raise CheckpointError(f"{name}: the hub does not have it (any more) for you: log in if it is private, {by_hand}") from error
     except errors.HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", "an error")
-        raise CheckpointError(f"{name}: the hub answers {status}: try again later, {by_hand}") from error
+        raise CheckpointError(f"{name}: the hub answers {_status(error) or 'an error'}: try again later, {by_hand}") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise CheckpointError(
@@ -116,6 +120,16 @@ def _download(weights: PublishedWeights, file: str) -> Path:
         raise CheckpointError(f"{name}: {' '.join(str(error).split())[:160]}: check the network and fetch again, {by_hand}") from error
     except Exception as error:  # whichever HTTP library the hub's client uses has kinds of its own
         raise CheckpointError(f"{name}: {type(error).__name__} ({' '.join(str(error).split())[:160]}): fetch again, {by_hand}") from error
+
+
+def _status(error: BaseException | None) -> int:
+    """The HTTP status behind an error: the client wraps what it was told in 'not found locally'. 0: none, or one that says 'not found'."""
+    while error is not None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if isinstance(status, int):
+            return 0 if status == 404 else status
+        error = error.__cause__ or error.__context__
+    return 0
 
 
 def _check_disk(weights: PublishedWeights) -> None:

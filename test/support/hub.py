@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,10 +13,14 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class LocalHub:
-    """Serves `files` of every repository at COMMIT. `status` makes every answer that error; `cut_at` ends bodies after so many bytes."""
+    """Serves `files` of every repository at COMMIT.
+
+    `status` makes every answer that error; `cut_at` ends bodies after so many bytes, or holds the line there if it `stalls`.
+    """
 
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files, self.status, self.cut_at = files, 200, 0
+        self.stalls, self.released = False, threading.Event()
         self.requests: list[tuple[str, str, str]] = []  # method, path, Range
         hub = self
 
@@ -36,8 +41,9 @@ class LocalHub:
                 content = hub.files.get(Path(self.path).name)
                 if hub.status != 200 or content is None or "/resolve/" not in self.path:
                     self.send_response(hub.status if hub.status != 200 else 404)
-                    if hub.status == 403:
-                        self.send_header("X-Error-Code", "GatedRepo")
+                    code = {403: "GatedRepo", 404: "RepoNotFound"}.get(hub.status)
+                    if code:
+                        self.send_header("X-Error-Code", code)
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                     return
@@ -54,7 +60,10 @@ class LocalHub:
                     self.wfile.write(content[start:end])
                     if end < len(content):
                         self.wfile.flush()
-                        self.connection.close()
+                        if hub.stalls:
+                            hub.released.wait(60)
+                        self.close_connection = True
+                        self.connection.shutdown(socket.SHUT_RDWR)
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -64,5 +73,6 @@ class LocalHub:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.released.set()
         self._server.shutdown()
         self._server.server_close()

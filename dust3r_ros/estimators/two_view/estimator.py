@@ -45,7 +45,7 @@ class NetworkEstimator:
         """`network` is moved to the hardware's device and precision. `size`: pixels of the working image's longer side; 0: as trained."""
         self.name = name
         self.hardware = hardware or choose_hardware()
-        self.config = network.config
+        self.network, self.config = network, network.config
         self.size = (size or network.config.image_size) // network.config.patch_size * network.config.patch_size
         if self.size < 2 * network.config.patch_size:
             raise EstimatorError(f"working image size {size}: give at least {2 * network.config.patch_size} for this network, or 0")

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from dust3r_ros.estimators.two_view import NetworkEstimator
 from dust3r_ros.estimators.two_view.hardware import choose_hardware
 from dust3r_ros.estimators.two_view.runner import RunnerOptions
 from dust3r_ros.geometry import Camera
-from dust3r_ros.network import ImageTokens, TwoViewNetwork
+from dust3r_ros.network import ImageTokens, NetworkConfig, TwoViewNetwork
 
 WINDOW = 3
 SIZES = ("224x224", "512x288", "512x384")
@@ -105,9 +106,8 @@ class Plain:
         with torch.inference_mode():
             self.tokens = [self.network.encode(image) for image in self.images[:2]]
             self.levels = self.network.decode_levels(*self.tokens)
-            with FlopCounterMode(display=False) as counter:
-                self.network(self.images[0], self.images[1])
-        self.gflop = counter.get_total_flops() * 2 * WINDOW / 1e9
+        work = work_of(network.config, width, height)
+        self.gflop = 2 * WINDOW * (2 * work["encode"] + work["decode"] + work["heads"] + work["details"])
         self._before = before
 
     def stages(self) -> dict[str, Callable[[], object]]:
@@ -145,10 +145,9 @@ class Ours:
         ]
         self.views = {key: self.estimator.encode(self.images[key], self.camera) for key in range(WINDOW)}
         assert self.views[0].image.shape[1::-1] == (width, height), self.views[0].image.shape
-        with FlopCounterMode(display=False) as counter:
-            self._keyframe()  # old keyframes' details are made here, as they would have been before
-            self._keyframe()
-        self.gflop = counter.get_total_flops() / 2e9
+        self._keyframe()  # old keyframes' details are made here, as they would have been before
+        work = work_of(self.estimator.config, width, height)
+        self.gflop = work["encode"] + work["details"] + 2 * WINDOW * (work["decode"] + work["heads"])
         self.network = net = self.estimator.network
         tokens = [self.views[key].features for key in (0, 1)]
         self._tokens = [ImageTokens(t.values, t.grid, tuple(t.details)) for t in tokens]
@@ -212,6 +211,26 @@ def timed(stage: Callable[[], object], device: torch.device) -> float:
     stage()
     synchronise(device)
     return time.perf_counter() - started
+
+
+def work_of(config: NetworkConfig, width: int, height: int) -> dict[str, float]:
+    """GFLOP of an encoded image, and of a directed pair's decoders, heads, and the part of the heads that an image needs once."""
+    with torch.device("meta"), torch.inference_mode():
+        network = TwoViewNetwork(config)
+        image = torch.zeros(1, 3, height, width)
+
+        def count(run: Callable[[], Any]) -> tuple[float, Any]:
+            with FlopCounterMode(display=False) as counter:
+                result = run()
+            return counter.get_total_flops() / 1e9, result
+
+        encode, tokens = count(lambda: network.encode(image).values)
+        tokens = ImageTokens(tokens, (height // config.patch_size, width // config.patch_size))
+        details, made = count(lambda: (network.detail(tokens, 0), network.detail(tokens, 1)))
+        decode, levels = count(lambda: network.decode_levels(tokens, tokens))
+        sides = zip((network.downstream_head1, network.downstream_head2), levels, made, strict=True)
+        heads, _ = count(lambda: [head(side, tokens.grid, detail) for head, side, detail in sides])
+    return {"encode": encode, "decode": decode, "heads": heads, "details": details}
 
 
 def weights_of(network: TwoViewNetwork) -> int:

@@ -80,20 +80,22 @@ class NetworkRunner:
                 yield out.pair(k)
 
     def _decode_batch(self, pairs: Sequence[Pair], descriptors: bool) -> TwoViewOutput:
-        sides = [[self.store.use(pair[side]) for pair in pairs] for side in (0, 1)]
-        details = [[self._detail(image, side) for image in images] for side, images in enumerate(sides)]
-        tensors = [torch.cat([image.values for image in images]) for images in sides]
+        values = [[self.store.use(pair[side]) for pair in pairs] for side in (0, 1)]
+        details = [[self._detail(pair[side], value, side) for pair, value in zip(pairs, values[side], strict=True)] for side in (0, 1)]
+        tensors = [torch.cat(side) for side in values]
         tensors += [torch.cat([detail for detail in side if detail is not None]) for side in details if side[0] is not None]
-        grids = (sides[0][0].grid, sides[1][0].grid)
+        grids = (pairs[0][0].grid, pairs[0][1].grid)
         key = ("decode", len(pairs), grids, descriptors)
         outputs = self._graphs.run(key, lambda *inputs: self._decode(grids, descriptors, *inputs), tuple(tensors))
         return TwoViewOutput(*outputs)
 
-    def _detail(self, image: StoredTokens, side: int) -> Tensor | None:
+    def _detail(self, image: StoredTokens, values: Tensor, side: int) -> Tensor | None:
         """Made once an image and side, and kept with its tokens."""
-        if image.details[side] is None:
-            self.store.keep_detail(image, side, self.network.detail(ImageTokens(image.values, image.grid), side))
-        return image.details[side]
+        detail = image.details[side]
+        if detail is None:
+            detail = self.network.detail(ImageTokens(values, image.grid), side)
+            self.store.keep_detail(image, side, detail)
+        return detail
 
     def _encode_plainly(self, images: Tensor) -> Tensor:
         return self.network.encode(normalised(images)).values

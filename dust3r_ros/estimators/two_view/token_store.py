@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -41,12 +42,13 @@ class TokenStore:
         self._touch(stored)
         return stored
 
-    def use(self, stored: StoredTokens) -> StoredTokens:
-        """The same, on the device again."""
+    def use(self, stored: StoredTokens) -> Tensor:
+        """Its values, on the device; the caller's even if others' make them leave the store's."""
         if stored.values.device.type != self._device.type:
             stored.values = stored.values.to(self._device)
+        values = stored.values
         self._touch(stored)
-        return stored
+        return values
 
     def keep_detail(self, stored: StoredTokens, side: int, detail: Tensor | None) -> None:
         stored.details[side] = detail
@@ -66,7 +68,7 @@ class TokenStore:
     def _touch(self, stored: StoredTokens) -> None:
         key = id(stored)
         if key not in self._resident:
-            self._resident[key] = weakref.ref(stored, lambda _, key=key: self._resident.pop(key, None) and None)  # type: ignore[misc]
+            self._resident[key] = weakref.ref(stored, partial(self._gone, key))
         self._resident.move_to_end(key)
         total = self.device_bytes
         for tokens in self._alive()[:-1]:
@@ -74,6 +76,9 @@ class TokenStore:
                 break
             total -= tokens.device_bytes
             self._to_host(tokens)
+
+    def _gone(self, key: int, _: weakref.ref[StoredTokens]) -> None:
+        self._resident.pop(key, None)
 
     def _alive(self) -> list[StoredTokens]:
         """Oldest first."""

@@ -1,0 +1,298 @@
+"""NetworkEstimator with small networks: the same numbers as the network alone, however they are batched, kept or cut short."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from support.networks import DPT, MASTER, SMALL, small_network, small_weights
+
+from dust3r_ros.estimators import Estimator, EstimatorError, PairPrediction, Tokens, create_estimator
+from dust3r_ros.estimators.two_view import NetworkEstimator
+from dust3r_ros.estimators.two_view.hardware import Hardware, choose_hardware
+from dust3r_ros.estimators.two_view.runner import RunnerOptions
+from dust3r_ros.geometry import Camera, Rectification
+from dust3r_ros.network import ImageTokens, NetworkConfig, TwoViewNetwork, TwoViewOutput
+
+CAMERA = Camera(100, 75, 90.0, 90.0, 49.5, 37.0)
+EXACT = choose_hardware("cpu", "float32")
+PAIRS = [(i, j) for i in range(4) for j in range(4) if i != j]
+
+
+def image(seed: int, camera: Camera = CAMERA) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (camera.height // 5, camera.width // 5, 3), dtype=np.uint8).repeat(5, 0).repeat(5, 1)
+
+
+def estimator(config: NetworkConfig = DPT, hardware: Hardware = EXACT, **options: bool) -> NetworkEstimator:
+    return NetworkEstimator(small_network(config), "small", hardware=hardware, options=RunnerOptions(**options))
+
+
+def views(own: NetworkEstimator, count: int = 4) -> dict[int, Tokens]:
+    return {key: own.encode(image(key), CAMERA) for key in range(count)}
+
+
+def same(a: PairPrediction, b: PairPrediction, atol: float = 1e-5) -> None:
+    assert (a.i, a.j) == (b.i, b.j)
+    for name in ("points_i", "points_j", "confidence_i", "confidence_j"):
+        torch.testing.assert_close(getattr(a, name), getattr(b, name), atol=atol, rtol=1e-4)
+
+
+@pytest.mark.parametrize("config", [SMALL, DPT, MASTER], ids=["linear", "dpt", "catmlp+dpt"])
+def test_predictions_are_the_networks(config: NetworkConfig) -> None:
+    own = estimator(config)
+    assert isinstance(own, Estimator)
+    seen = views(own)
+    network = small_network(config)
+    for prediction in own.estimate(seen, PAIRS):
+        pixels = [torch.from_numpy(seen[k].image).permute(2, 0, 1)[None] / 127.5 - 1 for k in (prediction.i, prediction.j)]
+        with torch.inference_mode():
+            out = network(*pixels)
+        expected = PairPrediction(prediction.i, prediction.j, out.points_1[0], out.points_2[0], out.confidence_1[0], out.confidence_2[0])
+        same(prediction, expected)
+        assert prediction.points_i.dtype == torch.float32
+        assert prediction.descriptors_i is None
+
+
+def test_descriptors_come_when_asked_for() -> None:
+    own = estimator(MASTER)
+    (with_,) = own.estimate(views(own, 2), [(0, 1)], descriptors=True)
+    assert with_.descriptors_i is not None
+    assert with_.descriptors_j is not None
+    assert with_.descriptors_i.shape == (48, 64, 6)
+    torch.testing.assert_close(with_.descriptors_j.norm(dim=-1), torch.ones(48, 64))
+    with pytest.raises(EstimatorError, match="has no descriptors"):
+        estimator(DPT).estimate({}, [], descriptors=True)
+
+
+def test_views_of_other_sizes_and_lenses_in_one_call() -> None:
+    own = estimator()
+    portrait = Camera(75, 100, 90.0, 90.0, 37.0, 49.5)
+    fisheye = Camera(100, 75, 60.0, 60.0, 49.5, 37.0, "equidistant", (0.01, 0.0, 0.0, 0.0))
+    seen = {0: own.encode(image(0), CAMERA), 1: own.encode(image(1, portrait), portrait), 2: own.encode(image(2, fisheye), fisheye)}
+    assert [seen[k].image.shape for k in range(3)] == [(48, 64, 3), (64, 48, 3), (48, 64, 3)]
+    assert seen[2].camera.is_pinhole
+    assert seen[2].source == fisheye
+    pairs = [(0, 1), (2, 0), (1, 0), (0, 2), (1, 1)]
+    for prediction, (i, j) in zip(own.estimate(seen, pairs), pairs, strict=True):
+        assert (prediction.i, prediction.j) == (i, j)
+        assert prediction.points_i.shape == seen[i].image.shape
+        assert prediction.points_j.shape == seen[j].image.shape
+    depth = np.ones(seen[2].image.shape[:2], np.float32)
+    back = Rectification(fisheye, seen[2].camera).to_source(depth)
+    assert back.shape == (75, 100)
+    assert back[37, 49] == 1.0
+
+
+def test_each_image_is_encoded_once_and_its_details_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = estimator()
+    counts = {"encode": 0, "detail": 0}
+    for name in counts:
+        inner = getattr(own.network, name)
+
+        def counted(*args: object, name: str = name, inner: object = inner) -> object:
+            counts[name] += 1
+            return inner(*args)  # type: ignore[operator]
+
+        monkeypatch.setattr(own.network, name, counted)
+    seen = views(own)
+    own.estimate(seen, PAIRS)
+    own.estimate(seen, PAIRS)
+    assert counts == {"encode": 4, "detail": 8}
+
+
+def test_the_order_and_the_batch_change_nothing() -> None:
+    own = estimator()
+    seen = views(own)
+    reference = own.estimate(seen, PAIRS)
+    for batch in (1, 5, 16):
+        own.runner.batch = batch
+        for a, b in zip(own.estimate(seen, PAIRS), reference, strict=True):
+            same(a, b)
+    for a, b in zip(own.estimate(seen, PAIRS[::-1]), reference[::-1], strict=True):
+        same(a, b)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_is_close_and_its_results_are_float32(precision: str) -> None:
+    exact, rough = estimator(), estimator(hardware=choose_hardware("cpu", precision))
+    for a, b in zip(exact.estimate(views(exact), PAIRS), rough.estimate(views(rough), PAIRS), strict=True):
+        assert b.points_i.dtype == b.confidence_i.dtype == torch.float32
+        for name in ("points_i", "points_j"):
+            truth = getattr(a, name)
+            assert float((getattr(b, name) - truth).norm() / truth.norm()) < 0.03
+
+
+# ---- memory --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_tokens_live_as_long_as_their_keyframe() -> None:
+    own = estimator()
+    seen = views(own)
+    own.estimate(seen, PAIRS)
+    held = own.runner.store.device_bytes
+    assert held > 0
+    del seen[0]
+    gc.collect()
+    assert own.runner.store.device_bytes == pytest.approx(0.75 * held)
+    del seen
+    gc.collect()
+    assert own.runner.store.device_bytes == 0
+
+
+def test_the_oldest_tokens_make_room_and_come_back() -> None:
+    own = estimator()
+    seen = views(own)
+    reference = own.estimate(seen, PAIRS)
+    one = own.runner.store.device_bytes // 4
+    own.runner.store.budget = 2 * one
+    again = own.encode(image(9), CAMERA)
+    assert own.runner.store.device_bytes <= 2 * one
+    assert seen[0].features.details == [None, None]
+    assert any(seen[key].features.details != [None, None] for key in (2, 3))
+    for a, b in zip(own.estimate(seen, PAIRS), reference, strict=True):
+        same(a, b)
+    assert own.runner.store.device_bytes <= 2 * one
+    del again
+
+
+def test_a_thousand_keyframes_hold_no_more_than_ten() -> None:
+    """The window slides; what has left it is gone. (10,000 of them: bench/network_memory.py.)"""
+    own = estimator(SMALL)
+    window: dict[int, Tokens] = {}
+    held = []
+    for index in range(1000):
+        window[index] = own.encode(image(index % 7), CAMERA)
+        if len(window) > 4:
+            del window[min(window)]
+        own.estimate(window, [(index, other) for other in window if other != index])
+        held.append(own.runner.store.device_bytes)
+    assert max(held[10:]) == held[10]
+    assert len(own.runner.store._resident) == 4
+
+
+class Narrow(TwoViewNetwork):
+    """Runs out of memory as a device does: with more than `room` pairs, or images, at once."""
+
+    room = 1
+
+    def decode(self, tokens_1: ImageTokens, tokens_2: ImageTokens, descriptors: bool = True) -> TwoViewOutput:
+        if len(tokens_1.values) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return super().decode(tokens_1, tokens_2, descriptors)
+
+
+@pytest.mark.parametrize(
+    ("room", "said"), [(8, []), (4, ["12 pairs at once: going on with 6", "6 pairs at once: going on with 3"]), (1, ["going on with 1"])]
+)
+def test_out_of_memory_halves_the_batch_says_so_and_goes_on(room: int, said: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    reference = estimator().estimate(views(estimator()), PAIRS)
+    network = Narrow(DPT)
+    network.load_state_dict(small_network(DPT).state_dict())
+    network.room = room
+    own = NetworkEstimator(network, "narrow", hardware=EXACT)
+    own.runner.batch = 8 if room == 8 else 16
+    with caplog.at_level(logging.WARNING):
+        found = own.estimate(views(own), PAIRS)
+    for a, b in zip(found, reference, strict=True):
+        same(a, b)
+    lines = [record.getMessage() for record in caplog.records]
+    assert all(any(words in line for line in lines) for words in said)
+    assert own.runner.batch <= max(room, 8)
+    caplog.clear()
+    own.estimate(views(own), PAIRS)
+    assert not caplog.records  # it has learned
+
+
+def test_not_even_one_pair_fits() -> None:
+    network = Narrow(DPT)
+    network.room = 0
+    own = NetworkEstimator(network, "narrow", hardware=EXACT)
+    with pytest.raises(EstimatorError, match=r"even with one image or pair: set estimator\.size to less"):
+        own.estimate(views(own), PAIRS)
+
+
+def test_what_is_not_finite_counts_as_unknown(caplog: pytest.LogCaptureFixture) -> None:
+    network = small_network(SMALL)
+    with torch.no_grad():
+        network.downstream_head1.proj.bias[:768] = 100.0  # expm1 of 173 overflows float32
+    own = NetworkEstimator(network, "hot", hardware=EXACT)
+    with caplog.at_level(logging.WARNING):
+        (prediction,) = own.estimate(views(own, 2), [(0, 1)])
+        own.estimate(views(own, 2), [(1, 0)])
+    assert bool((prediction.confidence_i == 1).all())
+    assert bool((prediction.points_i == 0).all())
+    assert bool((prediction.confidence_j > 1).all())
+    assert ["not finite" in record.getMessage() for record in caplog.records] == [True]
+
+
+# ---- what is refused, and what is picked ---------------------------------------------------------------------------------------------
+
+
+def test_wrong_images_pairs_and_sizes() -> None:
+    own = estimator()
+    seen = views(own, 2)
+    for wrong in (
+        np.zeros((75, 100, 4), np.uint8),
+        np.zeros((75, 100), np.uint8),
+        np.zeros((70, 100, 3), np.uint8),
+        np.zeros((75, 100, 3)),
+    ):
+        with pytest.raises(EstimatorError, match="give uint8 RGB of that size"):
+            own.encode(wrong, CAMERA)
+    with pytest.raises(EstimatorError, match=r"pair \(0, 7\) is not two views"):
+        own.estimate(seen, [(0, 7)])
+    with pytest.raises(EstimatorError, match="tokens of another estimator"):
+        own.estimate({0: replace(seen[0], features=None)}, [])
+    with pytest.raises(EstimatorError, match="give at least 32"):
+        NetworkEstimator(small_network(), size=20)
+    with pytest.raises(EstimatorError, match="less than one patch"):
+        own.encode(np.zeros((10, 200, 3), np.uint8), Camera(200, 10, 90, 90, 100, 5))
+
+
+def test_created_by_its_file(tmp_path: object, caplog: pytest.LogCaptureFixture) -> None:
+    path = small_weights(tmp_path)  # type: ignore[arg-type]
+    with caplog.at_level(logging.INFO):
+        own = create_estimator(weights=str(path), device="cpu", precision="float32", size=48)
+    assert isinstance(own, NetworkEstimator)
+    assert own.size == 48
+    assert any("its weights are" in record.getMessage() for record in caplog.records)
+    assert any("CPU, float32" in record.getMessage() for record in caplog.records)
+    again = create_estimator(weights=str(path), device="cpu", precision="float32", size=48)
+    for a, b in zip(own.estimate(views(own), PAIRS), again.estimate(views(own), PAIRS), strict=True):
+        same(a, b)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"model": "magic"}, "choose one of auto, flow, dust3r_224_linear"),
+        ({"model": "flow", "weights": "x.pth"}, "'flow' has none"),
+        ({"weights": "/nowhere/x.safetensors"}, "there is no such file"),
+        ({"model": "dust3r_512_dpt", "weights": "SMALL"}, "has 'linear', but|for a network with head 'linear'"),
+        ({"weights": "SMALL", "precision": "int3"}, "no device or precision is called 'int3'"),
+    ],
+)
+def test_create_refuses_in_one_line(options: dict[str, str], words: str, tmp_path: object) -> None:
+    weights = small_weights(tmp_path, SMALL)  # type: ignore[arg-type]
+    options = {key: str(weights) if value == "SMALL" else value for key, value in options.items()}
+    with pytest.raises(EstimatorError, match=words) as refused:
+        create_estimator(**options)  # type: ignore[arg-type]
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_asked_for_and_absent(tmp_path: object) -> None:
+    with pytest.raises(EstimatorError, match=r"estimator\.device is 'cuda', but no CUDA device"):
+        create_estimator(weights=str(small_weights(tmp_path)), device="cuda")  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_compiled_gives_the_same() -> None:
+    plain, compiled = estimator(), estimator(compile=True)
+    for a, b in zip(plain.estimate(views(plain, 2), [(0, 1)]), compiled.estimate(views(compiled, 2), [(0, 1)]), strict=True):
+        same(a, b, atol=1e-4)

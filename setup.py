@@ -33,6 +33,8 @@ setup(
         "matplotlib",  # the report's pictures
         "rosbags",
         "trimesh",
+        "safetensors",
+        "huggingface_hub>=0.34,<1",  # 1.0 and newer start anew after a download that was killed
         "typer",
         "rich",
     ],

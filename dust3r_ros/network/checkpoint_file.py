@@ -59,8 +59,10 @@ def _only_one(folder: Path) -> Path:
 
 
 def _safetensors(path: Path) -> CheckpointFile:
-    from safetensors import SafetensorError, safe_open
-
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise CheckpointError(f"weights {path}: reading them needs safetensors: pip install safetensors") from error
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

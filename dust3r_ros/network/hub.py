@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import importlib.util
 import logging
 import os
 import shutil
@@ -58,8 +59,10 @@ def weights_of(name: str) -> PublishedWeights:
 
 def cached(weights: PublishedWeights) -> Path | None:
     """The weights' file in the hub's cache, complete and with its configuration beside it; None if it is not there. No network."""
-    from huggingface_hub import try_to_load_from_cache
-
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
     paths = [try_to_load_from_cache(weights.repository, file, revision=weights.revision) for file in (CONFIG_FILE, WEIGHTS_FILE)]
     found = [Path(path) for path in paths if isinstance(path, str)]
     if len(found) != 2:
@@ -75,6 +78,8 @@ def fetch(weights: PublishedWeights) -> Path:
     there = cached(weights)
     if there is not None:
         return there
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise CheckpointError(f"{weights.repository}: fetching needs the hub's client: pip install 'huggingface_hub<1' safetensors")
     _check_disk(weights)
     log.warning("fetching %s (%d MB) from the Hugging Face Hub; once only", weights.repository, weights.megabytes)
     for file in (CONFIG_FILE, WEIGHTS_FILE):

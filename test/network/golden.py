@@ -1,4 +1,7 @@
-"""Compares one published architecture with its golden arrays, in a process of its own: `python golden.py NAME FOLDER` prints JSON."""
+"""Compares one published architecture with its golden arrays, in a process of its own: `python golden.py NAME FOLDER [PRECISION]`.
+
+Prints the relative error of every array as JSON; PRECISION is float32, bfloat16 or float16.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ def image(seed: int, height: int, width: int) -> torch.Tensor:
     return torch.from_numpy(np.tanh(coarse + 0.3 * rng.standard_normal((3, height, width))).astype(np.float32))[None]
 
 
-def relative_errors(name: str, folder: Path) -> dict[str, float]:
+def relative_errors(name: str, folder: Path, precision: torch.dtype = torch.float32) -> dict[str, float]:
     """|ours - golden| / |golden| of every array."""
     with torch.device("meta"):
         network = TwoViewNetwork.from_config(name)
@@ -45,7 +48,7 @@ def relative_errors(name: str, folder: Path) -> dict[str, float]:
     with torch.no_grad():
         for key, parameter in network.named_parameters():
             parameter.copy_(weight(key, tuple(parameter.shape)))
-    network.eval()
+    network.to_precision(precision).eval()
     golden, errors = np.load(folder / f"{name}.npz"), {}
     for suffix, height, width in (("", 96, 128), ("_odd", 80, 112), ("_portrait", 128, 96)):
         if f"pts3d_1{suffix}" not in golden:
@@ -75,4 +78,4 @@ def relative_errors(name: str, folder: Path) -> dict[str, float]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps(relative_errors(sys.argv[1], Path(sys.argv[2]))))
+    print(json.dumps(relative_errors(sys.argv[1], Path(sys.argv[2]), getattr(torch, (sys.argv[3:] or ["float32"])[0]))))

@@ -37,8 +37,9 @@ def focal_length(
     """The focal length of `view` from all pairs (view, j): each by Weiszfeld's iteration weighted by confidence, then a weighted median.
 
     Other pairs are passed over: in (j, view) the points are in another camera's frame. `camera`: the view's working camera, for its
-    principal point (by default the image's middle). Pixels at or below `min_confidence` have no say (1: "nothing is known"); a pair's weight in the
-    median is the sum of its confidences. None where no pair determines it. An estimator that was told the calibration gives it back.
+    principal point (by default the image's middle). Pixels at or below `min_confidence` have no say (1: "nothing is known"); a pair's
+    weight in the median is the sum of its confidences. None where no pair determines it. An estimator that was told the calibration gives
+    it back. Raises MatchingError for a camera of another size.
     """
     found = []
     for prediction in predictions:

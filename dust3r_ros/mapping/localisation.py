@@ -74,8 +74,8 @@ def localise(
     in the map's window, then, if they do not place it, among those remembered by a small picture; or the indices of those to try. A pair
     counts whose depth of the keyframe is that of the map but for one scale (median ratio); the pose is PnP's over the points of all of
     them. It is believed if at least 40 % of the points agree and if a keyframe seen from there looks like the picture (`likeness`): an
-    estimator's points agree with each other wherever it puts them. Raises LocalisationError for a map without keyframes, an unknown index or
-    fewer than one candidate. The estimator's own errors pass through.
+    estimator's points agree with each other wherever it puts them. Raises LocalisationError for a map without keyframes, an unknown index
+    or fewer than one candidate. The estimator's own errors pass through.
     """
     query = estimator.encode(image, camera)
     tried: tuple[int, ...] = ()
@@ -141,7 +141,7 @@ def _among(keyframes: Sequence[Keyframe], estimator: Estimator, query: Tokens) -
     look = tuple(index for index, value in alike.items() if value is not None and value >= MIN_LIKENESS)
     if not look:
         return _nowhere(
-            f"at the pose found the picture does not look like the map (correlation {best:.2f}, {MIN_LIKENESS} is needed)", share, best
+            f"the map does not look like the picture from the pose found (correlation {best:.2f} of {MIN_LIKENESS})", share, best
         )
     return Localisation(found.pose, share, best, look, (), f"placed by {len(look)} of {len(keyframes)} keyframes")
 

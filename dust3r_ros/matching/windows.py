@@ -56,7 +56,7 @@ def window_pairs(matches: Matches, windows_1: list[Window], windows_2: list[Wind
     inside_2 = np.stack([window.contains(matches.pixels_2) for window in windows_2], axis=1).astype(np.float64)  # [N, W2]
     left = np.ones(len(matches), bool)
     pairs: list[tuple[int, int]] = []
-    while left.sum() > (1.0 - coverage) * len(matches):
+    while left.sum() > (1.0 - coverage) * len(matches) + 1e-6:  # 1 - 0.8 is not quite 0.2
         count = inside_1[left].T @ inside_2[left]
         if not count.any():
             break  # matches outside the images

@@ -10,7 +10,7 @@ import pytest
 from support.simulated_estimator import SimulatedEstimator
 
 from dust3r_ros.estimators import create_estimator
-from dust3r_ros.geometry import Similarity, robust_procrustes, rotation_angle, transform_points
+from dust3r_ros.geometry import Similarity, rotation_angle
 from dust3r_ros.io.map_file import load_map, save_map
 from dust3r_ros.mapping import Frame, Localisation, LocalisationError, Mapper, MapperConfig, MapSnapshot, localise, with_settings
 from dust3r_ros.mapping.image_descriptor import image_descriptor
@@ -38,13 +38,12 @@ def snapshot(views) -> MapSnapshot:
 
 @pytest.fixture(scope="module")
 def to_room(snapshot, views) -> Similarity:
-    """From the map's world, on its own scale, to the room's."""
-    poses = {view.stamp: view.pose for view in views}
-    ends = [(k.pose, poses[k.stamp]) for k in snapshot.keyframes]
-    offsets = np.array([[0, 0, 0], [0, 0, 0.01], [0, 0.01, 0]])  # the axes too: keyframes nearly lie on a line
-    found = robust_procrustes(*(np.concatenate([transform_points(end[at], offsets) for end in ends]) for at in (0, 1)))
-    assert found is not None
-    return found
+    """From the map's world, on its own scale, to the room's: by the first keyframe's true pose and depth."""
+    first, truth = snapshot.keyframes[0], next(view for view in views if view.stamp == snapshot.keyframes[0].stamp)
+    known = first.depth > 0
+    scale = float(np.median(truth.depth[known] / first.depth[known]))
+    turn = truth.pose[:3, :3] @ first.pose[:3, :3].T
+    return Similarity(scale, turn, truth.pose[:3, 3] - scale * turn @ first.pose[:3, 3])
 
 
 def errors(found: Localisation, truth: np.ndarray, to_room: Similarity) -> tuple[float, float]:

@@ -12,11 +12,11 @@ from dust3r_ros.estimators import create_estimator
 from dust3r_ros.matching import focal_length
 from dust3r_ros.simulation import room_sequence
 
-sequence = room_sequence(8, 160, 120)
+sequence = room_sequence(8, 96, 72)
 views = {0: sequence[0], 1: sequence[4], 2: sequence[7]}
 truth = sequence[0].camera.fx
 
-estimator = create_estimator("flow", 160)
+estimator = create_estimator("flow", 96)
 tokens = {key: estimator.encode(view.image, view.camera) for key, view in views.items()}
 predictions = estimator.estimate(tokens, [(0, 1), (0, 2)])
 found = focal_length(predictions, view=0, camera=tokens[0].camera)

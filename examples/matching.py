@@ -15,7 +15,7 @@ from dust3r_ros.matching import Matches, in_source, match_coarse_to_fine, match_
 from dust3r_ros.simulation import room_sequence, world_descriptors
 
 sequence = room_sequence(8, 160, 120)
-first, second = sequence[0], sequence[5]  # 20 cm apart
+first, second = sequence[0], sequence[5]  # 16 cm apart
 
 
 def report(name, matches):

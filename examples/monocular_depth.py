@@ -13,7 +13,7 @@ from dust3r_ros.geometry import working_camera
 from dust3r_ros.matching import MatchingError, monocular_depth
 from dust3r_ros.simulation import room_sequence
 
-view = room_sequence(1, 320, 240)[0]
+view = room_sequence(1, 96, 72)[0]
 
 
 class SimulatedNetwork:
@@ -22,7 +22,7 @@ class SimulatedNetwork:
     name = "simulated"
 
     def encode(self, image, camera):
-        target = working_camera(camera, 160)
+        target = working_camera(camera, 64)
         return Tokens(camera, target, cv2.resize(image, (target.width, target.height), interpolation=cv2.INTER_AREA))
 
     def estimate(self, views, pairs):

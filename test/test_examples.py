@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -57,11 +59,22 @@ def test_every_example_has_a_page_and_bounds() -> None:
     assert {path.stem for path in (ROOT / "examples").glob("*.py")} == {page.stem for page in PAGES} == set(BOUNDS)
 
 
-@pytest.mark.parametrize("name", BOUNDS)
-def test_an_example_prints_figures_within_bounds(name: str) -> None:
+def run_example(name: str) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, f"examples/{name}.py"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, f"examples/{name}.py"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def runs() -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
+    """All of them, two at a time: most of an example's seconds are imports."""
+    with ThreadPoolExecutor(2) as pool:
+        yield {name: pool.submit(run_example, name) for name in BOUNDS}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_an_example_prints_figures_within_bounds(name: str, runs: dict[str, Future[subprocess.CompletedProcess[str]]]) -> None:
+    done = runs[name].result()
     assert done.returncode == 0, done.stderr
     printed = {m[1]: float(m[2]) for m in re.finditer(r"^(.+?): (-?[\d.]+)( \S+)?$", done.stdout, re.MULTILINE)}
     outside = {key: printed.get(key) for key, (least, most) in BOUNDS[name].items() if not least <= printed.get(key, -1) <= most}

@@ -1,6 +1,6 @@
 """Where a picture was taken, in a saved map.
 
-Wang et al., DUSt3R, CVPR 2024, section 4.1, "Visual localization": pairs of the picture with pictures of the map, 2D-3D matches, PnP with
+Wang et al., DUSt3R, CVPR 2024, section 4, "Visual localization": pairs of the picture with pictures of the map, 2D-3D matches, PnP with
 RANSAC. Here the map's keyframes carry depth, which brings every pair to the map's scale; all of them together give one pose.
 """
 

@@ -1,6 +1,6 @@
 """Matches from descriptors: pixels whose descriptors are each other's most alike.
 
-Leroy et al., MASt3R, ECCV 2024, section 3.3, "Fast reciprocal matching": instead of all of H W pixels against all, a few start on a grid,
+Leroy et al., MASt3R, ECCV 2024, section 3, "Fast reciprocal matching": instead of all of H W pixels against all, a few start on a grid,
 go to their nearest neighbour in the other image and back again, and the walk goes on from where it came back. What comes back to where it
 started is a match and walks no further. The likeness never falls along a walk, so every walk ends; most do within a few rounds.
 """

@@ -1,6 +1,6 @@
 """Depth from one picture, by pairing it with itself.
 
-Wang et al., DUSt3R, CVPR 2024, section 4.4, "Monocular depth": F(I, I), whose first pointmap's z is the depth.
+Wang et al., DUSt3R, CVPR 2024, section 4, "Monocular depth": F(I, I), whose first pointmap's z is the depth.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Coarse to fine: large images matched window by window, those windows that coarse matches connect.
 
-Leroy et al., MASt3R, ECCV 2024, section 3.3, "Coarse-to-fine matching": both images are cut into overlapping windows; pairs of windows are
+Leroy et al., MASt3R, ECCV 2024, section 3, "Coarse-to-fine matching": both images are cut into overlapping windows; pairs of windows are
 taken greedily until 90 % of the coarse matches lie in one of them; each pair is described and matched at full resolution.
 """
 

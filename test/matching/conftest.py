@@ -1,4 +1,4 @@
-"""Two views of the room, 20 cm apart, and predictions about them."""
+"""Two views of the room, 16 cm apart, and predictions about them."""
 
 from __future__ import annotations
 

@@ -57,8 +57,9 @@ def test_the_fast_matches_of_noise_are_exact_ones_too(seed):
     assert pairs_of(fast) <= pairs_of(whole)
 
 
-def test_every_pixel_as_a_start_finds_every_match(fields, exact):
-    assert pairs_of(match_descriptors_fast(*fields, step=1)) == pairs_of(exact)
+def test_every_pixel_as_a_start_finds_every_match(fields):
+    small = [field[::2, ::2] for field in fields]
+    assert pairs_of(match_descriptors_fast(*small, step=1)) == pairs_of(match_descriptors(*small))
 
 
 def test_exact_matches_are_mutual_by_every_product_written_out():
@@ -72,9 +73,10 @@ def test_exact_matches_are_mutual_by_every_product_written_out():
 
 
 def test_a_picture_turned_upside_down_matches_itself(fields):
-    found = match_descriptors(fields[0], fields[0].flip((0, 1)))
-    assert len(found) == 160 * 120
-    np.testing.assert_array_equal(found.pixels_1 + found.pixels_2, np.broadcast_to((159, 119), (len(found), 2)))
+    small = fields[0][::2, ::2]
+    found = match_descriptors(small, small.flip((0, 1)))
+    assert len(found) == 80 * 60
+    np.testing.assert_array_equal(found.pixels_1 + found.pixels_2, np.broadcast_to((79, 59), (len(found), 2)))
 
 
 @pytest.mark.parametrize("match", [match_descriptors, match_descriptors_fast])

@@ -64,6 +64,13 @@ def test_a_picture_the_map_has_not_seen_is_placed(snapshot, views, to_room, k):
     assert "placed by" in found.reason
 
 
+def test_from_the_place_of_a_keyframe_it_takes_another_one_to_have_parallax(snapshot, views, to_room):
+    view, first = views[0], snapshot.keyframes[0].index
+    assert errors(localise(snapshot, create_estimator("flow", 160), view.image, view.camera), view.pose, to_room)[0] < 0.01
+    alone = localise(snapshot, create_estimator("flow", 160), view.image, view.camera, candidates=[first])
+    assert (alone.pose, alone.tried) == (None, (first,))
+
+
 def test_a_map_from_a_file_places_it_too(snapshot, views, to_room, tmp_path):
     save_map(tmp_path / "room.map", snapshot)
     found = localise(load_map(tmp_path / "room.map"), create_estimator("flow", 160), views[17].image, views[17].camera)

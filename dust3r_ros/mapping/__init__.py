@@ -2,6 +2,7 @@
 
 from dust3r_ros.mapping.config import ConfigError, MapperConfig, settings, with_settings
 from dust3r_ros.mapping.keyframe_views import depth_image, keyframe_cloud
+from dust3r_ros.mapping.localisation import Localisation, LocalisationError, localise
 from dust3r_ros.mapping.mapper import FrameError, Mapper, StampError
 from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, TrackingState
 
@@ -10,6 +11,8 @@ __all__ = [
     "Frame",
     "FrameError",
     "Keyframe",
+    "Localisation",
+    "LocalisationError",
     "MapSnapshot",
     "MapUpdate",
     "Mapper",
@@ -19,6 +22,7 @@ __all__ = [
     "TrackingState",
     "depth_image",
     "keyframe_cloud",
+    "localise",
     "settings",
     "with_settings",
 ]

@@ -14,8 +14,9 @@ setup(
     maintainer="The dust3r_ros developers",
     maintainer_email="dust3r_ros@users.noreply.github.com",
     license="Apache-2.0",
-    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed"]},
+    packages=[*find_packages(include=[PACKAGE, f"{PACKAGE}.*"]), f"{PACKAGE}.kernels.cuda"],
+    package_dir={f"{PACKAGE}.kernels.cuda": "kernels"},
+    package_data={PACKAGE: ["py.typed"], f"{PACKAGE}.kernels.cuda": ["*.cu", "*.cuh"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
@@ -39,9 +40,10 @@ setup(
         "rich",
     ],
     extras_require={
+        "cuda": ["cuda-core[cu13]"],  # compiles the kernels for the GPU that is there
         "mesh": ["open3d"],
         "evaluation": ["evo"],
-        "test": ["pytest", "hypothesis", "evo", "scikit-image", "import-linter"],
+        "test": ["pytest", "hypothesis", "evo", "scikit-image", "import-linter", "cuda-core[cu13]"],
         "dev": ["ruff", "mypy", "import-linter", "scipy-stubs", "types-PyYAML"],
     },
     entry_points={

@@ -5,7 +5,6 @@ from dust3r_ros.matching.errors import MatchingError
 from dust3r_ros.matching.focal import FocalEstimate, focal_length
 from dust3r_ros.matching.matches import Matches, in_source
 from dust3r_ros.matching.monocular import MonocularDepth, monocular_depth
-from dust3r_ros.matching.nearest import nearest, nearest_3d
 from dust3r_ros.matching.points import match_points
 from dust3r_ros.matching.relative_pose import RelativePose, pose_difference, relative_pose
 from dust3r_ros.matching.windows import Window, match_coarse_to_fine, window_pairs, windows_of
@@ -24,8 +23,6 @@ __all__ = [
     "match_descriptors_fast",
     "match_points",
     "monocular_depth",
-    "nearest",
-    "nearest_3d",
     "pose_difference",
     "relative_pose",
     "window_pairs",

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import torch
 
+from dust3r_ros.kernels import nearest
 from dust3r_ros.matching.errors import MatchingError
 from dust3r_ros.matching.matches import Matches
-from dust3r_ros.matching.nearest import nearest
 from dust3r_ros.matching.pixels import Pixels, matches_of
 
 STEP = 8  # pixels between the starting points: 1/64 of all

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 
 from dust3r_ros.estimators import PairPrediction
+from dust3r_ros.kernels import nearest_3d
 from dust3r_ros.matching.matches import Matches
-from dust3r_ros.matching.nearest import nearest_3d
 from dust3r_ros.matching.pixels import Pixels, matches_of
 
 MAX_DISTANCE = 0.02  # between the two points of a match, as a share of their distance from the camera

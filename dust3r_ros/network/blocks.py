@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from dust3r_ros.kernels import rotate_pair
+
 NORM_EPS = 1e-6
 
 Rotation = tuple[Tensor, Tensor]  # cosine and sine, each [N, head_dim]
@@ -27,14 +29,6 @@ def rope_2d(rows: int, columns: int, head_dim: int, base: float, device: torch.d
     angles = [position.reshape(-1, 1) * frequency for position in (row, column)]
     angle = torch.cat([angles[0], angles[0], angles[1], angles[1]], dim=-1)
     return angle.cos(), angle.sin()
-
-
-def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """x: [B, heads, N, head_dim]; turned in float32 whatever its type."""
-    cosine, sine = rotation
-    exact = x.float()
-    a, b, c, d = exact.chunk(4, dim=-1)
-    return torch.addcmul(exact * cosine, torch.cat([-b, a, -d, c], dim=-1), sine).to(x.dtype)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -69,7 +63,7 @@ class SelfAttention(nn.Module):
         """x: [B, N, C]"""
         batch, count, width = x.shape
         q, k, v = self.qkv(precise(self.qkv, x)).view(batch, count, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        out = attention(rotate(q, rotation), rotate(k, rotation), v)
+        out = attention(*rotate_pair(q, k, rotation, rotation), v)
         return self.proj(out.transpose(1, 2).reshape(batch, count, width))
 
 
@@ -90,7 +84,7 @@ class CrossAttention(nn.Module):
 
         x, y = precise(self.projq, x), precise(self.projk, y)
         q, k, v = split(self.projq(x)), split(self.projk(y)), split(self.projv(y))
-        out = attention(rotate(q, rotation_x), rotate(k, rotation_y), v)
+        out = attention(*rotate_pair(q, k, rotation_x, rotation_y), v)
         return self.proj(out.transpose(1, 2).flatten(2))
 
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dust3r_ros.kernels.twins import rotate
 from dust3r_ros.network import PUBLISHED, ImageTokens, NetworkConfig, NetworkError, TwoViewNetwork
-from dust3r_ros.network.blocks import rope_2d, rotate
+from dust3r_ros.network.blocks import rope_2d
 from dust3r_ros.network.heads import confidence_of, points_of, unpatched
 
 SMALL = NetworkConfig(
@@ -101,9 +102,7 @@ def test_attention_sees_only_how_far_apart_tokens_are() -> None:
     generator = torch.Generator().manual_seed(0)
     q, k = torch.randn(2, 1, 1, 1, 16, generator=generator, dtype=torch.float64).float().unbind(0)
     cosine, sine = rope_2d(6, 7, 16, 100.0, torch.device("cpu"))
-    table = (rotate(q.expand(1, 1, 42, 16), (cosine, sine)) @ rotate(k.expand(1, 1, 42, 16), (cosine, sine)).transpose(-1, -2)).view(
-        6, 7, 6, 7
-    )
+    table = (rotate(q.expand(1, 1, 42, 16), cosine, sine) @ rotate(k.expand(1, 1, 42, 16), cosine, sine).transpose(-1, -2)).view(6, 7, 6, 7)
     torch.testing.assert_close(table[1, 2, 3, 5], table[2, 1, 4, 4], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(table[5, 6, 0, 0], table[5, 6, 0, 0])
     assert abs(float(table[0, 0, 0, 1] - table[0, 0, 1, 0])) > 1e-3  # rows and columns differ

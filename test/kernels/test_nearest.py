@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dust3r_ros.matching import MatchingError, nearest, nearest_3d
+from dust3r_ros.kernels import KernelError, nearest, nearest_3d
 
 both = pytest.mark.parametrize("search", [nearest, nearest_3d], ids=["nearest", "nearest_3d"])
 
@@ -31,6 +31,16 @@ def test_of_equal_products_the_lowest_index_is_taken_across_chunks():
     assert nearest(torch.ones(3, 4), torch.ones(9000, 4)).tolist() == [0, 0, 0]
 
 
+def test_a_bias_makes_the_product_a_distance():
+    """|x - y|^2 is least where x.y - |y|^2 / 2 is most."""
+    generator = torch.Generator().manual_seed(3)
+    queries, keys = torch.randn(200, 24, generator=generator), torch.randn(5000, 24, generator=generator)
+    found = nearest(queries, keys, -0.5 * (keys**2).sum(1))
+    assert torch.equal(found, torch.cdist(queries.double(), keys.double()).argmin(dim=1))
+    with pytest.raises(KernelError, match=r"bias of shape \(3,\) for 5000 keys"):
+        nearest(queries, keys, torch.zeros(3))
+
+
 def test_half_precision_is_compared_in_full():
     keys = torch.eye(4, dtype=torch.float16)
     assert nearest(keys.flip(0), keys).tolist() == [3, 2, 1, 0]
@@ -45,7 +55,7 @@ def test_no_queries_find_nothing(search):
 
 @both
 def test_what_cannot_be_searched_is_refused(search):
-    with pytest.raises(MatchingError, match=r"2 queries among no keys"):
+    with pytest.raises(KernelError, match=r"2 queries among no keys"):
         search(torch.zeros(2, 3), torch.zeros(0, 3))
-    with pytest.raises(MatchingError, match=r"\(2, 3\) and \(2, 4\)"):
+    with pytest.raises(KernelError, match=r"\(2, 3\) and \(2, 4\)"):
         search(torch.zeros(2, 3), torch.zeros(2, 4))

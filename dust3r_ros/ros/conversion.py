@@ -9,7 +9,9 @@ import math
 from array import array
 from typing import Any
 
+import cv2
 import numpy as np
+import torch
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Pose, Quaternion, Transform, TransformStamped, Vector3
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from std_msgs.msg import Header
 
 from dust3r_ros.geometry import Camera
 from dust3r_ros.geometry.rotations import matrix_from_quaternion, pose_matrix, quaternion_from_matrix
+from dust3r_ros.kernels import pack_points
 from dust3r_ros.mapping.types import PointCloud
 
 Matrix = NDArray[np.float64]
@@ -87,14 +90,11 @@ def camera_info_message(camera: Camera, header: Header) -> CameraInfo:
 
 def cloud_message(cloud: PointCloud, header: Header, to_frame: Matrix | None = None) -> PointCloud2:
     """Points moved by the 4x4 `to_frame` into the header's frame; fields x y z rgb confidence."""
-    records = np.empty(len(cloud), POINT)
     points = cloud.points
-    if to_frame is not None:
-        points = points @ to_frame[:3, :3].T.astype(np.float32) + to_frame[:3, 3].astype(np.float32)
-    records["x"], records["y"], records["z"] = points.T
-    red, green, blue = cloud.colors.T.astype(np.uint32)
-    records["rgb"] = red << 16 | green << 8 | blue
-    records["confidence"] = cloud.confidence
+    if to_frame is not None and len(points):
+        points = cv2.transform(points[:, None], to_frame[:3].astype(np.float64))[:, 0]
+    tensors = [torch.from_numpy(np.require(values, requirements=["C", "W"])) for values in (points, cloud.colors, cloud.confidence)]
+    records = pack_points(*tensors).numpy()
     return PointCloud2(
         header=header,
         height=1,

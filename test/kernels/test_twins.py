@@ -82,9 +82,8 @@ def test_packed_depth_is_its_pixels_points() -> None:
     move[:3, 3] = 1, 2, 3
     tensors = [torch.from_numpy(value) for value in (chosen, depth, confidence, image)]
     records = pack_depth(*tensors, (fx, fy, cx, cy), torch.from_numpy(move)).numpy().reshape(-1).view(POINT)
-    np.testing.assert_allclose(
-        np.stack([records["x"], records["y"], records["z"]], axis=1), points + np.array([1, 2, 3]), rtol=1e-5, atol=1e-5
-    )
+    found = np.stack([records["x"], records["y"], records["z"]], axis=1)
+    np.testing.assert_allclose(found - [1, 2, 3], points, rtol=1e-5, atol=1e-5)
     assert np.array_equal(records["confidence"], confidence.ravel()[chosen])
     assert np.array_equal(records["rgb"] & 255, image.reshape(-1, 3)[chosen, 2])
 

@@ -24,7 +24,7 @@ def list_models() -> None:
     for name, config in PUBLISHED.items():
         weights = weights_of(name)
         head = f"{config.head}, desc{config.descriptor_width}" if config.descriptor_width else config.head
-        table.add_row(name, f"{config.image_size}", head, f"{weights.megabytes} MB", str(cached(weights) or "no"))
+        table.add_row(name, f"{config.image_size}", head, f"{weights.megabytes} MB", "yes" if cached(weights) else "no")
     table.add_row("flow", "320", "no network", "", "yes")
     Console(soft_wrap=True).print(table)
     choice = choose()

@@ -25,6 +25,8 @@ def findings() -> Iterator[Finding]:
         found = importlib.util.find_spec(module) is not None
         yield Finding(module, found, "is there" if found else f"missing: pip install {package}", True)
     yield _gpu()
+    yield _network()
+    yield _kernels()
     yield _ros()
     messages = importlib.util.find_spec("dust3r_ros_msgs") is not None
     yield Finding("dust3r_ros_msgs", messages, "is built" if messages else "not built: 'make setup', or 'colcon build' in your workspace")
@@ -39,7 +41,33 @@ def _gpu() -> Finding:
 
     if not torch.cuda.is_available():
         return Finding("GPU", False, "no CUDA device that torch can use: the CPU does the work")
-    return Finding("GPU", True, torch.cuda.get_device_name())
+    from dust3r_ros.estimators.two_view.hardware import gpu_problem
+
+    problem = gpu_problem()
+    return Finding("GPU", not problem, problem or torch.cuda.get_device_name())
+
+
+def _network() -> Finding:
+    for module in ("torch", "safetensors", "huggingface_hub"):
+        if importlib.util.find_spec(module) is None:
+            return Finding("networks", False, f"{module} is missing, wanted for the networks' weights only: pip install {module}")
+    from dust3r_ros.estimators.choice import choose
+    from dust3r_ros.estimators.two_view.hardware import choose_hardware
+    from dust3r_ros.network.hub import PUBLISHED_WEIGHTS, cached
+
+    there = [name for name, weights in PUBLISHED_WEIGHTS.items() if cached(weights)]
+    disk = f"on this disk: {', '.join(there)}" if there else "no weights on this disk ('dust3r_ros models list')"
+    return Finding("networks", True, f"would run on {choose_hardware().text}; {disk}; auto takes {choose().model}")
+
+
+def _kernels() -> Finding:
+    if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.core") is None:
+        return Finding(
+            "kernels", False, "no compiler for CUDA kernels, torch does their work: pip install 'cuda-core[cu13]' where there is a GPU"
+        )
+    from dust3r_ros.kernels.compiler import cache_folder, compiler_version
+
+    return Finding("kernels", True, f"compiled by NVRTC {compiler_version()} when first used on a GPU, kept in {cache_folder()}")
 
 
 def _ros() -> Finding:

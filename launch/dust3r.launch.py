@@ -20,6 +20,8 @@ ARGUMENTS = (
     ("image", "", "topic of the images; empty: what params_file says"),
     ("camera_info", "", "topic of the CameraInfo; empty: camera_info beside the image topic"),
     ("compressed", "false", "true: sensor_msgs/CompressedImage on IMAGE/compressed"),
+    ("model", "", "two-view estimator: auto, flow, dust3r_512_dpt, ...; empty: what params_file says"),
+    ("weights", "", "file of the network's weights; empty: what params_file says"),
     ("params_file", str(CONFIG / "dust3r.yaml"), "parameters of the node"),
     ("use_sim_time", "false", "true: time comes from /clock; always so with bagfile"),
     ("rviz", "false", "true: show the map, the camera and its depth in RViz"),
@@ -37,6 +39,7 @@ def _start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = {name: context.launch_configurations[name] for name, _, _ in ARGUMENTS}
     use_sim_time = _is_true("use_sim_time", given) or bool(given["bagfile"])
     changes: dict[str, object] = {name: given[name] for name in ("image", "camera_info", "base_frame") if given[name]}
+    changes |= {f"estimator.{name}": given[name] for name in ("model", "weights") if given[name]}
     if _is_true("compressed", given):
         changes["image_transport"] = "compressed"
     if use_sim_time:

@@ -3,6 +3,7 @@
 from dust3r_ros.matching.descriptors import match_descriptors, match_descriptors_fast
 from dust3r_ros.matching.errors import MatchingError
 from dust3r_ros.matching.focal import FocalEstimate, focal_length
+from dust3r_ros.matching.from_network import describe_by_network, match_prediction
 from dust3r_ros.matching.matches import Matches, in_source
 from dust3r_ros.matching.monocular import MonocularDepth, monocular_depth
 from dust3r_ros.matching.points import match_points
@@ -16,12 +17,14 @@ __all__ = [
     "MonocularDepth",
     "RelativePose",
     "Window",
+    "describe_by_network",
     "focal_length",
     "in_source",
     "match_coarse_to_fine",
     "match_descriptors",
     "match_descriptors_fast",
     "match_points",
+    "match_prediction",
     "monocular_depth",
     "pose_difference",
     "relative_pose",

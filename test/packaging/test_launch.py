@@ -51,7 +51,18 @@ def _nodes(actions: list[Any]) -> list[str]:
 def test_arguments() -> None:
     entities = _module().generate_launch_description().entities
     declared = {entity.name: entity for entity in entities if isinstance(entity, launch_actions.DeclareLaunchArgument)}
-    assert set(declared) == {"image", "camera_info", "compressed", "params_file", "use_sim_time", "rviz", "bagfile", "base_frame"}
+    assert set(declared) == {
+        "image",
+        "camera_info",
+        "compressed",
+        "model",
+        "weights",
+        "params_file",
+        "use_sim_time",
+        "rviz",
+        "bagfile",
+        "base_frame",
+    }
     assert all(entity.description for entity in declared.values())
 
 

@@ -1,6 +1,6 @@
 """Many pair predictions in, one scene out: `align(predictions) -> Alignment`.
 
-This is the start of global alignment: the maximum spanning tree over the pairs, chained by weighted Procrustes (DUSt3R, section 3.4).
+Global alignment (DUSt3R, section 3.4): the maximum spanning tree over the pairs, chained by weighted Procrustes, then the optimum.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dust3r_ros.alignment.chain import Known, PlacedImage, fit, place_branch
+from dust3r_ros.alignment.chain import KNOWN, MIN_KNOWN, Known, PlacedImage, place_branch
 from dust3r_ros.alignment.objective import objective, world_points
-from dust3r_ros.alignment.spanning_tree import spanning_forest
+from dust3r_ros.alignment.optimum import optimum
+from dust3r_ros.alignment.spanning_tree import score, spanning_forest
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Similarity
@@ -45,8 +46,9 @@ def place(
     principal_points: Mapping[int, tuple[float, float]] | None = None,
 ) -> tuple[dict[int, PlacedImage], tuple[tuple[int, ...], ...]]:
     """The images of the largest part in the frame of its tree's root, and all parts, the largest first; empty without a usable pair."""
-    branches = spanning_forest(predictions) if predictions else []
-    parts = [place_branch(branch, predictions, Known(focals or {}, principal_points or {})) for branch in branches]
+    scores = [score(prediction) for prediction in predictions]
+    branches = spanning_forest(predictions, scores) if predictions else []
+    parts = [place_branch(branch, predictions, Known(focals or {}, principal_points or {}), scores) for branch in branches]
     parts.sort(key=lambda part: -len(part))
     return (parts[0] if parts else {}), tuple(tuple(sorted(part)) for part in parts)
 
@@ -56,74 +58,51 @@ def align(
     focals: Mapping[int, float] | None = None,
     poses: Mapping[int, NDArray[np.float64]] | None = None,
     principal_points: Mapping[int, tuple[float, float]] | None = None,
+    shared_focal: bool = False,
 ) -> Alignment:
-    """Poses, focal lengths and depths from pair predictions; the largest connected part is aligned.
+    """Poses, focal lengths and depths of least objective (`objective`) from pair predictions; the largest connected part is aligned.
 
+    From the spanning tree, by second-order steps on a few confident pixels of each image, then all depths at once (docs/alignment.md).
     `focals` (pixels), `poses` (4x4 camera to world) and `principal_points` (pixels; the image's middle otherwise) are what is known,
-    by image, and come back unchanged. One known pose fixes the frame, two or more the scale too.
+    by image, and come back unchanged. One known pose fixes the frame, two or more the scale too. `shared_focal`: all images whose focal
+    length is not known were taken with the same one. The same input gives the same result.
 
     Raises AlignmentError without any usable prediction.
     """
     predictions = list(predictions)
     if not predictions:
         raise AlignmentError("nothing to align: no pair predictions were given; estimate at least one pair first")
-    focals, principal_points = dict(focals or {}), dict(principal_points or {})
+    focals, principal_points, poses = dict(focals or {}), dict(principal_points or {}), dict(poses or {})
     placed, parts = place(predictions, focals, principal_points)
     if len(placed) < 2:
         raise AlignmentError(
             "no pair holds together: fewer than 12 pixels of any pair have a confidence above 1; the camera must move and see texture"
         )
     images = tuple(sorted(placed))
-    world = _to_known_poses(placed, poses or {})
-    camera_poses = np.stack([world.apply_pose(placed[image].pose) for image in images])
-    for at, image in enumerate(images):
-        if poses and image in poses:
-            camera_poses[at] = poses[image]
-    depths = [placed[image].depth() * float(world.scale) for image in images]
+    used = [index for index, p in enumerate(predictions) if p.i in placed and p.j in placed]
+    pairs = [predictions[index] for index in used]
+    solved = optimum(pairs, {image: placed[image] for image in images}, focals, poses, principal_points, shared_focal)
+    similarities: list[Similarity | None] = [None] * len(predictions)
+    for index, prediction, similarity in zip(used, pairs, solved.similarities, strict=True):
+        if int((prediction.confidence_i > KNOWN).sum() + (prediction.confidence_j > KNOWN).sum()) >= MIN_KNOWN:
+            similarities[index] = similarity
+    camera_poses, camera_focals = solved.poses, solved.focals
+    for at, image in enumerate(images):  # to the last digit
+        camera_poses[at] = poses.get(image, camera_poses[at])
+        camera_focals[at] = focals.get(image, camera_focals[at])
     points = {
-        image: world_points(depth, pose, placed[image].focal, principal_points.get(image))
-        for image, depth, pose in zip(images, depths, camera_poses, strict=True)
+        image: world_points(depth, pose, float(focal), principal_points.get(image))
+        for image, depth, pose, focal in zip(images, solved.depths, camera_poses, camera_focals, strict=True)
     }
-    pairs = [_pair_similarity(prediction, points) for prediction in predictions]
-    fitted = [(prediction, pair) for prediction, pair in zip(predictions, pairs, strict=True) if pair is not None]
+    fitted = [(predictions[index], similarity) for index, similarity in enumerate(similarities) if similarity is not None]
     return Alignment(
         images=images,
         poses=camera_poses,
-        focals=np.array([placed[image].focal for image in images]),
-        depths=depths,
+        focals=camera_focals,
+        depths=solved.depths,
         confidences=[placed[image].confidence for image in images],
-        pair_similarities=pairs,
+        pair_similarities=similarities,
         parts=parts,
         unplaced=tuple(sorted({node for p in predictions for node in (p.i, p.j)} - set(images))),
         objective=objective([p for p, _ in fitted], points, [pair for _, pair in fitted]) if fitted else float("nan"),
     )
-
-
-def _pair_similarity(prediction: PairPrediction, points: Mapping[int, torch.Tensor]) -> Similarity | None:
-    if prediction.i not in points or prediction.j not in points:
-        return None
-    seen = torch.cat([prediction.points_i.reshape(-1, 3), prediction.points_j.reshape(-1, 3)])
-    confidence = torch.cat([prediction.confidence_i.flatten(), prediction.confidence_j.flatten()])
-    world = torch.cat([points[prediction.i].reshape(-1, 3), points[prediction.j].reshape(-1, 3)])
-    return fit(seen, world, confidence)
-
-
-def _to_known_poses(placed: Mapping[int, PlacedImage], known: Mapping[int, NDArray[np.float64]]) -> Similarity:
-    """The similarity from the tree's frame to that of the known poses: mean rotation, ratio of spreads, mean position."""
-    shared = [image for image in placed if image in known]
-    if not shared:
-        return Similarity.identity()
-    estimated, given = np.stack([placed[image].pose for image in shared]), np.stack([known[image] for image in shared])
-    return pose_similarity(estimated, given)
-
-
-def pose_similarity(source: NDArray[np.float64], target: NDArray[np.float64], scale: float | None = None) -> Similarity:
-    """The similarity that carries camera poses (N, 4, 4) onto others: mean rotation, ratio of spreads or given scale, mean position."""
-    u, _, vt = np.linalg.svd(np.einsum("nij,nkj->ik", target[:, :3, :3], source[:, :3, :3]))
-    rotation = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
-    source_mean, target_mean = source[:, :3, 3].mean(0), target[:, :3, 3].mean(0)
-    if scale is None:
-        spread = float(np.linalg.norm(source[:, :3, 3] - source_mean))
-        scale = float(np.linalg.norm(target[:, :3, 3] - target_mean)) / spread if spread > 1e-12 else 1.0
-    scale = scale if scale > 1e-12 else 1.0
-    return Similarity(scale, rotation, target_mean - scale * rotation @ source_mean)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dust3r_ros.alignment.spanning_tree import Branch, score
+from dust3r_ros.alignment.spanning_tree import Branch
 from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Camera, Similarity, focal_from_pointmap, robust_procrustes, solve_pnp
 
@@ -47,13 +47,13 @@ class Known:
     principal_points: Mapping[int, tuple[float, float]]
 
 
-def place_branch(branch: Branch, predictions: Sequence[PairPrediction], known: Known) -> dict[int, PlacedImage]:
+def place_branch(branch: Branch, predictions: Sequence[PairPrediction], known: Known, scores: Sequence[float]) -> dict[int, PlacedImage]:
     """Every image of a branch in the frame of its root, on the scale of the root's best pair. Known focal lengths stand.
 
     An image whose pair shares too few known pixels with what is placed is left out, and so is what hangs on it.
     """
-    best = max((index for index, p in enumerate(predictions) if p.i == branch.root), key=lambda index: score(predictions[index]))
-    root = _as_first(branch.root, best, Similarity.identity(), predictions, known)
+    best = max((index for index, p in enumerate(predictions) if p.i == branch.root), key=lambda index: scores[index])
+    root = _as_first(branch.root, best, Similarity.identity(), predictions, known, scores)
     if root is None:
         return {}
     placed = {branch.root: root}
@@ -68,7 +68,7 @@ def place_branch(branch: Branch, predictions: Sequence[PairPrediction], known: K
         to_world = fit(seen, placed[parent].points, torch.minimum(confidence, placed[parent].confidence))
         if to_world is None:
             continue
-        image = (_as_second if parent_first else _as_first)(new, index, to_world, predictions, known)
+        image = (_as_second if parent_first else _as_first)(new, index, to_world, predictions, known, scores)
         if image is not None:
             placed[new] = image
     return placed
@@ -84,7 +84,14 @@ def fit(source: torch.Tensor, target: torch.Tensor, confidence: torch.Tensor) ->
     return robust_procrustes(source.reshape(-1, 3)[known].double().numpy(), target.reshape(-1, 3)[known].double().numpy(), weights)
 
 
-def _as_first(node: int, index: int, to_world: Similarity, predictions: Sequence[PairPrediction], known: Known) -> PlacedImage | None:
+def _as_first(
+    node: int,
+    index: int,
+    to_world: Similarity,
+    predictions: Sequence[PairPrediction],
+    known: Known,
+    scores: Sequence[float],  # noqa: ARG001
+) -> PlacedImage | None:
     """The first image of a pair: the pair's frame is its camera's, so the similarity is its pose."""
     prediction = predictions[index]
     if int((prediction.confidence_i > KNOWN).sum()) < MIN_KNOWN:
@@ -93,13 +100,15 @@ def _as_first(node: int, index: int, to_world: Similarity, predictions: Sequence
     return PlacedImage(to_world.apply_pose(np.eye(4)), focal, apply(to_world, prediction.points_i), prediction.confidence_i, index)
 
 
-def _as_second(node: int, index: int, to_world: Similarity, predictions: Sequence[PairPrediction], known: Known) -> PlacedImage | None:
+def _as_second(
+    node: int, index: int, to_world: Similarity, predictions: Sequence[PairPrediction], known: Known, scores: Sequence[float]
+) -> PlacedImage | None:
     """The second image of a pair: its pose follows from a pair in which it is the first, or else from its points and pixels (PnP)."""
     prediction = predictions[index]
     points, confidence = apply(to_world, prediction.points_j), prediction.confidence_j
-    own = [p for p in predictions if p.i == node]
+    own = [k for k, p in enumerate(predictions) if p.i == node]
     if own:
-        front = max(own, key=score)
+        front = predictions[max(own, key=lambda k: scores[k])]
         similarity = fit(front.points_i, points, torch.minimum(front.confidence_i, confidence))
         if similarity is not None:
             focal = known.focals.get(node) or _focal(front.points_i, front.confidence_i, known.principal_points.get(node))

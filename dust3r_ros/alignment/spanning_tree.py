@@ -32,14 +32,19 @@ def score(prediction: PairPrediction) -> float:
     return float(prediction.confidence_i.mean() * prediction.confidence_j.mean())
 
 
-def spanning_forest(predictions: Sequence[PairPrediction]) -> list[Branch]:
-    """The maximum spanning tree of each component, the largest first, its root the first image of its best pair."""
+def spanning_forest(predictions: Sequence[PairPrediction], pair_scores: Sequence[float] | None = None) -> list[Branch]:
+    """The maximum spanning tree of each component, the largest first, its root the first image of its best pair.
+
+    `pair_scores`: `score` of each prediction, where they are known already.
+    """
+    if pair_scores is None:
+        pair_scores = [score(prediction) for prediction in predictions]
     nodes = sorted({node for p in predictions for node in (p.i, p.j)})
     position = {node: at for at, node in enumerate(nodes)}
     best: dict[tuple[int, int], tuple[float, int]] = {}
     for index, prediction in enumerate(predictions):
         link = (min(prediction.i, prediction.j), max(prediction.i, prediction.j))
-        best[link] = max(best.get(link, (0.0, index)), (score(prediction), index))
+        best[link] = max(best.get(link, (0.0, index)), (pair_scores[index], index))
     scores, ends = np.array([s for s, _ in best.values()]), np.array([(position[a], position[b]) for a, b in best]).reshape(-1, 2)
     # The sparse minimum spanning tree takes positive weights: the best link has the least.
     graph = coo_matrix((scores.max(initial=0.0) + 1.0 - scores, (ends[:, 0], ends[:, 1])), shape=(len(nodes), len(nodes)))

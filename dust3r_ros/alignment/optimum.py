@@ -1,0 +1,147 @@
+"""From a spanning tree's scene to the one of least objective: poses and focal lengths on chosen pixels, then every pixel's depth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dust3r_ros.alignment.chain import KNOWN, PlacedImage
+from dust3r_ros.alignment.depths import along_rays, refined, weighted_median
+from dust3r_ros.alignment.known_poses import to_known_poses
+from dust3r_ros.alignment.linear_system import make_layout
+from dust3r_ros.alignment.problem import Problem, State, build_problem
+from dust3r_ros.alignment.refine import COARSE, FINE, Progress, refine
+from dust3r_ros.alignment.start import start
+from dust3r_ros.estimators import PairPrediction
+from dust3r_ros.geometry import Similarity, nearest_rotation, pose_matrix
+
+COARSE_PIXELS, FINE_PIXELS = 100, 800
+DENSE_ROUNDS = 8
+DENSE_EPS = 1e-3  # of the median depth
+
+
+@dataclass(frozen=True, eq=False)
+class Optimum:
+    """Of the images that were given, in their order."""
+
+    poses: NDArray[np.float64]  # [N, 4, 4]
+    focals: NDArray[np.float64]  # [N]
+    depths: list[Tensor]  # N of [H, W] float32, 0 where nothing is known
+    similarities: list[Similarity]  # of each prediction
+    history: list[Progress]
+
+
+def optimum(
+    predictions: Sequence[PairPrediction],
+    placed: Mapping[int, PlacedImage],
+    focals: Mapping[int, float],
+    poses: Mapping[int, NDArray[np.float64]],
+    principal_points: Mapping[int, tuple[float, float]],
+    shared_focal: bool = False,
+) -> Optimum:
+    """`predictions` among the images of `placed` (sorted); the rest as for `align`."""
+    with one_thread():
+        return _optimum(predictions, placed, focals, poses, principal_points, shared_focal)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Small products on several threads wait for each other: under contention a hundred times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _optimum(
+    predictions: Sequence[PairPrediction],
+    placed: Mapping[int, PlacedImage],
+    focals: Mapping[int, float],
+    poses: Mapping[int, NDArray[np.float64]],
+    principal_points: Mapping[int, tuple[float, float]],
+    shared_focal: bool,
+) -> Optimum:
+    images = tuple(placed)
+    at = {image: n for n, image in enumerate(images)}
+    known = [image for image in images if image in poses]
+    fixed_pose = np.array([image in known for image in images]) if known else np.arange(len(images)) == 0
+    fixed_focal = np.array([image in focals for image in images])
+    group = np.where(fixed_focal, np.arange(len(images)), len(images)) if shared_focal else np.arange(len(images))
+    first = np.array([min(at[p.i], at[p.j]) for p in predictions])
+    coarse, chosen = build_problem(predictions, images, principal_points, COARSE_PIXELS, seed=0)
+    state = in_frame(start(coarse, placed, chosen), to_known_poses(placed, poses))
+    for image in known:
+        state.rotation[at[image]] = torch.from_numpy(poses[image][:3, :3])
+        state.position[at[image]] = torch.from_numpy(poses[image][:3, 3])
+    if shared_focal and not fixed_focal.all():
+        state.focal[torch.from_numpy(~fixed_focal)] = state.focal[torch.from_numpy(~fixed_focal)].median()
+    layout = make_layout(coarse, first, fixed_pose, fixed_focal, group)
+    state, history = refine(coarse, state, layout, COARSE, free_scale=len(known) > 1)
+    fine, _ = build_problem(predictions, images, principal_points, FINE_PIXELS, seed=1)
+    state, more = refine(fine, replace(state, depth=_median_depth(fine, state)), layout, FINE, free_scale=len(known) > 1)
+    rotations = state.rotation.numpy()
+    return Optimum(
+        poses=np.stack([pose_matrix(nearest_rotation(r), t) for r, t in zip(rotations, state.position.numpy(), strict=True)]),
+        focals=state.focal.numpy().copy(),
+        depths=dense_depths(predictions, images, principal_points, state),
+        similarities=[_similarity(state, e) for e in range(len(predictions))],
+        history=history + more,
+    )
+
+
+def in_frame(state: State, frame: Similarity) -> State:
+    """The whole scene moved."""
+    rotation, translation = torch.from_numpy(frame.rotation.copy()), torch.from_numpy(frame.translation.copy())
+    return State(
+        rotation=rotation @ state.rotation,
+        position=frame.scale * state.position @ rotation.T + translation,
+        focal=state.focal,
+        edge_rotation=rotation @ state.edge_rotation,
+        edge_translation=frame.scale * state.edge_translation @ rotation.T + translation,
+        edge_scale=frame.scale * state.edge_scale,
+        depth=frame.scale * state.depth,
+    )
+
+
+def dense_depths(
+    predictions: Sequence[PairPrediction], images: Sequence[int], principal_points: Mapping[int, tuple[float, float]], state: State
+) -> list[Tensor]:
+    """The depth along z of every pixel that any pair knows, given everything else: [H, W] float32, 0 elsewhere. One image at a time."""
+    eps = DENSE_EPS * float(state.depth[state.depth > 0].median())
+    depths = []
+    for n, image in enumerate(images):
+        seen = [(e, p.points_i, p.confidence_i) for e, p in enumerate(predictions) if p.i == image]
+        seen += [(e, p.points_j, p.confidence_j) for e, p in enumerate(predictions) if p.j == image]
+        height, width = seen[0][2].shape
+        cx, cy = principal_points.get(image, (width / 2, height / 2))
+        v, u = torch.meshgrid(torch.arange(height, dtype=torch.float32), torch.arange(width, dtype=torch.float32), indexing="ij")
+        # In the image's own camera, where a ray is (x, y, 1).
+        rays = torch.stack([(u - cx) / float(state.focal[n]), (v - cy) / float(state.focal[n]), torch.ones_like(u)], dim=-1).view(-1, 3)
+        to_camera = state.rotation[n].T
+        points, weight = [], []
+        for e, own_points, confidence in seen:
+            linear = (state.edge_scale[e] * to_camera @ state.edge_rotation[e]).float()
+            offset = (to_camera @ (state.edge_translation[e] - state.position[n])).float()
+            points.append(torch.addmm(offset, own_points.reshape(-1, 3).nan_to_num(0.0), linear.T))
+            weight.append(torch.where(confidence > KNOWN, confidence.log(), 0.0).flatten())
+        a, b, square = along_rays(torch.stack(points), torch.zeros(3), rays)
+        weights = torch.stack(weight)
+        depth = refined(weighted_median(a, weights), a, b, weights, square, eps, DENSE_ROUNDS)
+        depths.append(depth.clamp(min=0.0).view(height, width))
+    return depths
+
+
+def _median_depth(problem: Problem, state: State) -> Tensor:
+    return torch.full(problem.pixels.shape[:2], float(state.depth.median()), dtype=torch.float64)
+
+
+def _similarity(state: State, e: int) -> Similarity:
+    return Similarity(float(state.edge_scale[e]), nearest_rotation(state.edge_rotation[e].numpy()), state.edge_translation[e].numpy())

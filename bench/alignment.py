@@ -2,7 +2,8 @@
 
 Simulated pairs of a furnished room (3 % noise, 2 % outliers, each pair on a scale of its own), window 3 both ways. Adam: our own few lines
 over every pixel's log depth, poses, focal lengths and pair similarities, from the same spanning tree, learning rate 0.01 with cosine decay
-(focal lengths a twentieth of that, or they run away). Objective: over all pixels, by `dust3r_ros.alignment.objective`. Trajectory error: RMSE of positions after Sim(3).
+(focal lengths a twentieth of that, or they run away). Objective: over all pixels, by `dust3r_ros.alignment.objective`. Trajectory error:
+RMSE of positions after Sim(3).
 """
 
 from __future__ import annotations

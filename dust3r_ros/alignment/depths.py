@@ -11,11 +11,11 @@ from torch import Tensor
 
 
 def along_rays(points: Tensor, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """points [..., K, S, 3], origin [..., 3], direction [..., S, 3] -> a [..., K, S], b [..., K, S], |d|^2 [..., S]."""
-    offset = points - origin[..., None, None, :]
-    square = (direction * direction).sum(-1)
-    a = (offset * direction[..., None, :, :]).sum(-1) / square[..., None, :]
-    b = ((offset * offset).sum(-1) - a * a * square[..., None, :]).clamp(min=0.0)
+    """points [..., K, 3, S], origin [..., 3], direction [..., 3, S] -> a [..., K, S], b [..., K, S], |d|^2 [..., S]."""
+    offset = points - origin[..., None, :, None]
+    square = (direction * direction).sum(-2)
+    a = (offset * direction[..., None, :, :]).sum(-2) / square[..., None, :]
+    b = ((offset * offset).sum(-2) - a * a * square[..., None, :]).clamp(min=0.0)
     return a, b, square
 
 

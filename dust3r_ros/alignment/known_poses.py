@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.alignment.chain import PlacedImage
 from dust3r_ros.geometry import Similarity
-
-
-def to_known_poses(placed: Mapping[int, PlacedImage], known: Mapping[int, NDArray[np.float64]]) -> Similarity:
-    """The similarity from the tree's frame to that of the known poses: mean rotation, ratio of spreads, mean position."""
-    shared = [image for image in placed if image in known]
-    if not shared:
-        return Similarity.identity()
-    estimated, given = np.stack([placed[image].pose for image in shared]), np.stack([known[image] for image in shared])
-    return pose_similarity(estimated, given)
 
 
 def pose_similarity(source: NDArray[np.float64], target: NDArray[np.float64], scale: float | None = None) -> Similarity:

@@ -103,9 +103,14 @@ class LinearSystem:
             self._sparse = csc_matrix((np.concatenate([values, values[off]]), both), shape=(size, size))
             self._diagonal = self._sparse.diagonal()
 
-    def step(self, damping: float, free_scale: bool) -> Array | None:
-        """x [size]; None if the damped matrix is not positive. Unless `free_scale`, the sum of the pairs' log scales stays."""
-        wanted = [-self.gradient] if free_scale else [-self.gradient, self._layout.is_scale.astype(np.float64)]
+    def step(self, damping: float, free_scale: bool, pull: float = 0.0) -> Array | None:
+        """x [size]; None if the damped matrix is not positive. Unless `free_scale`, the sum of the pairs' log scales stays.
+
+        `pull`: what each log scale gains by growing, because the objective is divided by the scales' geometric mean.
+        """
+        scales = self._layout.is_scale.astype(np.float64)
+        downhill = pull * scales - self.gradient
+        wanted = [downhill] if free_scale else [downhill, scales]
         solved = self._solve(np.stack(wanted, axis=1), damping)
         if solved is None or not np.isfinite(solved).all():
             return None

@@ -27,9 +27,9 @@ class NormalEquations:
 
 
 def residuals(problem: Problem, state: State) -> tuple[Tensor, Tensor]:
-    """r [N, K, S, 3] and y [N, K, S, 3]."""
+    """r [N, K, 3, S] and y [N, K, 3, S]."""
     target = state.targets(problem)
-    world = state.directions(problem) * state.depth[..., None] + state.position[:, None]
+    world = state.directions(problem) * state.depth[:, None] + state.position[..., None]
     return world[:, None] - target, target
 
 
@@ -38,59 +38,61 @@ def smoothed(problem: Problem, state: State, eps: float) -> float:
     the same for scenes of any size."""
     r, _ = residuals(problem, state)
     scale = state.edge_scale.log().mean().exp()
-    return float((problem.weight * ((r * r).sum(-1) + eps * eps).sqrt()).sum() / scale)
+    return float((problem.weight * ((r * r).sum(-2) + eps * eps).sqrt()).sum() / scale)
 
 
 def normal_equations(problem: Problem, state: State, eps: float, alpha: float) -> NormalEquations:
     r, y = residuals(problem, state)
-    n, k, s, _ = r.shape
-    rho = ((r * r).sum(-1) + eps * eps).sqrt()
-    weight = problem.weight / rho
-    direction = state.directions(problem)
+    n, k, _, s = r.shape
+    rho = ((r * r).sum(-2) + eps * eps).sqrt()
+    weight = (problem.weight / rho)[:, :, None]  # [N, K, 1, S]
+    direction = state.directions(problem)[:, None]
     # d world / d log focal = -(x, y, 0) D turned into the world
-    bent = torch.cat([-state.rays(problem)[..., :2], torch.zeros_like(direction[..., :1])], dim=-1)
-    bent = (bent @ state.rotation.transpose(1, 2)) * state.depth[..., None]
+    bent = state.rotation[:, :, :2] @ (-state.rays(problem)[:, :2] * state.depth[:, None])
+    bent = bent[:, None]
 
-    force = weight[..., None] * r
-    gradient_each = _against(force, y, bent, direction)  # [N, K, S, 9], float64: sums of what nearly cancels
-    along = _against(r / rho[..., None], y, bent, direction)  # r' J / rho
-    by_depth = _against(direction[:, None].expand_as(y), y, bent, direction) - alpha * along * along[..., 8:]
-    by_depth = by_depth * weight[..., None]  # J' W d of every pixel
+    gradient_each = _against(weight * r, y, bent, direction)  # [N, K, 9, S], float64: sums of what nearly cancels
+    along = _against(r / rho[:, :, None], y, bent, direction)  # r' J / rho
+    by_depth = weight * (_against(direction, y, bent, direction) - alpha * along * along[:, :, 8:])  # J' W d of every pixel
 
-    axes = torch.eye(3, dtype=torch.float32)
-    y32, bent32, direction32, weight32 = y.float(), bent.float(), direction.float(), weight.float()[..., None]
+    y32, bent32, direction32, weight32 = y.float(), bent.float(), direction.float(), weight.float()
     products = torch.zeros(n, k, 8, 8, dtype=torch.float32)
-    for axis in axes:
-        row = _against(axis.expand_as(y32), y32, bent32, direction32)[..., :8]
-        products += (row * weight32).transpose(-1, -2) @ row
-    along32 = along[..., :8].float()
-    products -= alpha * (along32 * weight32).transpose(-1, -2) @ along32  # [N, K, 8, 8], summed over the pixels
+    for axis in torch.eye(3, dtype=torch.float32):
+        row = _against(axis.view(3, 1).expand(3, s), y32, bent32, direction32)[:, :, :8]
+        products += (row * weight32) @ row.transpose(-1, -2)
+    along32 = along[:, :, :8].float()
+    products = (products - alpha * (along32 * weight32) @ along32.transpose(-1, -2)).double()  # [N, K, 8, 8], summed over the pixels
 
     # Eliminate each pixel's depth: all pairs of an image share it, and so does its focal length.
-    own = by_depth[..., 8].sum(1)
-    inverse = torch.where(own > 0, 1.0 / own.clamp(min=1e-300), 0.0)
-    shared = torch.cat([by_depth[..., :7].permute(0, 2, 1, 3).reshape(n, s, 7 * k), by_depth[..., 7].sum(1)[..., None]], dim=-1)
-    slope = gradient_each[..., 8].sum(1)
+    own = by_depth[:, :, 8].sum(1)
+    inverse = torch.where(own > 0, 1.0 / own.clamp(min=1e-300), 0.0)[:, None]  # [N, 1, S]
+    shared = torch.cat([by_depth[:, :, :7].reshape(n, 7 * k, s), by_depth[:, :, 7].sum(1)[:, None]], dim=1)
+    slope = gradient_each[:, :, 8].sum(1)[:, None]
     matrix = torch.zeros(n, 7 * k + 1, 7 * k + 1, dtype=torch.float64)
-    blocks = matrix[:, : 7 * k, : 7 * k].view(n, k, 7, k, 7)
     every = torch.arange(k)
-    products = products.double()
+    blocks = matrix[:, : 7 * k, : 7 * k].unflatten(1, (k, 7)).unflatten(3, (k, 7))
     blocks[:, every, :, every] = products[..., :7, :7].transpose(0, 1)
     matrix[:, : 7 * k, 7 * k] = matrix[:, 7 * k, : 7 * k] = products[..., :7, 7].flatten(1)
     matrix[:, 7 * k, 7 * k] = products[..., 7, 7].sum(1)
-    matrix -= (shared * inverse[..., None]).transpose(1, 2) @ shared
-    gradient = torch.cat([gradient_each[..., :7].sum(2).flatten(1), gradient_each[..., 7].sum((1, 2))[:, None]], dim=1)
-    gradient = gradient - (shared * (inverse * slope)[..., None]).sum(1)
+    matrix -= (shared * inverse) @ shared.transpose(1, 2)
+    summed = gradient_each.sum(-1)
+    gradient = torch.cat([summed[..., :7].flatten(1), summed[..., 7].sum(1)[:, None]], dim=1)
+    gradient = gradient - (shared * (inverse * slope)).sum(-1)
     return _with_pose(matrix, gradient, k)
 
 
 def _against(vector: Tensor, y: Tensor, bent: Tensor, direction: Tensor) -> Tensor:
-    """J' vector of every pixel, [N, K, S, 9]: the pair's rotation, translation and log scale, the log focal length, the depth.
+    """J' vector of every pixel, [N, K, 9, S]: the pair's rotation, translation and log scale, the log focal length, the depth.
 
-    vector, y [N, K, S, 3]; bent, direction [N, S, 3]: how the point moves with the log focal length and with its depth.
+    vector, y [..., 3, S]; bent, direction [N, 1, 3, S]: how the point moves with the log focal length and with its depth.
     """
-    ends = [(other * vector).sum(-1, keepdim=True) for other in (-y, bent[:, None], direction[:, None])]
-    return torch.cat([torch.linalg.cross(vector, y), -vector, *ends], dim=-1)
+    out = y.new_empty(*y.shape[:2], 9, y.shape[3])
+    (a, b, c), (u, v, w) = vector.unbind(-2), y.unbind(-2)
+    for at, value in enumerate((b * w - c * v, c * u - a * w, a * v - b * u, -a, -b, -c, -(a * u + b * v + c * w))):
+        out[:, :, at] = value
+    out[:, :, 7] = (vector * bent).sum(-2)
+    out[:, :, 8] = (vector * direction).sum(-2)
+    return out
 
 
 def _with_pose(matrix: Tensor, gradient: Tensor, k: int) -> NormalEquations:

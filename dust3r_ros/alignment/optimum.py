@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dust3r_ros.alignment.chain import KNOWN, PlacedImage
 from dust3r_ros.alignment.depths import along_rays, refined, weighted_median
-from dust3r_ros.alignment.known_poses import to_known_poses
+from dust3r_ros.alignment.known_poses import pose_similarity
 from dust3r_ros.alignment.linear_system import make_layout
 from dust3r_ros.alignment.problem import Problem, State, build_problem
 from dust3r_ros.alignment.refine import COARSE, FINE, Progress, refine
@@ -21,7 +21,7 @@ from dust3r_ros.alignment.start import start
 from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Similarity, nearest_rotation, pose_matrix
 
-COARSE_PIXELS, FINE_PIXELS = 100, 800
+COARSE_PIXELS, FINE_PIXELS = 100, 400
 DENSE_ROUNDS = 8
 DENSE_EPS = 1e-3  # of the median depth
 
@@ -71,29 +71,35 @@ def _optimum(
 ) -> Optimum:
     images = tuple(placed)
     at = {image: n for n, image in enumerate(images)}
-    known = [image for image in images if image in poses]
-    fixed_pose = np.array([image in known for image in images]) if known else np.arange(len(images)) == 0
+    known = [at[image] for image in images if image in poses]
     fixed_focal = np.array([image in focals for image in images])
     group = np.where(fixed_focal, np.arange(len(images)), len(images)) if shared_focal else np.arange(len(images))
     first = np.array([min(at[p.i], at[p.j]) for p in predictions])
     coarse, chosen = build_problem(predictions, images, principal_points, COARSE_PIXELS, seed=0)
-    state = in_frame(start(coarse, placed, chosen), to_known_poses(placed, poses))
-    for image in known:
-        state.rotation[at[image]] = torch.from_numpy(poses[image][:3, :3])
-        state.position[at[image]] = torch.from_numpy(poses[image][:3, 3])
+    state = start(coarse, placed, chosen)
     if shared_focal and not fixed_focal.all():
-        state.focal[torch.from_numpy(~fixed_focal)] = state.focal[torch.from_numpy(~fixed_focal)].median()
-    layout = make_layout(coarse, first, fixed_pose, fixed_focal, group)
-    state, history = refine(coarse, state, layout, COARSE, free_scale=len(known) > 1)
+        own = torch.from_numpy(~fixed_focal)
+        state.focal[own] = state.focal[own].median()
+    layout = make_layout(coarse, first, np.arange(len(images)) == 0, fixed_focal, group)
+    state, history = refine(coarse, state, layout, COARSE, free_scale=False)
     fine, _ = build_problem(predictions, images, principal_points, FINE_PIXELS, seed=1)
-    state, more = refine(fine, replace(state, depth=_median_depth(fine, state)), layout, FINE, free_scale=len(known) > 1)
-    rotations = state.rotation.numpy()
+    state, more = refine(fine, replace(state, depth=_median_depth(fine, state)), layout, FINE, free_scale=False)
+    history += more
+    if known:
+        # Only now, when the scene has its shape: from the tree's the size would come slowly.
+        given = np.stack([poses[images[n]] for n in known])
+        state = in_frame(state, pose_similarity(_poses(state)[known], given))
+        state.rotation[known], state.position[known] = torch.from_numpy(given[:, :3, :3]), torch.from_numpy(given[:, :3, 3])
+    if len(known) > 1:
+        layout = make_layout(fine, first, np.isin(np.arange(len(images)), known), fixed_focal, group)
+        state, more = refine(fine, state, layout, FINE, free_scale=True)
+        history += more
     return Optimum(
-        poses=np.stack([pose_matrix(nearest_rotation(r), t) for r, t in zip(rotations, state.position.numpy(), strict=True)]),
+        poses=_poses(state),
         focals=state.focal.numpy().copy(),
         depths=dense_depths(predictions, images, principal_points, state),
         similarities=[_similarity(state, e) for e in range(len(predictions))],
-        history=history + more,
+        history=history,
     )
 
 
@@ -124,13 +130,13 @@ def dense_depths(
         cx, cy = principal_points.get(image, (width / 2, height / 2))
         v, u = torch.meshgrid(torch.arange(height, dtype=torch.float32), torch.arange(width, dtype=torch.float32), indexing="ij")
         # In the image's own camera, where a ray is (x, y, 1).
-        rays = torch.stack([(u - cx) / float(state.focal[n]), (v - cy) / float(state.focal[n]), torch.ones_like(u)], dim=-1).view(-1, 3)
+        rays = torch.stack([(u - cx) / float(state.focal[n]), (v - cy) / float(state.focal[n]), torch.ones_like(u)]).flatten(1)
         to_camera = state.rotation[n].T
         points, weight = [], []
         for e, own_points, confidence in seen:
             linear = (state.edge_scale[e] * to_camera @ state.edge_rotation[e]).float()
             offset = (to_camera @ (state.edge_translation[e] - state.position[n])).float()
-            points.append(torch.addmm(offset, own_points.reshape(-1, 3).nan_to_num(0.0), linear.T))
+            points.append(torch.addmm(offset[:, None], linear, own_points.reshape(-1, 3).T))
             weight.append(torch.where(confidence > KNOWN, confidence.log(), 0.0).flatten())
         a, b, square = along_rays(torch.stack(points), torch.zeros(3), rays)
         weights = torch.stack(weight)
@@ -139,8 +145,14 @@ def dense_depths(
     return depths
 
 
+def _poses(state: State) -> NDArray[np.float64]:
+    """[N, 4, 4]"""
+    turned = state.rotation.numpy()
+    return np.stack([pose_matrix(nearest_rotation(r), t) for r, t in zip(turned, state.position.numpy(), strict=True)])
+
+
 def _median_depth(problem: Problem, state: State) -> Tensor:
-    return torch.full(problem.pixels.shape[:2], float(state.depth.median()), dtype=torch.float64)
+    return torch.full((len(problem.images), problem.pixels.shape[2]), float(state.depth.median()), dtype=torch.float64)
 
 
 def _similarity(state: State, e: int) -> Similarity:

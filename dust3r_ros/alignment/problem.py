@@ -1,6 +1,7 @@
 """The alignment problem on a few well spread, confident pixels of each image, laid out so that all images are worked on at once.
 
-N images, E pairs, K: the most pairs that an image is in, S pixels an image. An image with fewer pairs is padded with weight 0.
+N images, E pairs, K: the most pairs that an image is in, S pixels an image. An image with fewer pairs is padded with weight 0. Pixels come
+last: coordinates are planes, which is several times as fast as triples.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from dust3r_ros.estimators import PairPrediction
 KNOWN = 1.0 + 1e-6  # a confidence of exactly 1 says that nothing is known
 CANDIDATES = 4  # pixels drawn in each cell, of which the most confident stays
 
-# N images, E pairs. The state's transforms are camera to world and pair to world.
-
 
 @dataclass(eq=False)
 class Problem:
@@ -26,9 +25,9 @@ class Problem:
 
     images: tuple[int, ...]
     edge: Tensor  # [N, K] int64: which pair; 0 where padded
-    points: Tensor  # [N, K, S, 3] in the pair's own frame
+    points: Tensor  # [N, K, 3, S] in the pair's own frame
     weight: Tensor  # [N, K, S] log confidence over the number of pixels and pairs; 0 where padded or nothing is known
-    pixels: Tensor  # [N, S, 2] (u - cx, v - cy)
+    pixels: Tensor  # [N, 2, S] (u - cx, v - cy)
     pairs: int
 
     @property
@@ -50,18 +49,18 @@ class State:
     depth: Tensor  # [N, S] along z
 
     def rays(self, problem: Problem) -> Tensor:
-        """[N, S, 3] in the camera, z = 1."""
+        """[N, 3, S] in the camera, z = 1."""
         xy = problem.pixels / self.focal[:, None, None]
-        return torch.cat([xy, torch.ones_like(xy[..., :1])], dim=-1)
+        return torch.cat([xy, torch.ones_like(xy[:, :1])], dim=1)
 
     def directions(self, problem: Problem) -> Tensor:
-        """[N, S, 3] in the world, one unit of depth long along z."""
-        return self.rays(problem) @ self.rotation.transpose(1, 2)
+        """[N, 3, S] in the world, one unit of depth long along z."""
+        return self.rotation @ self.rays(problem)
 
     def targets(self, problem: Problem) -> Tensor:
-        """[N, K, S, 3] where each pair puts each pixel in the world."""
+        """[N, K, 3, S] where each pair puts each pixel in the world."""
         linear = (self.edge_scale[:, None, None] * self.edge_rotation)[problem.edge]
-        return problem.points @ linear.transpose(-1, -2) + self.edge_translation[problem.edge][:, :, None]
+        return linear @ problem.points + self.edge_translation[problem.edge][..., None]
 
 
 def choose_pixels(confidence: Tensor, count: int, rng: np.random.Generator) -> Tensor:
@@ -95,9 +94,9 @@ def build_problem(
     rng = np.random.default_rng(seed)
     most, count = max(map(len, sides)), pixels_each
     edge = torch.zeros(len(images), most, dtype=torch.int64)
-    points = torch.zeros(len(images), most, count, 3, dtype=torch.float64)
+    points = torch.zeros(len(images), most, 3, count, dtype=torch.float64)
     weight = torch.zeros(len(images), most, count, dtype=torch.float64)
-    pixels = torch.zeros(len(images), count, 2, dtype=torch.float64)
+    pixels = torch.zeros(len(images), 2, count, dtype=torch.float64)
     chosen: dict[int, Tensor] = {}
     for n, (image, seen) in enumerate(zip(images, sides, strict=True)):
         confidence = torch.stack([c for _, _, c in seen])
@@ -105,12 +104,12 @@ def build_problem(
         chosen[image], size = picked, len(picked)
         height, width = confidence.shape[1:]
         cx, cy = principal_points.get(image, (width / 2, height / 2))
-        pixels[n, :size] = picked.flip(1) - torch.tensor([cx, cy], dtype=torch.float64)
+        pixels[n, :, :size] = (picked.flip(1) - torch.tensor([cx, cy], dtype=torch.float64)).T
         row, column = picked.unbind(1)
         sampled = confidence[:, row, column].double()
         for k, (e, own_points, _) in enumerate(seen):
             edge[n, k] = e
-            points[n, k, :size] = own_points[row, column].double()
+            points[n, k, :, :size] = own_points[row, column].T.double()
         weight[n, : len(seen), :size] = torch.where(sampled > KNOWN, sampled.log(), 0.0) / (size * len(predictions))
-    finite = torch.isfinite(points).all(-1)
+    finite = torch.isfinite(points).all(-2)
     return Problem(tuple(images), edge, points.nan_to_num(0.0), torch.where(finite, weight, 0.0), pixels, len(predictions)), chosen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,15 +51,17 @@ def refine(problem: Problem, state: State, layout: Layout, stages: tuple[Stage, 
     for stage in stages:
         eps, damping = stage.eps * size, FIRST_DAMPING
         state = with_depths(problem, state, eps)
-        now = _objective(problem, state, eps, free_scale)
+        now = smoothed(problem, state, eps)
         for _ in range(stage.steps):
             system = LinearSystem(normal_equations(problem, state, eps, stage.alpha), layout)
             found = None
+            # The objective is divided by the mean scale: shrinking the pairs alone must not pay.
+            pull = now * float(state.edge_scale.log().mean().exp()) / problem.pairs
             for _ in range(MOST_TRIES):
-                step = system.step(damping, free_scale)
+                step = system.step(damping, free_scale, pull)
                 if step is not None:
                     candidate = with_depths(problem, moved(state, step, layout), eps)
-                    value = _objective(problem, candidate, eps, free_scale)
+                    value = smoothed(problem, candidate, eps)
                     if value < now:
                         found = candidate
                         break
@@ -113,8 +114,3 @@ def turned(vector: Tensor) -> Tensor:
     sine = torch.where(small, 1.0 - angle**2 / 6, angle.sin() / angle.clamp(min=1e-12))
     cosine = torch.where(small, 0.5 - angle**2 / 24, (1.0 - angle.cos()) / angle.clamp(min=1e-12) ** 2)
     return torch.eye(3, dtype=vector.dtype) + sine * cross + cosine * cross @ cross
-
-
-def _objective(problem: Problem, state: State, eps: float, free_scale: bool) -> float:
-    value = smoothed(problem, state, eps)
-    return value * math.exp(float(state.edge_scale.log().mean())) if free_scale else value

@@ -18,7 +18,7 @@ def start(problem: Problem, placed: Mapping[int, PlacedImage], chosen: Mapping[i
     """The tree's state on the chosen pixels ([S, 2] row, column, by image)."""
     images = [placed[image] for image in problem.images]
     pose = torch.from_numpy(np.stack([image.pose for image in images]))
-    world = torch.zeros(*problem.pixels.shape[:2], 3, dtype=torch.float64)
+    world = torch.zeros(len(images), problem.pixels.shape[2], 3, dtype=torch.float64)
     for n, (number, image) in enumerate(zip(problem.images, images, strict=True)):
         row, column = chosen[number].unbind(1)
         world[n, : len(row)] = image.points[row, column].double()
@@ -31,9 +31,9 @@ def start(problem: Problem, placed: Mapping[int, PlacedImage], chosen: Mapping[i
 
 def fitted_pairs(problem: Problem, world: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Every pair's similarity, at once, that carries its points onto world points [N, S, 3]: Umeyama's, reweighted for the plain norm."""
-    n, k, s, _ = problem.points.shape
+    n, k, _, s = problem.points.shape
     edge = problem.edge[..., None].expand(n, k, s).reshape(-1)
-    source, target = problem.points.reshape(-1, 3), world[:, None].expand(n, k, s, 3).reshape(-1, 3)
+    source, target = problem.points.transpose(2, 3).reshape(-1, 3), world[:, None].expand(n, k, s, 3).reshape(-1, 3)
     weight = problem.weight.reshape(-1)
 
     def total(values: Tensor) -> Tensor:

@@ -136,8 +136,10 @@ def dense_depths(
         for e, own_points, confidence in seen:
             linear = (state.edge_scale[e] * to_camera @ state.edge_rotation[e]).float()
             offset = (to_camera @ (state.edge_translation[e] - state.position[n])).float()
-            points.append(torch.addmm(offset[:, None], linear, own_points.reshape(-1, 3).T))
-            weight.append(torch.where(confidence > KNOWN, confidence.log(), 0.0).flatten())
+            flat, known = own_points.reshape(-1, 3), (confidence > KNOWN).flatten()
+            finite = torch.isfinite(flat).all(-1)
+            points.append(torch.addmm(offset[:, None], linear, flat.where(finite[:, None], 0.0).T))
+            weight.append(torch.where(known & finite, confidence.flatten().log(), 0.0))
         a, b, square = along_rays(torch.stack(points), torch.zeros(3), rays)
         weights = torch.stack(weight)
         depth = refined(weighted_median(a, weights), a, b, weights, square, eps, DENSE_ROUNDS)

@@ -182,9 +182,12 @@ def test_images_of_different_sizes_and_pixels_that_are_not_finite(scene) -> None
             for name in (f"points_{side}", f"confidence_{side}"):
                 changed[name] = getattr(p, name)[:rows].clone()
             changed[f"points_{side}"][3, 5] = torch.nan
+            if p.j == 4 and side == "j":
+                changed["points_j"][10, 20] = torch.inf  # other pairs know this one
             changed[f"confidence_{side}"][3, 5] = 1.0
         cut.append(replace(p, **changed))
     found = align(cut, principal_points=centres)
     assert [tuple(depth.shape) for depth in found.depths] == [(40, 80) if n == 2 else (60, 80) for n in range(COUNT)]
     assert np.isfinite(found.poses).all()
     assert all(bool(torch.isfinite(depth).all()) and float(depth[3, 5]) == 0.0 for depth in found.depths)
+    assert float(found.depths[4][10, 20]) > 0

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dust3r_ros.alignment.chain import KNOWN, MIN_KNOWN, Known, PlacedImage, place_branch
 from dust3r_ros.alignment.objective import objective, world_points
-from dust3r_ros.alignment.optimum import optimum
+from dust3r_ros.alignment.optimum import one_thread, optimum
 from dust3r_ros.alignment.spanning_tree import score, spanning_forest
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.estimators import PairPrediction
@@ -44,11 +44,15 @@ def place(
     predictions: Sequence[PairPrediction],
     focals: Mapping[int, float] | None = None,
     principal_points: Mapping[int, tuple[float, float]] | None = None,
+    quick: bool = False,
 ) -> tuple[dict[int, PlacedImage], tuple[tuple[int, ...], ...]]:
-    """The images of the largest part in the frame of its tree's root, and all parts, the largest first; empty without a usable pair."""
+    """The images of the largest part in the frame of its tree's root, and all parts, the largest first; empty without a usable pair.
+
+    `quick`: as a start that is refined afterwards.
+    """
     scores = [score(prediction) for prediction in predictions]
     branches = spanning_forest(predictions, scores) if predictions else []
-    parts = [place_branch(branch, predictions, Known(focals or {}, principal_points or {}), scores) for branch in branches]
+    parts = [place_branch(branch, predictions, Known(focals or {}, principal_points or {}, quick), scores) for branch in branches]
     parts.sort(key=lambda part: -len(part))
     return (parts[0] if parts else {}), tuple(tuple(sorted(part)) for part in parts)
 
@@ -69,11 +73,20 @@ def align(
 
     Raises AlignmentError without any usable prediction.
     """
-    predictions = list(predictions)
+    with one_thread():
+        return _align(list(predictions), dict(focals or {}), dict(poses or {}), dict(principal_points or {}), shared_focal)
+
+
+def _align(
+    predictions: list[PairPrediction],
+    focals: dict[int, float],
+    poses: dict[int, NDArray[np.float64]],
+    principal_points: dict[int, tuple[float, float]],
+    shared_focal: bool,
+) -> Alignment:
     if not predictions:
         raise AlignmentError("nothing to align: no pair predictions were given; estimate at least one pair first")
-    focals, principal_points, poses = dict(focals or {}), dict(principal_points or {}), dict(poses or {})
-    placed, parts = place(predictions, focals, principal_points)
+    placed, parts = place(predictions, focals, principal_points, quick=True)
     if len(placed) < 2:
         raise AlignmentError(
             "no pair holds together: fewer than 12 pixels of any pair have a confidence above 1; the camera must move and see texture"

@@ -17,7 +17,8 @@ from dust3r_ros.alignment.spanning_tree import Branch
 from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Camera, Similarity, focal_from_pointmap, robust_procrustes, solve_pnp
 
-FITTED_PIXELS = 1500  # a similarity has 7 unknowns: more pixels only cost time
+FITTED_PIXELS, QUICK_PIXELS = 1500, 300  # a similarity has 7 unknowns: more pixels only cost time
+THOROUGH_ROUNDS, QUICK_ROUNDS = (10, 20), (5, 0)  # for the plain norm, then with Cauchy weights; quick: a start that is refined anyway
 MIN_KNOWN = 12  # pixels; fewer hold nothing together
 KNOWN = 1.0 + 1e-6  # a confidence of exactly 1 says that nothing is known
 
@@ -41,10 +42,11 @@ class PlacedImage:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known beforehand, by image: focal lengths and principal points in pixels."""
+    """What is known beforehand, by image: focal lengths and principal points in pixels; and whether a rough result will do."""
 
     focals: Mapping[int, float]
     principal_points: Mapping[int, tuple[float, float]]
+    quick: bool = False
 
 
 def place_branch(branch: Branch, predictions: Sequence[PairPrediction], known: Known, scores: Sequence[float]) -> dict[int, PlacedImage]:
@@ -65,7 +67,7 @@ def place_branch(branch: Branch, predictions: Sequence[PairPrediction], known: K
         seen, confidence = (
             (prediction.points_i, prediction.confidence_i) if parent_first else (prediction.points_j, prediction.confidence_j)
         )
-        to_world = fit(seen, placed[parent].points, torch.minimum(confidence, placed[parent].confidence))
+        to_world = fit(seen, placed[parent].points, torch.minimum(confidence, placed[parent].confidence), known.quick)
         if to_world is None:
             continue
         image = (_as_second if parent_first else _as_first)(new, index, to_world, predictions, known, scores)
@@ -74,14 +76,18 @@ def place_branch(branch: Branch, predictions: Sequence[PairPrediction], known: K
     return placed
 
 
-def fit(source: torch.Tensor, target: torch.Tensor, confidence: torch.Tensor) -> Similarity | None:
-    """The similarity that carries `source` (H, W, 3) onto `target`, robust, weighted by log confidence; None if too little is known."""
+def fit(source: torch.Tensor, target: torch.Tensor, confidence: torch.Tensor, quick: bool = False) -> Similarity | None:
+    """The similarity that carries `source` (H, W, 3) onto `target`, robust, weighted by log confidence; None if too little is known.
+
+    `quick`: from fewer pixels and in fewer rounds.
+    """
     known = torch.nonzero((confidence > KNOWN).flatten()).flatten()
     if len(known) < MIN_KNOWN:
         return None
-    known = known[:: max(1, len(known) // FITTED_PIXELS)]
+    known = known[:: max(1, len(known) // (QUICK_PIXELS if quick else FITTED_PIXELS))]
     weights = torch.log(confidence.flatten()[known]).double().numpy()
-    return robust_procrustes(source.reshape(-1, 3)[known].double().numpy(), target.reshape(-1, 3)[known].double().numpy(), weights)
+    a, b = (points.reshape(-1, 3)[known].double().numpy() for points in (source, target))
+    return robust_procrustes(a, b, weights, rounds=QUICK_ROUNDS if quick else THOROUGH_ROUNDS)
 
 
 def _as_first(
@@ -109,7 +115,7 @@ def _as_second(
     own = [k for k, p in enumerate(predictions) if p.i == node]
     if own:
         front = predictions[max(own, key=lambda k: scores[k])]
-        similarity = fit(front.points_i, points, torch.minimum(front.confidence_i, confidence))
+        similarity = fit(front.points_i, points, torch.minimum(front.confidence_i, confidence), known.quick)
         if similarity is not None:
             focal = known.focals.get(node) or _focal(front.points_i, front.confidence_i, known.principal_points.get(node))
             return PlacedImage(similarity.apply_pose(np.eye(4)), focal, points, confidence, index)

@@ -22,7 +22,7 @@ from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Similarity, nearest_rotation, pose_matrix
 
 COARSE_PIXELS, FINE_PIXELS = 100, 400
-DENSE_ROUNDS = 8
+DENSE_ROUNDS = 5
 DENSE_EPS = 1e-3  # of the median depth
 
 
@@ -45,30 +45,7 @@ def optimum(
     principal_points: Mapping[int, tuple[float, float]],
     shared_focal: bool = False,
 ) -> Optimum:
-    """`predictions` among the images of `placed` (sorted); the rest as for `align`."""
-    with one_thread():
-        return _optimum(predictions, placed, focals, poses, principal_points, shared_focal)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Small products on several threads wait for each other: under contention a hundred times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _optimum(
-    predictions: Sequence[PairPrediction],
-    placed: Mapping[int, PlacedImage],
-    focals: Mapping[int, float],
-    poses: Mapping[int, NDArray[np.float64]],
-    principal_points: Mapping[int, tuple[float, float]],
-    shared_focal: bool,
-) -> Optimum:
+    """`predictions` among the images of `placed` (sorted); the rest as for `align`. Best with `one_thread`."""
     images = tuple(placed)
     at = {image: n for n, image in enumerate(images)}
     known = [at[image] for image in images if image in poses]
@@ -101,6 +78,17 @@ def _optimum(
         similarities=[_similarity(state, e) for e in range(len(predictions))],
         history=history,
     )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Small products on several threads wait for each other: under contention a hundred times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def in_frame(state: State, frame: Similarity) -> State:

@@ -34,8 +34,14 @@ def procrustes(source: ArrayLike, target: ArrayLike, weights: ArrayLike | None =
     return found
 
 
-def robust_procrustes(source: ArrayLike, target: ArrayLike, weights: ArrayLike | None = None, with_scale: bool = True) -> Similarity | None:
-    """As `procrustes`, but outliers lose their say: reweighted for the plain norm, then with Cauchy's weights.
+def robust_procrustes(
+    source: ArrayLike,
+    target: ArrayLike,
+    weights: ArrayLike | None = None,
+    with_scale: bool = True,
+    rounds: tuple[int, int] = (L1_ROUNDS, CAUCHY_ROUNDS),
+) -> Similarity | None:
+    """As `procrustes`, but outliers lose their say: reweighted for the plain norm, then with Cauchy's weights, at most `rounds` of each.
 
     The Cauchy scale is 1.4826 times the weighted median residual of each round. Returns None where the points leave the answer open (fewer
     than 3 that count, or all on one line): matches come from images, and images may be like that.
@@ -43,18 +49,18 @@ def robust_procrustes(source: ArrayLike, target: ArrayLike, weights: ArrayLike |
     source, target, weights = _checked(source, target, weights)
     fitted = _fit(source, target, weights, with_scale)
     previous = np.full(len(source), np.inf)
-    for round_ in range(L1_ROUNDS + CAUCHY_ROUNDS):
+    for round_ in range(sum(rounds)):
         if fitted is None:
             return None
         residual = np.linalg.norm(fitted.apply(source) - target, axis=1)
         middle = _weighted_median(residual, weights)
         extent = float(np.abs(target).max(initial=0.0))
         settled = np.max(np.abs(residual - previous), initial=0.0) <= CONVERGED * middle
-        if middle <= 1e-12 * extent or (settled and round_ > L1_ROUNDS):
+        if middle <= 1e-12 * extent or (settled and round_ > rounds[0]):
             break
         previous = residual
         relative = residual / (1.4826 * middle)
-        say = 1.0 / np.maximum(relative, 0.1) if round_ < L1_ROUNDS else 1.0 / (1.0 + relative**2)
+        say = 1.0 / np.maximum(relative, 0.1) if round_ < rounds[0] else 1.0 / (1.0 + relative**2)
         fitted = _fit(source, target, weights * say, with_scale)
     return fitted
 

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 TOKEN_BUDGET = 1 << 30  # bytes of tokens on the device
 LARGEST_BATCH = 16  # pairs decoded at once on a GPU
-LARGEST_BATCH_CPU = 1  # more at once only leave the caches: 4 to 25 % slower, see docs/benchmarks.md
+LARGEST_BATCH_CPU = 1  # more at once only leave the caches: 1 to 25 % slower, docs/benchmarks.md
 
 Pair = tuple[StoredTokens, StoredTokens]
 Result = TypeVar("Result")

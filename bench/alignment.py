@@ -34,7 +34,7 @@ PROBLEMS = ((8, 128, 4), (12, 224, 4), (40, 128, 2))  # keyframes, width, frames
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, nargs="+", default=[300, 3000])
+    parser.add_argument("--steps", type=int, nargs="+", default=[300])
     parser.add_argument("--quick", action="store_true", help="the smallest problem, 300 steps")
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()

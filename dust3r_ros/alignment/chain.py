@@ -55,7 +55,7 @@ def place_branch(branch: Branch, predictions: Sequence[PairPrediction], known: K
     An image whose pair shares too few known pixels with what is placed is left out, and so is what hangs on it.
     """
     best = max((index for index, p in enumerate(predictions) if p.i == branch.root), key=lambda index: scores[index])
-    root = _as_first(branch.root, best, Similarity.identity(), predictions, known, scores)
+    root = _as_first(branch.root, best, Similarity.identity(), predictions, known)
     if root is None:
         return {}
     placed = {branch.root: root}
@@ -70,7 +70,10 @@ def place_branch(branch: Branch, predictions: Sequence[PairPrediction], known: K
         to_world = fit(seen, placed[parent].points, torch.minimum(confidence, placed[parent].confidence), known.quick)
         if to_world is None:
             continue
-        image = (_as_second if parent_first else _as_first)(new, index, to_world, predictions, known, scores)
+        if parent_first:
+            image = _as_second(new, index, to_world, predictions, known, scores)
+        else:
+            image = _as_first(new, index, to_world, predictions, known)
         if image is not None:
             placed[new] = image
     return placed
@@ -90,14 +93,7 @@ def fit(source: torch.Tensor, target: torch.Tensor, confidence: torch.Tensor, qu
     return robust_procrustes(a, b, weights, rounds=QUICK_ROUNDS if quick else THOROUGH_ROUNDS)
 
 
-def _as_first(
-    node: int,
-    index: int,
-    to_world: Similarity,
-    predictions: Sequence[PairPrediction],
-    known: Known,
-    scores: Sequence[float],  # noqa: ARG001
-) -> PlacedImage | None:
+def _as_first(node: int, index: int, to_world: Similarity, predictions: Sequence[PairPrediction], known: Known) -> PlacedImage | None:
     """The first image of a pair: the pair's frame is its camera's, so the similarity is its pose."""
     prediction = predictions[index]
     if int((prediction.confidence_i > KNOWN).sum()) < MIN_KNOWN:

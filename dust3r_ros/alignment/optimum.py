@@ -82,7 +82,7 @@ def optimum(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Small products on several threads wait for each other: under contention a hundred times as long."""
+    """Small products on several threads wait for each other: on a busy machine ten times as long."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,7 +1,7 @@
 """The alignment problem on a few well spread, confident pixels of each image, laid out so that all images are worked on at once.
 
 N images, E pairs, K: the most pairs that an image is in, S pixels an image. An image with fewer pairs is padded with weight 0. Pixels come
-last: coordinates are planes, which is several times as fast as triples.
+last: coordinates are planes, which is faster than triples.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class EstimatorConfig:
     weights: str = setting("", "file of the network's weights; empty: the published ones, from the hub's cache or fetched")
     device: str = setting("auto", "where the network runs: auto takes a GPU that it can use", choices=("auto", "cpu", "cuda"))
     precision: str = setting("auto", "numbers of its matrix products; auto: half precision where the hardware has it", choices=PRECISIONS)
-    compile: bool = setting(False, "compile the network with torch.compile: minutes at the start, faster afterwards")
+    compile: bool = setting(False, "compile the network with torch.compile: minutes at the start; the gain depends on the hardware")
     assumed_fov: float = setting(60.0, "horizontal field of view in degrees assumed when no CameraInfo is there", 10.0, 170.0)
     size: int = setting(0, "longer side of the working image in pixels; 0: the model's own (flow 320, networks 512 or 224)", 0, 1024)
 

@@ -202,7 +202,7 @@ def test_out_of_memory_halves_the_batch_says_so_and_goes_on(room: int, said: lis
         same(a, b)
     lines = [record.getMessage() for record in caplog.records]
     assert all(any(words in line for line in lines) for words in said)
-    assert own.runner.batch <= max(room, 8)
+    assert own.runner.batch <= room
     caplog.clear()
     own.estimate(views(own), PAIRS)
     assert not caplog.records  # it has learned

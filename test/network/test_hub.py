@@ -71,8 +71,10 @@ def test_a_download_that_was_killed_goes_on_where_it_stopped(tmp_path: Path) -> 
         hub.cut_at, hub.stalls = 11_000_000, True
         process = start(hub, tmp_path)
         until = time.monotonic() + 60
-        while not any(path.stat().st_size > 10_000_000 for path in tmp_path.rglob("*.incomplete")) and time.monotonic() < until:
-            time.sleep(0.05)
+        while not any(path.stat().st_size > 10_000_000 for path in tmp_path.rglob("*.incomplete")):
+            assert process.poll() is None, "the download ended before it could be killed"
+            assert time.monotonic() < until, "nothing of the download came to the disk"
+            time.sleep(0.05)  # the only sign of progress is the file
         process.kill()
         process.communicate()
         hub.cut_at = 0

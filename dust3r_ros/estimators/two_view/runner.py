@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 @dataclass(frozen=True)
 class RunnerOptions:
     graphs: bool = True  # CUDA graphs
-    compile: bool = False  # torch.compile: minutes at the start, some tens of per cent afterwards
+    compile: bool = False  # torch.compile: minutes at the start; what it gains has not been measured
 
 
 class NetworkRunner:

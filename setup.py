@@ -28,6 +28,8 @@ setup(
         "torch",
         "numpy",
         "scipy",
+        "numba",  # compiles the alignment's inner loops
+        "threadpoolctl",
         "opencv-python-headless>=4.5,<5",
         "pillow",
         "pyyaml",

@@ -5,20 +5,29 @@ Global alignment (DUSt3R, section 3.4): the maximum spanning tree over the pairs
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dust3r_ros.alignment.chain import KNOWN, MIN_KNOWN, Known, PlacedImage, place_branch
-from dust3r_ros.alignment.objective import objective, world_points
-from dust3r_ros.alignment.optimum import one_thread, optimum
+from dust3r_ros.alignment.dense import solve_dense
+from dust3r_ros.alignment.optimum import COARSE, FINE, PIXELS, Given, bring_into_frame, settle
+from dust3r_ros.alignment.pair_check import bad_pairs, trust
+from dust3r_ros.alignment.priors import FocalPrior, MotionPrior, PosePrior, Priors
+from dust3r_ros.alignment.problem import Problem, State, build_problem
+from dust3r_ros.alignment.refine import Progress, Stage, mean_scale
 from dust3r_ros.alignment.spanning_tree import score, spanning_forest
+from dust3r_ros.alignment.start import MIN_KNOWN, Sides, place_branch, start
+from dust3r_ros.alignment.workers import one_thread_each
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.estimators import PairPrediction
-from dust3r_ros.geometry import Similarity
+from dust3r_ros.geometry import Similarity, nearest_rotation
+
+START_PIXELS = 300  # of each image, that the tree is chained on
+RESTARTS = 3  # trees tried, each without the pairs that the one before showed to be bad
 
 
 class AlignmentError(Dust3rError):
@@ -33,89 +42,174 @@ class Alignment:
     poses: NDArray[np.float64]  # [N, 4, 4] camera to world
     focals: NDArray[np.float64]  # [N] pixels
     depths: list[torch.Tensor]  # N of [H, W] float32 along z, 0 where nothing is known
-    confidences: list[torch.Tensor]  # N of [H, W] float32 >= 1
-    pair_similarities: list[Similarity | None]  # s_e P_e for each prediction; None where the pair could not be fitted
+    confidences: list[torch.Tensor]  # N of [H, W] float32 >= 1: the largest that any pair has
+    pair_similarities: list[Similarity | None]  # s_e P_e for each prediction; None where the pair was not used
     parts: tuple[tuple[int, ...], ...]  # images that hang together, the largest part first
     unplaced: tuple[int, ...]  # images that share too little with the largest part; not in the lists above
-    objective: float  # over all pixels of the fitted pairs, as in DUSt3R's equation 5 with the geometric mean scale at 0.5
-
-
-def place(
-    predictions: Sequence[PairPrediction],
-    focals: Mapping[int, float] | None = None,
-    principal_points: Mapping[int, tuple[float, float]] | None = None,
-    quick: bool = False,
-) -> tuple[dict[int, PlacedImage], tuple[tuple[int, ...], ...]]:
-    """The images of the largest part in the frame of its tree's root, and all parts, the largest first; empty without a usable pair.
-
-    `quick`: as a start that is refined afterwards.
-    """
-    scores = [score(prediction) for prediction in predictions]
-    branches = spanning_forest(predictions, scores) if predictions else []
-    parts = [place_branch(branch, predictions, Known(focals or {}, principal_points or {}, quick), scores) for branch in branches]
-    parts.sort(key=lambda part: -len(part))
-    return (parts[0] if parts else {}), tuple(tuple(sorted(part)) for part in parts)
+    objective: float  # over all pixels of the used pairs, as in DUSt3R's equation 5 with the geometric mean scale at 0.5
+    dropped: dict[int, str]  # positions of predictions that were not used, and why
+    others: tuple[Alignment, ...]  # the other parts of at least two images, each in a frame and on a scale of its own
+    history: tuple[Progress, ...]  # the steps that were taken
 
 
 def align(
     predictions: Sequence[PairPrediction],
-    focals: Mapping[int, float] | None = None,
-    poses: Mapping[int, NDArray[np.float64]] | None = None,
+    focals: Mapping[int, float | FocalPrior] | None = None,
+    poses: Mapping[int, NDArray[np.float64] | PosePrior] | None = None,
     principal_points: Mapping[int, tuple[float, float]] | None = None,
     shared_focal: bool = False,
+    motions: Sequence[MotionPrior] = (),
+    refine: bool = True,
 ) -> Alignment:
-    """Poses, focal lengths and depths of least objective (`objective`) from pair predictions; the largest connected part is aligned.
+    """Poses, focal lengths and depths of least objective (`objective`) from pair predictions.
 
     From the spanning tree, by second-order steps on a few confident pixels of each image, then all depths at once (docs/alignment.md).
-    `focals` (pixels), `poses` (4x4 camera to world) and `principal_points` (pixels; the image's middle otherwise) are what is known,
-    by image, and come back unchanged. One known pose fixes the frame, two or more the scale too. `shared_focal`: all images whose focal
-    length is not known were taken with the same one. The same input gives the same result.
+    What is known goes in by image: `focals` (pixels) and `poses` (4x4 camera to world) as numbers come back unchanged, as priors they pull
+    with their covariance, and so do `motions` between two images. `principal_points` in pixels, else the image's middle. One known pose
+    fixes the frame, two or more (or a motion) the scale too.
+    `shared_focal`: all images whose focal length is not known were taken with the same one.
+    Pairs that contradict the others are left out (`dropped`). Without `refine` it is the tree alone. The same input gives the same result.
 
-    Raises AlignmentError without any usable prediction.
+    Raises AlignmentError without any usable prediction, PriorError for a covariance that is none.
     """
-    with one_thread():
-        return _align(list(predictions), dict(focals or {}), dict(poses or {}), dict(principal_points or {}), shared_focal)
+    known = Known(dict(focals or {}), dict(poses or {}), dict(principal_points or {}), shared_focal, tuple(motions))
+    with one_thread_each():
+        return _align(list(predictions), known, refine)
 
 
-def _align(
-    predictions: list[PairPrediction],
-    focals: dict[int, float],
-    poses: dict[int, NDArray[np.float64]],
-    principal_points: dict[int, tuple[float, float]],
-    shared_focal: bool,
-) -> Alignment:
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What `align` was told."""
+
+    focals: dict[int, float | FocalPrior]
+    poses: dict[int, NDArray[np.float64] | PosePrior]
+    principal_points: dict[int, tuple[float, float]]
+    shared_focal: bool
+    motions: tuple[MotionPrior, ...]
+
+    @property
+    def start_focals(self) -> dict[int, float]:
+        return {image: f.focal if isinstance(f, FocalPrior) else f for image, f in self.focals.items()}
+
+    def given(self, images: Sequence[int]) -> Given:
+        at = {image: n for n, image in enumerate(images)}
+        fixed = np.array([isinstance(self.focals.get(image), (int, float)) for image in images])
+        own = np.arange(len(images))
+        return Given(
+            fixed_poses={at[n]: np.asarray(p) for n, p in self.poses.items() if n in at and not isinstance(p, PosePrior)},
+            fixed_focals=fixed,
+            group=np.where(fixed, own, len(images)) if self.shared_focal else own,
+            priors=Priors(
+                at,
+                {n: p for n, p in self.poses.items() if isinstance(p, PosePrior)},
+                self.motions,
+                {n: f for n, f in self.focals.items() if isinstance(f, FocalPrior)},
+            ),
+        )
+
+
+def _align(predictions: list[PairPrediction], known: Known, refined: bool) -> Alignment:
     if not predictions:
         raise AlignmentError("nothing to align: no pair predictions were given; estimate at least one pair first")
-    placed, parts = place(predictions, focals, principal_points, quick=True)
-    if len(placed) < 2:
+    began = time.perf_counter()
+    parts, dropped = _assemble(predictions, known, refined, began)
+    if not parts:
         raise AlignmentError(
-            "no pair holds together: fewer than 12 pixels of any pair have a confidence above 1; the camera must move and see texture"
+            f"no pair holds together: fewer than {MIN_KNOWN} of {START_PIXELS} pixels looked at in any pair have a confidence above 1; "
+            "the camera must move and see texture"
         )
-    images = tuple(sorted(placed))
-    used = [index for index, p in enumerate(predictions) if p.i in placed and p.j in placed]
-    pairs = [predictions[index] for index in used]
-    solved = optimum(pairs, {image: placed[image] for image in images}, focals, poses, principal_points, shared_focal)
+    for part in parts if refined else ():
+        part.settle(FINE, began)
+        part.bring_into_frame(FINE, began)
+    found = [_result(part, parts, predictions, known, dropped) for part in parts]
+    return replace(found[0], others=tuple(found[1:]))
+
+
+def _assemble(predictions: list[PairPrediction], known: Known, refined: bool, began: float) -> tuple[list[Part], dict[int, str]]:
+    """The parts that hang together, the largest first, each roughly in shape, and which predictions were left out for what reason."""
+    pairs = [(p.i, p.j) for p in predictions]
+    problem = build_problem(predictions, sorted({node for pair in pairs for node in pair}), known.principal_points, PIXELS)
+    sides = Sides(problem.first(START_PIXELS), pairs)
+    dropped = dict.fromkeys(sides.empty(), "next to nothing is known in one of its views (no confidence above 1)")
+    scores = [score(prediction) for prediction in predictions]
+    scores = [value * sure for value, sure in zip(scores, trust(sides, scores), strict=True)]
+    parts: list[Part] = []
+    for last in (False,) * (RESTARTS - 1) + (True,):
+        usable = [e for e in range(len(pairs)) if e not in dropped]
+        branches = spanning_forest([pairs[e] for e in usable], [scores[e] for e in usable])
+        parts = []
+        for branch in branches:
+            placed = place_branch(branch.numbered(usable), sides, scores, known.start_focals)
+            if len(placed) > 1:
+                images = sorted(placed)
+                own = [e for e in usable if pairs[e][0] in placed and pairs[e][1] in placed]
+                state = start(sides.problem.among(images, own), placed)
+                parts.append(Part(own, problem.among(images, own), state, known.given(images)))
+        parts.sort(key=lambda part: (-len(part.problem.images), part.problem.images))
+        if not refined:
+            break
+        bad: dict[int, str] = {}
+        for part in parts:
+            part.settle(COARSE, began)
+            bad.update(part.bad_pairs())
+        dropped.update({} if last else bad)
+        if not bad:
+            break
+    return parts, dropped
+
+
+@dataclass(eq=False)
+class Part:
+    """Images that hang together, on the way to their optimum."""
+
+    pairs: list[int]  # positions of its predictions
+    problem: Problem
+    state: State
+    given: Given
+    history: list[Progress] = field(default_factory=list)
+
+    def settle(self, stages: tuple[Stage, ...], began: float) -> None:
+        if self.given.group.max(initial=0) >= len(self.problem.images):  # a shared focal length
+            own = ~self.given.fixed_focals
+            self.state.focal[own] = np.median(self.state.focal[own])
+        self.state, steps = settle(self.problem, self.state, self.given, stages, began)
+        self.history += steps
+
+    def bring_into_frame(self, stages: tuple[Stage, ...], began: float) -> None:
+        self.state, steps = bring_into_frame(self.problem, self.state, self.given, stages, began)
+        self.history += steps
+
+    def bad_pairs(self) -> dict[int, str]:
+        problem = self.problem.first(self.state.depth.shape[1])
+        return {self.pairs[e]: reason for e, reason in bad_pairs(problem, self.state).items()}
+
+
+def _result(part: Part, parts: Sequence[Part], predictions: list[PairPrediction], known: Known, dropped: dict[int, str]) -> Alignment:
+    images, state = part.problem.images, part.state
+    used = [predictions[e] for e in part.pairs]
+    dense = solve_dense(used, images, known.principal_points, state)
     similarities: list[Similarity | None] = [None] * len(predictions)
-    for index, prediction, similarity in zip(used, pairs, solved.similarities, strict=True):
-        if int((prediction.confidence_i > KNOWN).sum() + (prediction.confidence_j > KNOWN).sum()) >= MIN_KNOWN:
-            similarities[index] = similarity
-    camera_poses, camera_focals = solved.poses, solved.focals
-    for at, image in enumerate(images):  # to the last digit
-        camera_poses[at] = poses.get(image, camera_poses[at])
-        camera_focals[at] = focals.get(image, camera_focals[at])
-    points = {
-        image: world_points(depth, pose, float(focal), principal_points.get(image))
-        for image, depth, pose, focal in zip(images, solved.depths, camera_poses, camera_focals, strict=True)
-    }
-    fitted = [(predictions[index], similarity) for index, similarity in enumerate(similarities) if similarity is not None]
+    for at, e in enumerate(part.pairs):
+        rotation = nearest_rotation(state.pair_rotation[at])
+        similarities[e] = Similarity(float(state.pair_scale[at]), rotation, state.pair_translation[at].copy())
+    poses, focals = state.poses, state.focal.copy()
+    for n, image in enumerate(images):  # to the last digit
+        pose, focal = known.poses.get(image), known.focals.get(image)
+        if pose is not None and not isinstance(pose, PosePrior):
+            poses[n] = pose
+        if focal is not None and not isinstance(focal, FocalPrior):
+            focals[n] = focal
     return Alignment(
         images=images,
-        poses=camera_poses,
-        focals=camera_focals,
-        depths=solved.depths,
-        confidences=[placed[image].confidence for image in images],
+        poses=poses,
+        focals=focals,
+        depths=dense.depths,
+        confidences=dense.confidences,
         pair_similarities=similarities,
-        parts=parts,
+        parts=tuple(other.problem.images for other in parts),
         unplaced=tuple(sorted({node for p in predictions for node in (p.i, p.j)} - set(images))),
-        objective=objective([p for p, _ in fitted], points, [pair for _, pair in fitted]) if fitted else float("nan"),
+        objective=float(0.5 * dense.pair_cost.mean() / mean_scale(state)),
+        dropped=dropped,
+        others=(),
+        history=tuple(part.history),
     )

@@ -1,58 +1,73 @@
-"""The images' normal equations as one sparse, symmetric system: put together, damped, and solved.
+"""The images' second-order models as one sparse, symmetric system: put together, damped, and solved.
 
-Pairs are ordered with their earlier image, so that a sequence gives a narrow band; a graph with distant edges goes to a sparse
-factorisation, a small one to a dense one.
+Images are ordered so that neighbours lie close (reverse Cuthill-McKee), and pairs with their earlier image: a sequence, and a loop too,
+gives a narrow band. What is left, graphs with edges all over, goes to a sparse factorisation, a small one to a dense one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, cho_solve_banded, cholesky_banded
-from scipy.sparse import csc_matrix
+from scipy.sparse import coo_matrix, csc_matrix
+from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import splu
 
-from dust3r_ros.alignment.normal_equations import EDGE, POSE, NormalEquations
+from dust3r_ros.alignment.compiled import EDGE, POSE, assemble, entries
 from dust3r_ros.alignment.problem import Problem
 
 Array = NDArray[np.float64]
+Index = NDArray[np.int64]
 
-DENSE = 700  # unknowns up to which a dense factorisation is the fastest
+DENSE = 500  # unknowns up to which a dense factorisation is the fastest
 BANDED = 0.25  # of the unknowns: a wider band goes to the sparse factorisation
+FULL = 0.3  # of the entries: a fuller matrix is dense
 TINY = 1e-12
+
+
+@dataclass(eq=False)
+class Model:
+    """Second order of every image alone, from `compiled.linearise`; `gram[n]` is what eliminating its depths takes away."""
+
+    products: Array  # [M, 8, 8]
+    gradient: Array  # [M, 8]
+    gram: Array  # the images' [7 K + 1, 7 K + 1], one after the other
+    shared_slope: Array  # [7 M + N]
 
 
 @dataclass(eq=False)
 class Layout:
     """Where each unknown lies: `pair[e]`, `pose[n]` and `focal[n]` are the first of each's; fixed ones are at -1."""
 
-    pair: NDArray[np.int64]
-    pose: NDArray[np.int64]
-    focal: NDArray[np.int64]
+    pair: Index
+    pose: Index
+    focal: Index
     size: int
-    local: NDArray[np.int64]  # [N, M] of the images' own unknowns
+    start: Index  # of the problem's sides
+    local: Index  # [7 M + 7 N] of the images' own unknowns
+    gram_start: Index  # [N]
     is_scale: NDArray[np.bool_]  # [size] log scales of pairs
+    kind: str  # dense, banded or sparse
+    band: int
+    pattern: tuple[Index, csc_matrix] | None  # sparse: slot of each entry, and the matrix with its slots' numbers
 
 
-def make_layout(
-    problem: Problem,
-    first_image: NDArray[np.int64],
-    fixed_pose: NDArray[np.bool_],
-    fixed_focal: NDArray[np.bool_],
-    group: NDArray[np.int64],
-) -> Layout:
-    """first_image [E]: the earlier of each pair's two images (positions); group [N]: images of one number share their focal length."""
-    count, pairs = len(problem.images), len(first_image)
+def make_layout(problem: Problem, fixed_pose: NDArray[np.bool_], fixed_focal: NDArray[np.bool_], group: Index) -> Layout:
+    """group [N]: images of one number share their focal length."""
+    count, pairs, image = len(problem.images), problem.pairs, problem.image
+    ends = image[problem.sides_of_pair]  # [E, 2]
+    order = _order(ends, count)
+    rank = np.argsort(order)
     pair, pose, focal = np.full(pairs, -1), np.full(count, -1), np.full(count, -1)
-    of_group: dict[int, int] = {}
     shared = np.bincount(group, minlength=int(group.max()) + 1)[group] > 1
-    at, scales = 0, []
     starts: list[list[int]] = [[] for _ in range(count)]
-    for e, n in enumerate(first_image):
-        starts[int(n)].append(e)
-    for n in range(count):
+    for e, n in enumerate(order[rank[ends].min(1)]):
+        starts[n].append(e)
+    at, scales = 0, []
+    for n in order:
         for e in starts[n]:
             pair[e], at = at, at + EDGE
             scales.append(at - 1)
@@ -60,48 +75,103 @@ def make_layout(
             pose[n], at = at, at + POSE
         if not fixed_focal[n] and not shared[n]:
             focal[n], at = at, at + 1
+    of_group: dict[int, int] = {}
     for n in range(count):  # those that several images share go to the end
         if not fixed_focal[n] and shared[n]:
             if int(group[n]) not in of_group:
                 of_group[int(group[n])], at = at, at + 1
             focal[n] = of_group[int(group[n])]
-    edges = problem.edge.numpy()
-    k = edges.shape[1]
-    local = np.full((count, EDGE * k + POSE + 1), -1)
-    local[:, : EDGE * k] = (pair[edges][..., None] + np.arange(EDGE)).reshape(count, -1)
-    local[:, EDGE * k : EDGE * k + POSE] = np.where(pose[:, None] >= 0, pose[:, None] + np.arange(POSE), -1)
-    local[:, -1] = focal
+    local = []
+    for n in range(count):
+        local.append((pair[problem.pair[problem.start[n] : problem.start[n + 1]]][:, None] + np.arange(EDGE)).ravel())
+        local.append(np.where(pose[n] >= 0, pose[n] + np.arange(POSE), -1))
+        local.append(focal[n : n + 1])
     is_scale = np.zeros(at, bool)
     is_scale[scales] = True
-    return Layout(pair, pose, focal, at, local, is_scale)
+    inner = EDGE * np.diff(problem.start) + 1
+    gram_start = np.concatenate([[0], np.cumsum(inner * inner)[:-1]]).astype(np.int64)
+    flat = np.concatenate(local).astype(np.int64)
+    kind, band, pattern = _kind(problem.start, flat, at)
+    return Layout(pair, pose, focal, at, problem.start, flat, gram_start, is_scale, kind, band, pattern)
+
+
+def _order(ends: Index, count: int) -> Index:
+    """Images so that pairs join near ones: as they come, or reordered where that is narrower."""
+    graph = coo_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(count, count))
+    other = reverse_cuthill_mckee((graph + graph.T).tocsr(), symmetric_mode=True).astype(np.int64)
+    width = [int(np.abs(np.diff(rank[ends], axis=1)).max(initial=0)) for rank in (np.arange(count), np.argsort(other))]
+    return np.arange(count) if width[0] <= width[1] else other
+
+
+def _kind(start: Index, local: Index, size: int) -> tuple[str, int, tuple[Index, csc_matrix] | None]:
+    if size <= DENSE:
+        return "dense", -1, None
+    band = 0
+    for n in range(len(start) - 1):
+        own = local[EDGE * start[n] + 7 * n : EDGE * start[n + 1] + 7 * n + 7]
+        own = own[own >= 0]
+        band = max(band, int(own.max(initial=0) - own.min(initial=size)))
+    if band <= BANDED * size:
+        return "banded", band, None
+    if (EDGE * np.diff(start).astype(float) ** 2).sum() * EDGE > FULL * size * size:
+        return "dense", -1, None
+    rows, columns = entries(start, local)
+    keys, slot = np.unique(columns * size + rows, return_inverse=True)
+    low = csc_matrix((np.arange(1.0, len(keys) + 1), (keys % size, keys // size)), shape=(size, size))
+    return "sparse", -2, (slot.astype(np.int64), low)
 
 
 class LinearSystem:
     """H x = -g of one linearisation; may be solved with one damping after another."""
 
-    def __init__(self, equations: NormalEquations, layout: Layout) -> None:
-        local, size = layout.local, layout.size
-        self._layout, self._size = layout, size
-        free = local >= 0
-        self.gradient = np.bincount(local[free], equations.gradient.numpy()[free], size)
-        rows = np.broadcast_to(local[:, :, None], (*local.shape, local.shape[1]))
-        columns = np.broadcast_to(local[:, None, :], rows.shape)
-        lower = (rows >= columns) & (columns >= 0)
-        self._rows, self._columns, values = rows[lower], columns[lower], equations.matrix.numpy()[lower]
-        self._band = int((self._rows - self._columns).max(initial=0))
-        self._kind = "dense" if size <= DENSE else "banded" if self._band <= BANDED * size else "sparse"
-        if self._kind == "dense":
-            self._matrix = np.bincount(self._rows * size + self._columns, values, size * size).reshape(size, size)
-            self._diagonal = self._matrix.diagonal().copy()
-        elif self._kind == "banded":
-            place = (self._rows - self._columns) * size + self._columns
-            self._matrix = np.bincount(place, values, (self._band + 1) * size).reshape(self._band + 1, size)
-            self._diagonal = self._matrix[0].copy()
+    def __init__(self, model: Model, layout: Layout) -> None:
+        self._layout, size = layout, layout.size
+        self.gradient = np.zeros(size)
+        shape = (layout.band + 1, size) if layout.kind == "banded" else (size, size)
+        if layout.pattern is not None:
+            shape = (1, len(layout.pattern[0]))
+        matrix = np.zeros(shape)
+        assemble(
+            layout.start,
+            model.products,
+            model.gradient,
+            model.gram,
+            layout.gram_start,
+            model.shared_slope,
+            layout.local,
+            layout.band,
+            matrix,
+            self.gradient,
+        )
+        if layout.pattern is not None:
+            slot, low = layout.pattern
+            values = np.bincount(slot, matrix[0], len(low.data))
+            half = csc_matrix((values[low.data.astype(np.int64) - 1], low.indices, low.indptr), shape=low.shape)
+            self._diagonal = np.asarray(half.diagonal(), np.float64)
+            half.setdiag(0.0)
+            self._matrix: Any = (half + half.T).tocsc()
         else:
-            off = self._rows != self._columns
-            both = (np.concatenate([self._rows, self._columns[off]]), np.concatenate([self._columns, self._rows[off]]))
-            self._sparse = csc_matrix((np.concatenate([values, values[off]]), both), shape=(size, size))
-            self._diagonal = self._sparse.diagonal()
+            self._matrix = matrix
+            self._diagonal = matrix[0].copy() if layout.kind == "banded" else matrix.diagonal().copy()
+
+    def add_prior(self, at: Index, information: Array, gradient: Array) -> None:
+        """Adds to the diagonal blocks of unknowns `at` [B, w]: information [B, w, w], gradient [B, w]; those at -1 are left out."""
+        for index, block, slope in zip(at, information, gradient, strict=True):
+            free = np.nonzero(index >= 0)[0]
+            where = index[free]
+            self.gradient[where] += slope[free]
+            self._diagonal[where] += np.diag(block)[free]
+            for a in free:
+                for b in free:
+                    row, column = int(index[a]), int(index[b])
+                    if row > column:
+                        if self._layout.kind == "banded":
+                            self._matrix[row - column, column] += block[a, b]
+                        elif self._layout.kind == "dense":
+                            self._matrix[row, column] += block[a, b]
+                        else:
+                            self._matrix[row, column] += block[a, b]
+                            self._matrix[column, row] += block[a, b]
 
     def step(self, damping: float, free_scale: bool, pull: float = 0.0) -> Array | None:
         """x [size]; None if the damped matrix is not positive. Unless `free_scale`, the sum of the pairs' log scales stays.
@@ -117,21 +187,21 @@ class LinearSystem:
         if free_scale:
             return np.asarray(solved[:, 0])
         along = solved[:, 1]
-        return np.asarray(solved[:, 0] - along * (wanted[1] @ solved[:, 0]) / (wanted[1] @ along))
+        return np.asarray(solved[:, 0] - along * (scales @ solved[:, 0]) / (scales @ along))
 
     def _solve(self, wanted: Array, damping: float) -> Array | None:
         diagonal = self._diagonal * (1.0 + damping) + TINY * max(float(self._diagonal.max()), 1e-300)
         try:
-            if self._kind == "dense":
+            if self._layout.kind == "dense":
                 matrix = self._matrix.copy()
                 np.fill_diagonal(matrix, diagonal)
                 return np.asarray(cho_solve(cho_factor(matrix, lower=True, check_finite=False), wanted, check_finite=False))
-            if self._kind == "banded":
+            if self._layout.kind == "banded":
                 matrix = self._matrix.copy()
                 matrix[0] = diagonal
                 factor = cholesky_banded(matrix, lower=True, check_finite=False)
                 return np.asarray(cho_solve_banded((factor, True), wanted, check_finite=False))
-            sparse = self._sparse.copy()
+            sparse = self._matrix.copy()
             sparse.setdiag(diagonal)
             return np.asarray(splu(sparse, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve(wanted))
         except (LinAlgError, RuntimeError):  # not positive; or singular

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dust3r_ros.alignment.chain import apply
 from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Similarity
 
@@ -42,6 +41,13 @@ def objective(
             (prediction.j, prediction.points_j, prediction.confidence_j),
         ):
             distance = torch.linalg.vector_norm(points[node] - apply(pair, seen), dim=-1)
-            total += float((torch.log(confidence) * distance).mean(dtype=torch.float64))
+            weighted = torch.where(confidence > 1, torch.log(confidence) * distance, 0.0)  # what is not known may be anything
+            total += float(weighted.mean(dtype=torch.float64))
     gauge = 0.5 / math.exp(sum(math.log(pair.scale) for pair in pairs) / len(pairs))
     return gauge * total / len(predictions)
+
+
+def apply(similarity: Similarity, points: torch.Tensor) -> torch.Tensor:
+    """[..., 3] float32 points through a similarity."""
+    linear = torch.from_numpy((similarity.scale * similarity.rotation).astype(np.float32))
+    return points @ linear.T + torch.from_numpy(np.asarray(similarity.translation, np.float32))

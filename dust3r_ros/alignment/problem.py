@@ -1,115 +1,162 @@
-"""The alignment problem on a few well spread, confident pixels of each image, laid out so that all images are worked on at once.
+"""The alignment problem on a few well spread, confident pixels of each image.
 
-N images, E pairs, K: the most pairs that an image is in, S pixels an image. An image with fewer pairs is padded with weight 0. Pixels come
-last: coordinates are planes, which is faster than triples.
+N images, E pairs, M = 2 E sides (a side: one image as one pair has it), S pixels an image. Sides lie image by image. Pixels are in an order
+in which any first few are spread over the whole image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from dust3r_ros.alignment.compiled_samples import add_confidences, pick
+from dust3r_ros.alignment.workers import each
 from dust3r_ros.estimators import PairPrediction
+from dust3r_ros.geometry import nearest_rotation
+
+Array = NDArray[np.float64]
 
 KNOWN = 1.0 + 1e-6  # a confidence of exactly 1 says that nothing is known
-CANDIDATES = 4  # pixels drawn in each cell, of which the most confident stays
+CANDIDATES = 4  # pixels looked at for each one chosen: the most confident stays
+GOLDEN = (0.7548776662466927, 0.5698402909980532)  # the R2 sequence (Roberts, 2018): evenly spread, whatever the number
 
 
 @dataclass(eq=False)
 class Problem:
-    """What does not change while it is solved. float64 unless said otherwise."""
+    """What does not change while it is solved."""
 
     images: tuple[int, ...]
-    edge: Tensor  # [N, K] int64: which pair; 0 where padded
-    points: Tensor  # [N, K, 3, S] in the pair's own frame
-    weight: Tensor  # [N, K, S] log confidence over the number of pixels and pairs; 0 where padded or nothing is known
-    pixels: Tensor  # [N, 2, S] (u - cx, v - cy)
+    start: NDArray[np.int64]  # [N + 1] image n has the sides start[n] to start[n + 1]
+    pair: NDArray[np.int64]  # [M] which prediction each side belongs to
+    points: Array  # [M, 3, S] in the pair's own frame
+    weight: Array  # [M, S] log confidence over the number of pixels and pairs; 0 where nothing is known
+    pixels: Array  # [N, 2, S] (u - cx, v - cy)
     pairs: int
 
     @property
-    def known(self) -> Tensor:
-        """[N, S] bool: whether anything at all is known of the pixel."""
-        return (self.weight > 0).any(1)
+    def sides_of_pair(self) -> NDArray[np.int64]:
+        """[E, 2]: the sides of each pair, by image order."""
+        return np.argsort(self.pair, kind="stable").reshape(-1, 2)
+
+    @property
+    def image(self) -> NDArray[np.int64]:
+        """[M]: position of each side's image."""
+        return np.repeat(np.arange(len(self.images)), np.diff(self.start))
+
+    def first(self, count: int) -> Problem:
+        """The same on the first `count` pixels of each image."""
+        size = self.pixels.shape[2]
+        if count >= size:
+            return self
+        cut = (np.ascontiguousarray(values[..., :count]) for values in (self.points, self.weight * (size / count), self.pixels))
+        points, weight, pixels = cut
+        return replace(self, points=points, weight=weight, pixels=pixels)
+
+    def among(self, images: Sequence[int], pairs: Sequence[int]) -> Problem:
+        """Of some images and pairs alone (`pairs`: positions), all of whose images are among them."""
+        if len(images) == len(self.images) and len(pairs) == self.pairs:
+            return self
+        own = [self.images.index(image) for image in images]
+        number = np.full(self.pairs, -1)
+        number[list(pairs)] = np.arange(len(pairs))
+        kept = [m for n in own for m in range(self.start[n], self.start[n + 1]) if number[self.pair[m]] >= 0]
+        counts = [int((number[self.pair[self.start[n] : self.start[n + 1]]] >= 0).sum()) for n in own]
+        return Problem(
+            images=tuple(images),
+            start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            pair=number[self.pair[kept]].astype(np.int64),
+            points=self.points[kept],
+            weight=self.weight[kept] * (self.pairs / len(pairs)),
+            pixels=self.pixels[own],
+            pairs=len(pairs),
+        )
 
 
 @dataclass(eq=False)
 class State:
-    """What is solved for. float64."""
+    """What is solved for."""
 
-    rotation: Tensor  # [N, 3, 3] camera to world
-    position: Tensor  # [N, 3]
-    focal: Tensor  # [N] pixels
-    edge_rotation: Tensor  # [E, 3, 3]
-    edge_translation: Tensor  # [E, 3]
-    edge_scale: Tensor  # [E]
-    depth: Tensor  # [N, S] along z
+    rotation: Array  # [N, 3, 3] camera to world
+    position: Array  # [N, 3]
+    focal: Array  # [N] pixels
+    pair_rotation: Array  # [E, 3, 3]
+    pair_translation: Array  # [E, 3]
+    pair_scale: Array  # [E]
+    depth: Array  # [N, S] along z
 
-    def rays(self, problem: Problem) -> Tensor:
-        """[N, 3, S] in the camera, z = 1."""
-        xy = problem.pixels / self.focal[:, None, None]
-        return torch.cat([xy, torch.ones_like(xy[:, :1])], dim=1)
+    @property
+    def linear(self) -> Array:
+        """[E, 3, 3]: scale times rotation of each pair."""
+        return self.pair_scale[:, None, None] * self.pair_rotation
 
-    def directions(self, problem: Problem) -> Tensor:
-        """[N, 3, S] in the world, one unit of depth long along z."""
-        return self.rotation @ self.rays(problem)
+    @property
+    def poses(self) -> Array:
+        """[N, 4, 4], orthonormal to the last digit."""
+        poses = np.tile(np.eye(4), (len(self.position), 1, 1))
+        poses[:, :3, :3] = [nearest_rotation(rotation) for rotation in self.rotation]
+        poses[:, :3, 3] = self.position
+        return poses
 
-    def targets(self, problem: Problem) -> Tensor:
-        """[N, K, 3, S] where each pair puts each pixel in the world."""
-        linear = (self.edge_scale[:, None, None] * self.edge_rotation)[problem.edge]
-        return linear @ problem.points + self.edge_translation[problem.edge][..., None]
 
-
-def choose_pixels(confidence: Tensor, count: int, rng: np.random.Generator) -> Tensor:
-    """`count` pixels [S, 2] int64 (row, column), one in each cell of a grid: the most confident of a few drawn at random.
-
-    confidence [H, W]: what all pairs together say. A cell may be empty handed; its pixel then counts for nothing.
-    """
-    height, width = confidence.shape
-    rows = max(1, round((count * height / width) ** 0.5))
-    columns = max(1, -(-count // rows))
-    v = (np.arange(rows)[:, None, None] + rng.random((rows, columns, CANDIDATES))) * (height / rows)
-    u = (np.arange(columns)[None, :, None] + rng.random((rows, columns, CANDIDATES))) * (width / columns)
-    row, column = torch.from_numpy(v.astype(np.int64).clip(0, height - 1)), torch.from_numpy(u.astype(np.int64).clip(0, width - 1))
-    best = confidence[row, column].argmax(-1, keepdim=True)
-    return torch.stack([row.gather(-1, best), column.gather(-1, best)], dim=-1).reshape(-1, 2)[:count]
+def spread(count: int) -> Array:
+    """[count, 2] in [0, 1): every beginning of the list is evenly spread."""
+    return np.asarray((0.5 + np.arange(count)[:, None] * np.array(GOLDEN)) % 1.0)
 
 
 def build_problem(
     predictions: Sequence[PairPrediction],
     images: Sequence[int],
     principal_points: Mapping[int, tuple[float, float]],
-    pixels_each: int,
-    seed: int,
-) -> tuple[Problem, dict[int, Tensor]]:
-    """The problem of `predictions`, all of whose images are among `images`; and the pixels chosen, [S, 2] (row, column), by image."""
+    count: int,
+) -> Problem:
+    """The problem of `predictions`, all of whose images are among `images`, on `count` pixels of each."""
     at = {image: n for n, image in enumerate(images)}
     sides: list[list[tuple[int, Tensor, Tensor]]] = [[] for _ in images]
     for e, p in enumerate(predictions):
         sides[at[p.i]].append((e, p.points_i, p.confidence_i))
         sides[at[p.j]].append((e, p.points_j, p.confidence_j))
-    rng = np.random.default_rng(seed)
-    most, count = max(map(len, sides)), pixels_each
-    edge = torch.zeros(len(images), most, dtype=torch.int64)
-    points = torch.zeros(len(images), most, 3, count, dtype=torch.float64)
-    weight = torch.zeros(len(images), most, count, dtype=torch.float64)
-    pixels = torch.zeros(len(images), 2, count, dtype=torch.float64)
-    chosen: dict[int, Tensor] = {}
-    for n, (image, seen) in enumerate(zip(images, sides, strict=True)):
-        confidence = torch.stack([c for _, _, c in seen])
-        picked = choose_pixels(torch.where(confidence > KNOWN, confidence.log(), 0.0).sum(0), count, rng)
-        chosen[image], size = picked, len(picked)
-        height, width = confidence.shape[1:]
-        cx, cy = principal_points.get(image, (width / 2, height / 2))
-        pixels[n, :, :size] = (picked.flip(1) - torch.tensor([cx, cy], dtype=torch.float64)).T
-        row, column = picked.unbind(1)
-        sampled = confidence[:, row, column].double()
-        for k, (e, own_points, _) in enumerate(seen):
-            edge[n, k] = e
-            points[n, k, :, :size] = own_points[row, column].T.double()
-        weight[n, : len(seen), :size] = torch.where(sampled > KNOWN, sampled.log(), 0.0) / (size * len(predictions))
-    finite = torch.isfinite(points).all(-2)
-    return Problem(tuple(images), edge, points.nan_to_num(0.0), torch.where(finite, weight, 0.0), pixels, len(predictions)), chosen
+    start = np.concatenate([[0], np.cumsum([len(seen) for seen in sides])]).astype(np.int64)
+    total = int(start[-1])
+    points, weight = np.empty((total, 3, count)), np.empty((total, count))
+    pixels, pair = np.empty((len(images), 2, count)), np.empty(total, np.int64)
+    share = 1.0 / (count * len(predictions))
+
+    def fill(n: int) -> None:
+        flat = [(e, _flat(own, 3), _flat(confidence, 1)[:, 0]) for e, own, confidence in sides[n]]
+        height, width = sides[n][0][2].shape
+        index = choose_pixels(height, width, [confidence for _, _, confidence in flat], count)
+        centre = principal_points.get(images[n], (width / 2, height / 2))
+        pixels[n] = index % width - centre[0], index // width - centre[1]
+        for m, (e, own, confidence) in enumerate(flat, start=start[n]):
+            pair[m] = e
+            pick(own, confidence, index, KNOWN, share, points[m], weight[m])
+
+    each(fill, len(images))
+    return Problem(tuple(images), start, pair, points, weight, pixels, len(predictions))
+
+
+def choose_pixels(height: int, width: int, confidences: Sequence[NDArray[np.float32]], count: int) -> NDArray[np.int64]:
+    """[count] pixels (row times width plus column): evenly spread, each the most confident, over all pairs, of a few beside one another."""
+    around = _candidates(count)
+    row = np.minimum((around[..., 1] * height).astype(np.int64), height - 1)
+    column = np.minimum((around[..., 0] * width).astype(np.int64), width - 1)
+    index = row * width + column
+    total = np.zeros(index.shape, np.float32)
+    for confidence in confidences:
+        add_confidences(confidence, index, total)
+    return np.ascontiguousarray(index[np.arange(count), total.argmax(1)])
+
+
+@lru_cache(maxsize=4)
+def _candidates(count: int) -> Array:
+    """[count, CANDIDATES, 2] in [0, 1)."""
+    return np.asarray((spread(count)[:, None] + (spread(CANDIDATES) - 0.5) / count**0.5) % 1.0)
+
+
+def _flat(values: Tensor, channels: int) -> NDArray[np.float32]:
+    return np.asarray(values.reshape(-1, channels).float().contiguous().cpu().numpy())

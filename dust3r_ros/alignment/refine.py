@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from dust3r_ros.alignment.depths import along_rays, best_candidate, refined
-from dust3r_ros.alignment.linear_system import Layout, LinearSystem
-from dust3r_ros.alignment.normal_equations import EDGE, POSE, normal_equations, smoothed
+from dust3r_ros.alignment.compiled import EDGE, POSE, fit_depths, linearise
+from dust3r_ros.alignment.linear_system import Layout, LinearSystem, Model
+from dust3r_ros.alignment.priors import Priors
 from dust3r_ros.alignment.problem import Problem, State
+from dust3r_ros.alignment.workers import ranges
+
+Array = NDArray[np.float64]
 
 DEPTH_ROUNDS = 3  # reweightings after each step
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-6, 1e-9, 1e3
 SMALLER, LARGER = 5.0, 10.0
+LARGE = 20_000  # residuals from which two threads pay
 MOST_TRIES = 8  # dampings tried at one linearisation
 
 
 @dataclass(frozen=True)
 class Stage:
-    """How the norm is smoothed, and when it is enough."""
+    """How many pixels, how the norm is smoothed, and when it is enough."""
 
+    pixels: int  # of each image
     eps: float  # of the median depth
     alpha: float  # 0: reweighted least squares, towards 1: Newton
     steps: int  # at most
     settled: float  # relative change of the objective at which it ends
-
-
-COARSE = (Stage(5e-2, 0.0, 6, 1e-2), Stage(1e-2, 0.9, 12, 2e-3))
-FINE = (Stage(3e-3, 0.9, 20, 2e-4), Stage(1e-3, 0.95, 30, 2e-5))
 
 
 @dataclass(frozen=True)
@@ -39,78 +40,132 @@ class Progress:
     """After each accepted step."""
 
     stage: Stage
+    seconds: float  # since the alignment began
     objective: float  # smoothed, over the chosen pixels
     damping: float
 
 
-def refine(problem: Problem, state: State, layout: Layout, stages: tuple[Stage, ...], free_scale: bool) -> tuple[State, list[Progress]]:
-    """The state of least objective that the stages reach; depths are found first. `free_scale`: known poses hold the scene's size."""
-    size = float(state.depth[problem.known].median()) if bool(problem.known.any()) else 1.0
-    state = with_depths(problem, state, 1e-2 * size, anew=True)
+@dataclass(frozen=True, eq=False)
+class Constraints:
+    """What else holds the scene: `free_scale`, known poses or priors hold its size; `priors` pull."""
+
+    free_scale: bool = False
+    priors: Priors | None = None
+
+
+def refine(
+    problem: Problem, state: State, layout: Layout, stage: Stage, constraints: Constraints, began: float = 0.0
+) -> tuple[State, list[Progress]]:
+    """The state of least objective that the stage reaches; depths are fitted first."""
+    known = (problem.weight > 0).any()
+    size = float(np.median(state.depth)) if known else 1.0
+    eps, damping = stage.eps * size, FIRST_DAMPING
+    state, now = evaluate(problem, state, eps, constraints)
     history: list[Progress] = []
-    for stage in stages:
-        eps, damping = stage.eps * size, FIRST_DAMPING
-        state = with_depths(problem, state, eps)
-        now = smoothed(problem, state, eps)
-        for _ in range(stage.steps):
-            system = LinearSystem(normal_equations(problem, state, eps, stage.alpha), layout)
-            found = None
-            # The objective is divided by the mean scale: shrinking the pairs alone must not pay.
-            pull = now * float(state.edge_scale.log().mean().exp()) / problem.pairs
-            for _ in range(MOST_TRIES):
-                step = system.step(damping, free_scale, pull)
-                if step is not None:
-                    candidate = with_depths(problem, moved(state, step, layout), eps)
-                    value = smoothed(problem, candidate, eps)
-                    if value < now:
-                        found = candidate
-                        break
-                damping = min(damping * LARGER, MOST_DAMPING)
-            if found is None:
-                break
-            state, gain, now = found, 1.0 - value / now, value
-            history.append(Progress(stage, now, damping))
-            damping = max(damping / SMALLER, LEAST_DAMPING)
-            if gain < stage.settled:
-                break
+    for _ in range(stage.steps):
+        system = LinearSystem(model(problem, state, eps, stage.alpha), layout)
+        # The objective is divided by the mean scale: shrinking the pairs alone must not pay.
+        scale = mean_scale(state)
+        if constraints.priors is not None:
+            constraints.priors.add_to(system, layout, state, scale)
+        pull = now * scale / problem.pairs
+        found = None
+        for _ in range(MOST_TRIES):
+            step = system.step(damping, constraints.free_scale, pull)
+            if step is not None:
+                candidate, value = evaluate(problem, moved(state, step, layout), eps, constraints)
+                if value < now:
+                    found = candidate
+                    break
+            damping = min(damping * LARGER, MOST_DAMPING)
+        if found is None:
+            break
+        state, gain, now = found, 1.0 - value / now, value
+        history.append(Progress(stage, time.perf_counter() - began, now, damping))
+        damping = max(damping / SMALLER, LEAST_DAMPING)
+        if gain < stage.settled:
+            break
     return state, history
 
 
-def with_depths(problem: Problem, state: State, eps: float, anew: bool = False) -> State:
-    """Each pixel's depth fitted to the pairs as they lie now; `anew`: from the best single pair's, else from the depth it has."""
-    a, b, square = along_rays(state.targets(problem), state.position, state.directions(problem))
-    start = best_candidate(a, b, problem.weight, square) if anew else state.depth
-    return replace(state, depth=refined(start, a, b, problem.weight, square, eps, DEPTH_ROUNDS))
+def evaluate(
+    problem: Problem, state: State, eps: float, constraints: Constraints = Constraints(), anew: bool = False
+) -> tuple[State, float]:
+    """The state with its depths fitted, and the objective over the chosen pixels, its norm smoothed by eps.
+
+    Divided by the geometric mean of the pairs' scales, so that it means the same for scenes of any size. `anew`: depths from the best
+    single pair's, else from what they are.
+    """
+    depth, cost = state.depth.copy(), np.empty(len(problem.images))
+    arrays = _arrays(problem, state)
+    ranges(lambda a, b: fit_depths(*arrays, depth, eps, DEPTH_ROUNDS, anew, cost, a, b), len(cost), problem.weight.size > LARGE)
+    fitted = replace(state, depth=depth)
+    value = float(cost.sum()) / mean_scale(state)
+    if constraints.priors is not None:
+        value += constraints.priors.cost(fitted)
+    return fitted, value
 
 
-def moved(state: State, step: NDArray[np.float64], layout: Layout) -> State:
+def model(problem: Problem, state: State, eps: float, alpha: float) -> Model:
+    """The objective's second order at a state, each image alone, its depths eliminated."""
+    sides, count = problem.weight.shape
+    images = len(problem.images)
+    products, gradient = np.empty((sides, 8, 8)), np.empty((sides, 8))
+    shared, slope = np.empty((EDGE * sides + images, count), np.float32), np.empty((images, count))
+    first = EDGE * problem.start + np.arange(images + 1)
+    inner = np.diff(first)
+    gram_start = np.concatenate([[0], np.cumsum(inner * inner)])
+    gram, lean = np.empty(gram_start[-1]), np.empty(len(shared))
+    arrays = _arrays(problem, state)
+
+    def work(begin: int, end: int) -> None:
+        linearise(*arrays, state.depth, eps, alpha, products, gradient, shared, slope, begin, end)
+        for n in range(begin, end):
+            rows = shared[first[n] : first[n + 1]]
+            own = torch.from_numpy(rows)
+            gram[gram_start[n] : gram_start[n + 1]] = (own @ own.T).flatten().numpy()
+            lean[first[n] : first[n + 1]] = rows @ slope[n]
+
+    ranges(work, images, problem.weight.size > LARGE)
+    return Model(products, gradient, gram, lean)
+
+
+def mean_scale(state: State) -> float:
+    return float(np.exp(np.log(state.pair_scale).mean()))
+
+
+def moved(state: State, step: Array, layout: Layout) -> State:
     """The state after increments [size]; what is fixed stays."""
-    padded = torch.from_numpy(np.append(step, np.zeros(EDGE)))
+    padded = np.append(step, np.zeros(EDGE))
 
-    def of(first: NDArray[np.int64], width: int) -> Tensor:
-        index = torch.from_numpy(np.where(first[:, None] >= 0, first[:, None] + np.arange(width), len(step)))
-        return padded[index]
+    def of(first: NDArray[np.int64], width: int) -> Array:
+        return padded[np.where(first[:, None] >= 0, first[:, None] + np.arange(width), len(step))]
 
     pair, pose, focal = of(layout.pair, EDGE), of(layout.pose, POSE), of(layout.focal, 1)[:, 0]
-    turn_pair, turn_pose, grow = turned(pair[:, :3]), turned(pose[:, :3]), pair[:, 6].exp()
+    turn_pair, turn_pose, grow = turned(pair[:, :3]), turned(pose[:, :3]), np.exp(pair[:, 6])
     return State(
         rotation=turn_pose @ state.rotation,
-        position=(turn_pose @ state.position[..., None])[..., 0] + pose[:, 3:],
-        focal=state.focal * focal.exp(),
-        edge_rotation=turn_pair @ state.edge_rotation,
-        edge_translation=grow[:, None] * (turn_pair @ state.edge_translation[..., None])[..., 0] + pair[:, 3:6],
-        edge_scale=state.edge_scale * grow,
+        position=np.einsum("nij,nj->ni", turn_pose, state.position) + pose[:, 3:],
+        focal=state.focal * np.exp(focal),
+        pair_rotation=turn_pair @ state.pair_rotation,
+        pair_translation=grow[:, None] * np.einsum("nij,nj->ni", turn_pair, state.pair_translation) + pair[:, 3:6],
+        pair_scale=state.pair_scale * grow,
         depth=state.depth,
     )
 
 
-def turned(vector: Tensor) -> Tensor:
+def turned(vector: Array) -> Array:
     """Rotation vectors [N, 3] to matrices [N, 3, 3] (Rodrigues)."""
-    angle = vector.norm(dim=-1)[:, None, None]
-    x, y, z = vector.unbind(-1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).view(-1, 3, 3)
-    small = angle < 1e-6
-    sine = torch.where(small, 1.0 - angle**2 / 6, angle.sin() / angle.clamp(min=1e-12))
-    cosine = torch.where(small, 0.5 - angle**2 / 24, (1.0 - angle.cos()) / angle.clamp(min=1e-12) ** 2)
-    return torch.eye(3, dtype=vector.dtype) + sine * cross + cosine * cross @ cross
+    angle = np.linalg.norm(vector, axis=-1)[:, None, None]
+    cross = np.zeros((len(vector), 3, 3))
+    cross[:, 0, 1], cross[:, 0, 2], cross[:, 1, 2] = -vector[:, 2], vector[:, 1], -vector[:, 0]
+    cross -= cross.transpose(0, 2, 1)
+    safe = np.maximum(angle, 1e-12)
+    sine = np.where(angle < 1e-6, 1.0 - angle**2 / 6, np.sin(angle) / safe)
+    cosine = np.where(angle < 1e-6, 0.5 - angle**2 / 24, (1.0 - np.cos(angle)) / safe**2)
+    return np.eye(3) + sine * cross + cosine * cross @ cross
+
+
+def _arrays(problem: Problem, state: State) -> tuple[NDArray[np.generic], ...]:
+    fixed = (problem.start, problem.pair, problem.points, problem.weight, problem.pixels)
+    return (*fixed, state.rotation, state.position, state.focal, state.linear, state.pair_translation)

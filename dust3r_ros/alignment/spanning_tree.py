@@ -6,13 +6,16 @@ Each ordered pair is scored by mean confidence times mean confidence (DUSt3R, se
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
 from dust3r_ros.estimators import PairPrediction
+
+SCORED = 4000  # pixels of a view that its mean confidence is taken from
 
 
 @dataclass(frozen=True)
@@ -26,34 +29,37 @@ class Branch:
     def nodes(self) -> tuple[int, ...]:
         return (self.root, *(new for _, new, _ in self.links))
 
+    def numbered(self, numbers: Sequence[int]) -> Branch:
+        """The same with other numbers for the predictions."""
+        return replace(self, links=tuple((parent, new, numbers[index]) for parent, new, index in self.links))
+
 
 def score(prediction: PairPrediction) -> float:
-    """Mean confidence of the one view times that of the other; 1 when nothing is known."""
-    return float(prediction.confidence_i.mean() * prediction.confidence_j.mean())
+    """Mean confidence of the one view times that of the other, on a grid of about SCORED pixels; 1 when nothing is known."""
+    product = 1.0
+    for confidence in (prediction.confidence_i, prediction.confidence_j):
+        step = max(1, int((confidence.numel() / SCORED) ** 0.5))
+        product *= float(confidence[step // 2 :: step, step // 2 :: step].mean(dtype=torch.float32))
+    return product
 
 
-def spanning_forest(predictions: Sequence[PairPrediction], pair_scores: Sequence[float] | None = None) -> list[Branch]:
-    """The maximum spanning tree of each component, the largest first, its root the first image of its best pair.
-
-    `pair_scores`: `score` of each prediction, where they are known already.
-    """
-    if pair_scores is None:
-        pair_scores = [score(prediction) for prediction in predictions]
-    nodes = sorted({node for p in predictions for node in (p.i, p.j)})
+def spanning_forest(pairs: Sequence[tuple[int, int]], scores: Sequence[float]) -> list[Branch]:
+    """The maximum spanning tree of each component of ordered pairs, the largest first, its root the first image of its best pair."""
+    nodes = sorted({node for pair in pairs for node in pair})
     position = {node: at for at, node in enumerate(nodes)}
     best: dict[tuple[int, int], tuple[float, int]] = {}
-    for index, prediction in enumerate(predictions):
-        link = (min(prediction.i, prediction.j), max(prediction.i, prediction.j))
-        best[link] = max(best.get(link, (0.0, index)), (pair_scores[index], index))
-    scores, ends = np.array([s for s, _ in best.values()]), np.array([(position[a], position[b]) for a, b in best]).reshape(-1, 2)
+    for index, (i, j) in enumerate(pairs):
+        link = (min(i, j), max(i, j))
+        best[link] = max(best.get(link, (0.0, index)), (scores[index], index))
+    values, ends = np.array([s for s, _ in best.values()]), np.array([(position[a], position[b]) for a, b in best]).reshape(-1, 2)
     # The sparse minimum spanning tree takes positive weights: the best link has the least.
-    graph = coo_matrix((scores.max(initial=0.0) + 1.0 - scores, (ends[:, 0], ends[:, 1])), shape=(len(nodes), len(nodes)))
+    graph = coo_matrix((values.max(initial=0.0) + 1.0 - values, (ends[:, 0], ends[:, 1])), shape=(len(nodes), len(nodes)))
     tree = minimum_spanning_tree(graph.tocsr())
 
     branches: list[Branch] = []
     seen: set[int] = set()
     for _, index in sorted(best.values(), key=lambda entry: (-entry[0], entry[1])):
-        root = predictions[index].i
+        root = pairs[index][0]
         if root in seen:
             continue
         order, parents = breadth_first_order(tree, position[root], directed=False)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dust3r_ros.alignment import place, pose_similarity
-from dust3r_ros.alignment.chain import PlacedImage
+from dust3r_ros.alignment import AlignmentError, align, pose_similarity
 from dust3r_ros.estimators import Estimator, PairPrediction, Tokens
 from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.scene_graph import Pair, SceneGraph, directed
@@ -22,6 +22,16 @@ MIN_TRUSTED_SHARE = 0.05  # of a keyframe's pixels, or it has no place in the ma
 class Entry:
     stamp: int
     tokens: Tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """One keyframe of a window's solution, in its frame and on its scale."""
+
+    pose: NDArray[np.float64]  # [4, 4] camera to world
+    focal: float  # pixels
+    depth: NDArray[np.float32]  # [h, w] along z, 0 where nothing is known
+    confidence: NDArray[np.float32]  # [h, w] >= 1
 
 
 class KeyframeWindow:
@@ -61,19 +71,24 @@ class KeyframeWindow:
     def estimate_all(self, graph: SceneGraph) -> None:
         self.estimate(directed([pair for at, index in enumerate(self.indices) for pair in graph.new_pairs(self.indices[:at], index)]))
 
-    def solve(self) -> dict[int, PlacedImage]:
+    def solve(self) -> dict[int, Solved]:
         """The window's keyframes in a frame and on a scale of their own; those that nothing trusted is known of are left out."""
         # An intrinsics matrix that was measured stands; a guessed one gives way to what the pointmaps say.
         focals = {index: entry.tokens.camera.fx for index, entry in self._entries.items() if not entry.tokens.camera.assumed}
         centres = {index: (entry.tokens.camera.cx, entry.tokens.camera.cy) for index, entry in self._entries.items()}
-        placed, _ = place(list(self._predictions.values()), focals, centres)
-        return {index: image for index, image in sorted(placed.items()) if _trusted_share(image) >= MIN_TRUSTED_SHARE}
+        try:
+            found = align(list(self._predictions.values()), focals, None, centres)
+        except AlignmentError:
+            return {}
+        solved = zip(found.poses, found.focals, found.depths, found.confidences, strict=True)
+        images = (Solved(pose, float(focal), depth.numpy(), confidence.numpy()) for pose, focal, depth, confidence in solved)
+        return {index: image for index, image in zip(found.images, images, strict=True) if _trusted_share(image) >= MIN_TRUSTED_SHARE}
 
-    def keyframes(self, solution: Mapping[int, PlacedImage], to_map: Similarity) -> tuple[Keyframe, ...]:
+    def keyframes(self, solution: Mapping[int, Solved], to_map: Similarity) -> tuple[Keyframe, ...]:
         """The solution as keyframes in the map's frame and scale."""
         return tuple(self._keyframe(index, image, to_map) for index, image in solution.items())
 
-    def _keyframe(self, index: int, image: PlacedImage, to_map: Similarity) -> Keyframe:
+    def _keyframe(self, index: int, image: Solved, to_map: Similarity) -> Keyframe:
         entry = self._entries[index]
         camera, source = entry.tokens.camera, entry.tokens.source
         if camera.assumed:
@@ -87,21 +102,20 @@ class KeyframeWindow:
             source=source,
             camera=camera,
             image=entry.tokens.image,
-            depth=(image.depth() * float(to_map.scale)).numpy(),
-            confidence=image.confidence.numpy(),
+            depth=image.depth * np.float32(to_map.scale),
+            confidence=image.confidence,
         )
 
 
-def first_map_frame(solution: Mapping[int, PlacedImage]) -> Similarity:
+def first_map_frame(solution: Mapping[int, Solved]) -> Similarity:
     """The map's frame and scale: the oldest keyframe's camera, whose median depth is 1."""
     oldest = solution[min(solution)]
-    depth = oldest.depth()
-    scale = 1.0 / float(depth[oldest.confidence >= TRUSTED].median())
+    scale = 1.0 / float(np.median(oldest.depth[oldest.confidence >= TRUSTED]))
     rotation = oldest.pose[:3, :3].T
     return Similarity(scale, rotation, -scale * rotation @ oldest.pose[:3, 3])
 
 
-def onto_map(solution: Mapping[int, PlacedImage], placed: Mapping[int, Keyframe]) -> Similarity | None:
+def onto_map(solution: Mapping[int, Solved], placed: Mapping[int, Keyframe]) -> Similarity | None:
     """The similarity from the window's solution to the map, from the keyframes that both have; None if they share none.
 
     Scale by the median ratio of depths that both trust; rotation and position by the cameras' poses, which are surer than points.
@@ -109,10 +123,10 @@ def onto_map(solution: Mapping[int, PlacedImage], placed: Mapping[int, Keyframe]
     shared = [index for index in solution if index in placed]
     ratios = []
     for index in shared:
-        new, old = solution[index].depth().numpy(), placed[index]
+        new, old = solution[index].depth, placed[index]
         if new.shape != old.depth.shape:
             continue
-        both = (new > 0) & (old.depth > 0) & (solution[index].confidence.numpy() >= TRUSTED) & (old.confidence >= TRUSTED)
+        both = (new > 0) & (old.depth > 0) & (solution[index].confidence >= TRUSTED) & (old.confidence >= TRUSTED)
         ratios.append(np.log(old.depth[both] / new[both]))
     if not ratios or sum(map(len, ratios)) < 12:
         return None
@@ -120,5 +134,5 @@ def onto_map(solution: Mapping[int, PlacedImage], placed: Mapping[int, Keyframe]
     return pose_similarity(np.stack([solution[index].pose for index in shared]), np.stack([placed[index].pose for index in shared]), scale)
 
 
-def _trusted_share(image: PlacedImage) -> float:
-    return float(((image.confidence >= TRUSTED) & (image.depth() > 0)).float().mean())
+def _trusted_share(image: Solved) -> float:
+    return float(((image.confidence >= TRUSTED) & (image.depth > 0)).mean())

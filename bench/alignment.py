@@ -1,169 +1,202 @@
-"""Our alignment beside plain Adam over everything, in one run: `python bench/alignment.py [--quick]`.
+"""Our alignment beside plain Adam over everything, in one run:
 
-Simulated pairs of a furnished room (3 % noise, 2 % outliers, each pair on a scale of its own), window 3 both ways. Adam: our own few lines
-over every pixel's log depth, poses, focal lengths and pair similarities, from the same spanning tree, learning rate 0.01 with cosine decay
-(focal lengths a twentieth of that, or they run away). Objective: over all pixels, by `dust3r_ros.alignment.objective`. Trajectory error:
-RMSE of positions after Sim(3).
+    python bench/alignment.py [--problems NAME ...] [--steps 300 3000] [--rates 0.01] [--quick] [--output FOLDER]
+
+Simulated pairs of known truth (`alignment_problems.py`). Time: from predictions to poses, focal lengths, depths and similarities; the
+median of three for ours, after one call on a few keyframes; Adam's once. Objective: over all pixels of the pairs that are right, by
+`dust3r_ros.alignment.objective`; a pair that a way left out is fitted onto its scene first. ATE: RMSE of positions after Sim(3), also
+as a share of the path's extent. Focal error: the largest. Memory: the most resident memory above that before the call, in a process of
+its own. Writes `results.jsonl` and `convergence.png` (objective above the best that any way found) to the output folder.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import json
+import os
+import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "test"))
-from support.simulated_estimator import SimulatedEstimator
+sys.path.insert(0, str(Path(__file__).parent))
+from alignment_problems import PROBLEMS, BuiltProblem, Problem
+from convergence_plot import convergence_plot
+from measured import Failure, available_bytes, in_own_process, peak_above
+from plain_adam import RATE, Scene, every_similarity, plain_adam
 
-from dust3r_ros.alignment import align, objective, place, world_points
-from dust3r_ros.estimators import PairPrediction
-from dust3r_ros.geometry import Similarity, procrustes
-from dust3r_ros.mapping.scene_graph import SceneGraph
-from dust3r_ros.simulation import SimulatedView, room_sequence
+from dust3r_ros.alignment import align, objective, world_points
+from dust3r_ros.geometry import procrustes
 
-PROBLEMS = ((8, 128, 4), (12, 224, 4), (40, 128, 2))  # keyframes, width, frames apart
+ADAM_KEYFRAMES = 40  # the most
+HEADER = (
+    "| problem | keyframes | size | pairs | way | time | times Adam's 300 | objective | ATE | of the extent | focal error | memory "
+    "| iterations | dropped |\n|" + "---|" * 14
+)
+
+
+@dataclass
+class Row:
+    problem: str
+    keyframes: int
+    width: int
+    height: int
+    pairs: int
+    way: str
+    seconds: float = float("nan")
+    faster_than_adam_300: float | None = None
+    objective: float = float("nan")
+    ate_cm: float = float("nan")
+    ate_percent: float = float("nan")
+    focal_error_percent: float = float("nan")
+    memory_mb: float = float("nan")
+    iterations: int | None = None
+    dropped: str = ""  # right and wrong predictions that the way did without
+    skipped: str = ""
+    history: list[tuple[float, float]] = field(default_factory=list)  # seconds, objective
+
+    def markdown(self) -> str:
+        cells = [self.problem, str(self.keyframes), f"{self.width}x{self.height}", str(self.pairs), self.way]
+        if self.skipped:
+            return f"| {' | '.join(cells)} | {self.skipped} |" + " |" * 8
+        cells += [f"{self.seconds:.3g} s", "" if self.faster_than_adam_300 is None else f"{self.faster_than_adam_300:.0f}"]
+        cells += [f"{self.objective:.5f}", f"{self.ate_cm:.2f} cm", f"{self.ate_percent:.2f} %", f"{self.focal_error_percent:.2f} %"]
+        cells += [f"{self.memory_mb:.0f} MB", "" if self.iterations is None else str(self.iterations), self.dropped]
+        return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, nargs="+", default=[300])
-    parser.add_argument("--quick", action="store_true", help="the smallest problem, 300 steps")
-    parser.add_argument("--threads", type=int, default=0)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS), metavar="NAME", help=", ".join(PROBLEMS))
+    parser.add_argument("--steps", type=int, nargs="*", default=[300], help="of Adam; none: ours alone")
+    parser.add_argument("--rates", type=float, nargs="+", default=[RATE], help="Adam's learning rates")
+    parser.add_argument("--quick", action="store_true", help="circle-8 alone, 300 steps")
+    parser.add_argument("--output", type=Path, default=Path("build/alignment_bench"))
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    print("| keyframes | size | way | time | Adam / ours | objective | trajectory error | focal error |\n|---|---|---|---|---|---|---|---|")
-    for count, width, apart in PROBLEMS[:1] if options.quick else PROBLEMS:
-        compare(count, width, apart, [300] if options.quick else options.steps if count < 20 else [300])
+    if options.quick:
+        options.problems, options.steps = ["circle-8"], [300]
+    options.output.mkdir(parents=True, exist_ok=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # OpenMP's threads do not live through a fork: they are started in the children only
+    rows: list[Row] = []
+    print(HEADER, flush=True)
+    with (options.output / "results.jsonl").open("w") as lines:
+        for name in options.problems:
+            for row in compare(PROBLEMS[name], options.steps, options.rates, threads):
+                rows.append(row)
+                print(row.markdown(), flush=True)
+                lines.write(json.dumps({**asdict(row), "load": os.getloadavg()[0]}) + "\n")
+                lines.flush()
+    convergence_plot([row for row in rows if not row.skipped], options.output / "convergence.png")
 
 
-def compare(count: int, width: int, apart: int, steps: Sequence[int]) -> None:
-    views = list(room_sequence(frames=count * apart, width=width, height=width * 3 // 4, seed=3))[::apart]
-    estimator = SimulatedEstimator(views, size=width, noise=0.03, outliers=0.02)
-    tokens = {index: estimator.encode(view.image, view.camera) for index, view in enumerate(views)}
-    predictions = estimator.estimate(tokens, SceneGraph.parse("swin-3").pairs(range(count), True))
-    centres = {index: (t.camera.cx, t.camera.cy) for index, t in tokens.items()}
-    true_focal = tokens[0].camera.fx
-    align(predictions, principal_points=centres)  # once, for the libraries' sake
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        found = align(predictions, principal_points=centres)
-        times.append(time.perf_counter() - started)
-    ours = float(np.median(times))
+def compare(problem: Problem, steps: Sequence[int], rates: Sequence[float], threads: int) -> list[Row]:
+    def row(way: str) -> Row:
+        return Row(problem.name, problem.keyframes, *problem.size, problem.pairs(), way)
 
-    def row(way: str, seconds: float, value: float, positions: NDArray[np.float64], focals: NDArray[np.float64]) -> None:
-        error, focal = trajectory_error(views, positions), float(np.abs(focals / true_focal - 1).max())
-        size = f"{width}x{width * 3 // 4}"
-        cells = f"{seconds:.3g} s | {seconds / ours:.0f} | {value:.5f} | {1e3 * error:.2f} mm | {100 * focal:.2f} %"
-        print(f"| {count} | {size} | {way} | {cells} |", flush=True)
-
-    row("ours", ours, found.objective, found.poses[:, :3, 3], found.focals)
-    for number in steps:
-        started = time.perf_counter()
-        value, positions, focals = adam(predictions, centres, number)
-        row(f"Adam, {number}", time.perf_counter() - started, value, positions, focals)
-
-
-def adam(
-    predictions: Sequence[PairPrediction], centres: dict[int, tuple[float, float]], steps: int
-) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """Objective, positions [N, 3] and focal lengths [N]; all images are of one size."""
-    placed, _ = place(predictions, None, centres)
-    images = sorted(placed)
-    at = {image: n for n, image in enumerate(images)}
-    first, second = (torch.tensor([at[getattr(p, side)] for p in predictions]) for side in "ij")
-    points = torch.stack([torch.stack([p.points_i, p.points_j]) for p in predictions]).flatten(2, 3)  # [E, 2, P, 3]
-    weight = torch.stack([torch.stack([p.confidence_i, p.confidence_j]) for p in predictions]).flatten(2).log()
-    height, width = predictions[0].confidence_i.shape
-    v, u = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    pixels = torch.stack([torch.stack([u - centres[i][0], v - centres[i][1]], -1).flatten(0, 1) for i in images]).float()
-    parameters = start_parameters(predictions, placed, images)
-    groups = [{"params": [value.requires_grad_()], "pace": 0.05 if name == "log_focal" else 1.0} for name, value in parameters.items()]
-    optimiser = torch.optim.Adam(groups, lr=0.01, betas=(0.9, 0.9))
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = group["pace"] * 0.005 * (1 + math.cos(math.pi * step / steps))
-        world, target = scene(parameters, pixels, points)
-        loss = (weight * (world[torch.stack([first, second], 1)] - target).norm(dim=-1)).mean(-1).sum(1).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    with torch.no_grad():
-        rotation, position, scale = poses_of(parameters)
-        turns = np.linalg.svd(rotations(parameters["pair_turn"]).double().numpy())
-        moves = parameters["pair_move"].double().numpy()
-        pair = [Similarity(float(s), r, t) for s, r, t in zip(scale, turns[0] @ turns[2], moves, strict=True)]
-        poses = np.tile(np.eye(4), (len(images), 1, 1))
-        poses[:, :3, :3], poses[:, :3, 3] = rotation.double().numpy(), position.double().numpy()
-        depth, focal = parameters["log_depth"].exp(), parameters["log_focal"].exp()
-        cloud = {i: world_points(depth[n].view(height, width), poses[n], float(focal[n]), centres[i]) for n, i in enumerate(images)}
-        return objective(predictions, cloud, pair), poses[:, :3, 3], focal.double().numpy()
+    needed, free = 1.6 * problem.bytes() + 1e9, available_bytes()
+    if needed > free:
+        skipped = row("ours")
+        skipped.skipped = f"skipped: {needed / 1e9:.1f} GB wanted, {free / 1e9:.1f} GB free"
+        return [skipped]
+    built = problem.build()
+    rows = []
+    ways: list[tuple[str, Callable[[BuiltProblem], Measured]]] = [("ours", run_ours)]
+    if problem.keyframes <= ADAM_KEYFRAMES:
+        ways += [(adam_name(n, rate), partial(run_adam, steps=n, rate=rate, threads=threads)) for n in steps for rate in rates]
+    for way, run in ways:
+        found = in_own_process(run, built)
+        rows.append(row(way))
+        rows[-1].pairs = len(built.predictions)
+        if isinstance(found, Failure):
+            rows[-1].skipped = f"failed: {found.reason}"
+        else:
+            judge(rows[-1], found, built)
+    adam = next((r.seconds for r in rows if r.way == adam_name(300, RATE) and not r.skipped), None)
+    for each in rows:
+        each.faster_than_adam_300 = None if adam is None or each.skipped else adam / each.seconds
+    return rows
 
 
-def start_parameters(predictions: Sequence[PairPrediction], placed: dict, images: list[int]) -> dict[str, Tensor]:
-    from dust3r_ros.alignment.chain import fit
-
-    pose = torch.from_numpy(np.stack([placed[i].pose for i in images])).float()
-    depth = torch.stack([placed[i].depth() for i in images]).flatten(1)
-    pairs = []
-    for p in predictions:
-        seen = torch.cat([p.points_i.reshape(-1, 3), p.points_j.reshape(-1, 3)])
-        world = torch.cat([placed[p.i].points.reshape(-1, 3), placed[p.j].points.reshape(-1, 3)])
-        found = fit(seen, world, torch.cat([p.confidence_i.flatten(), p.confidence_j.flatten()]))
-        pairs.append(found or Similarity.identity())
-    return {
-        "turn": quaternions(pose[:, :3, :3]),
-        "move": pose[:, :3, 3].clone(),
-        "log_focal": torch.tensor([math.log(placed[i].focal) for i in images]),
-        "log_depth": torch.where(depth > 0, depth, depth[depth > 0].median()).log(),
-        "pair_turn": quaternions(torch.from_numpy(np.stack([s.rotation for s in pairs])).float()),
-        "pair_move": torch.from_numpy(np.stack([s.translation for s in pairs])).float(),
-        "pair_scale": torch.tensor([math.log(s.scale) for s in pairs]),
-    }
+def adam_name(steps: int, rate: float) -> str:
+    return f"Adam, {steps}" + (f" at {rate:g}" if rate != RATE else "")
 
 
-def scene(parameters: dict[str, Tensor], pixels: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """World points by image [N, P, 3] and by pair [E, 2, P, 3]; the pairs' geometric mean scale is 0.5."""
-    rotation, position, scale = poses_of(parameters)
-    focal, depth = parameters["log_focal"].exp(), parameters["log_depth"].exp()
-    rays = torch.cat([pixels / focal[:, None, None], torch.ones_like(pixels[..., :1])], -1) * depth[..., None]
-    world = rays @ rotation.transpose(1, 2) + position[:, None]
-    pair = scale[:, None, None] * rotations(parameters["pair_turn"])
-    return world, points @ pair.transpose(1, 2)[:, None] + parameters["pair_move"][:, None, None]
+@dataclass
+class Measured:
+    """What a child process sends back: no depths, they have done their part in the objective."""
+
+    seconds: float
+    objective: float
+    poses: np.ndarray
+    focals: np.ndarray
+    memory: float  # bytes
+    images: list[int]
+    iterations: int | None = None
+    dropped: str = ""
+    history: list[tuple[float, float]] = field(default_factory=list)
 
 
-def poses_of(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    log_scale = parameters["pair_scale"]
-    return rotations(parameters["turn"]), parameters["move"], 0.5 * (log_scale - log_scale.mean()).exp()
+def run_ours(built: BuiltProblem) -> Measured:
+    few = [p for p in built.predictions if max(p.i, p.j) < 4]
+    align(few, principal_points=built.centres)
+    with peak_above() as memory:
+        began = time.perf_counter()
+        found = align(built.predictions, principal_points=built.centres)
+        times = [time.perf_counter() - began]
+    for _ in range(2):
+        began = time.perf_counter()
+        align(built.predictions, principal_points=built.centres)
+        times.append(time.perf_counter() - began)
+    similarities = every_similarity(built.predictions, found, built.centres)
+    depths = dict(zip(found.images, found.depths, strict=True))
+    value = ruler(built, depths, found.poses, found.focals, similarities, list(found.images))
+    out = [k for k, s in enumerate(found.pair_similarities) if s is None or k in getattr(found, "dropped", {})]
+    wrong = built.right.count(False)
+    dropped = f"{sum(not built.right[k] for k in out)} of {wrong} wrong, {sum(built.right[k] for k in out)} right" if wrong or out else ""
+    history = [(float(entry.seconds), float(entry.objective)) for entry in getattr(found, "history", ())]
+    iterations = len(history) or None
+    return Measured(
+        statistics.median(times), value, found.poses, found.focals, memory.bytes, list(found.images), iterations, dropped, history
+    )
 
 
-def rotations(quaternion: Tensor) -> Tensor:
-    w, x, y, z = (quaternion / quaternion.norm(dim=-1, keepdim=True)).unbind(-1)
-    rows = [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w), 2 * (x * y + z * w), 1 - 2 * (x * x + z * z)]
-    rows += [2 * (y * z - x * w), 2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)]
-    return torch.stack(rows, -1).view(-1, 3, 3)
+def run_adam(built: BuiltProblem, steps: int, rate: float, threads: int) -> Measured:
+    plain_adam([p for p in built.predictions if max(p.i, p.j) < 3], built.centres, 2)
+    torch.set_num_threads(threads)
+    with peak_above() as memory:
+        began = time.perf_counter()
+        found: Scene = plain_adam(built.predictions, built.centres, steps, rate)
+        seconds = time.perf_counter() - began
+    images = list(range(len(found.poses)))
+    value = ruler(built, dict(enumerate(found.depths)), found.poses, found.focals, found.similarities, images)
+    return Measured(seconds, value, found.poses, found.focals, memory.bytes, images, steps, "", found.history)
 
 
-def quaternions(rotation: Tensor) -> Tensor:
-    from scipy.spatial.transform import Rotation
+def ruler(built: BuiltProblem, depths, poses, focals, similarities, images: list[int]) -> float:
+    points = {n: world_points(depths[n], pose, float(focal), built.centre) for n, pose, focal in zip(images, poses, focals, strict=True)}
+    judged = [k for k, p in enumerate(built.predictions) if built.right[k] and p.i in points and p.j in points]
+    return objective([built.predictions[k] for k in judged], points, [similarities[k] for k in judged])
 
-    x, y, z, w = torch.from_numpy(Rotation.from_matrix(rotation.double().numpy()).as_quat()).float().unbind(-1)
-    return torch.stack([w, x, y, z], -1)
 
-
-def trajectory_error(views: Sequence[SimulatedView], positions: NDArray[np.float64]) -> float:
-    truth = np.stack([view.pose[:3, 3] for view in views])
+def judge(row: Row, found: Measured, built: BuiltProblem) -> None:
+    truth, positions = built.poses[found.images, :3, 3], found.poses[:, :3, 3]
     moved = procrustes(positions, truth).apply(positions)
-    return float(np.sqrt(((moved - truth) ** 2).sum(1).mean()))
+    error = float(np.sqrt(((moved - truth) ** 2).sum(1).mean()))
+    extent = float(np.linalg.norm(truth[:, None] - truth[None], axis=-1).max())
+    row.seconds, row.objective, row.memory_mb = found.seconds, found.objective, found.memory / 1e6
+    row.ate_cm, row.ate_percent = 100 * error, 100 * error / extent
+    row.focal_error_percent = 100 * float(np.abs(found.focals / built.focal - 1).max())
+    row.iterations, row.history = found.iterations, found.history
+    row.dropped = found.dropped
+    if len(found.images) < row.keyframes:
+        row.dropped += f" {row.keyframes - len(found.images)} keyframes unplaced"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Light on surfaces, computed once: nothing moves and nothing shines but a lamp, so shadows are as fixed as paint."""
+"""Light on surfaces, computed once: nothing moves and nothing shines but the lamps, so shadows are as fixed as paint."""
 
 from __future__ import annotations
 
@@ -10,32 +10,40 @@ from numpy.typing import NDArray
 
 from dust3r_ros.simulation.solids import Solid
 
-LAMP = np.array([-0.7, -0.5, 2.6], np.float32)  # m, centre of the lamp under the ceiling
+LAMP = np.array([-0.7, -0.5, 2.6], np.float32)  # m, centre of the room's lamp under the ceiling
 LAMP_SIZE = 1.1  # m, edge of the square it shines from: soft shadows
 LAMP_COLOR = np.array([1.0, 0.93, 0.82], np.float32) * np.float32(7.5)
 AMBIENT = np.array([0.24, 0.27, 0.31], np.float32)
+LAMP_REACH = 7.0  # m between a lamp and the middle of what it lights: farther lamps of a long corridor add next to nothing
 _FADE = 0.9  # m: what is nearer than this takes ambient light away
 _SHADOWS, _SKY = 3, 10  # samples along each edge of the lamp; directions of the hemisphere
 
 
-def irradiance(points: NDArray[np.floating], normals: NDArray[np.floating], solids: Sequence[Solid]) -> NDArray[np.float32]:
-    """Light (N, 3) on surface points (N, 3) of the world with unit normals (N, 3): a lamp with soft shadows, and occluded ambient."""
+def irradiance(
+    points: NDArray[np.floating], normals: NDArray[np.floating], solids: Sequence[Solid], lamps: NDArray[np.floating] = LAMP[None]
+) -> NDArray[np.float32]:
+    """Light (N, 3) on surface points (N, 3) of the world with unit normals (N, 3): lamps [L, 3] with soft shadows, and occluded ambient."""
     normals = normals.astype(np.float32)
     start = points.astype(np.float32) + np.float32(2e-3) * normals
-    return LAMP_COLOR * _lamp(start, normals, solids)[:, None] + AMBIENT * _openness(start, normals, solids)[:, None]
+    light = np.zeros(len(start), np.float32)
+    for lamp in lamps[np.linalg.norm(lamps - start.mean(axis=0), axis=1) < LAMP_REACH].astype(np.float32):
+        light += _lamp(lamp, start, normals, solids)
+    return LAMP_COLOR * light[:, None] + AMBIENT * _openness(start, normals, solids)[:, None]
 
 
-def _lamp(start: NDArray[np.float32], normals: NDArray[np.float32], solids: Sequence[Solid]) -> NDArray[np.float32]:
+def _lamp(
+    lamp: NDArray[np.float32], start: NDArray[np.float32], normals: NDArray[np.float32], solids: Sequence[Solid]
+) -> NDArray[np.float32]:
     """Lambert's cosine over the squared distance (N,), times the share of the lamp that is seen."""
     steps = ((np.arange(_SHADOWS) + 0.5) / _SHADOWS - 0.5).astype(np.float32) * np.float32(LAMP_SIZE)
     dx, dy = (grid.ravel() for grid in np.meshgrid(steps, steps))
-    lamps = LAMP + np.stack([dx, dy, np.zeros_like(dx)], axis=1)
+    lamps = lamp + np.stack([dx, dy, np.zeros_like(dx)], axis=1)
     paths = (lamps[:, None] - start).reshape(-1, 3)
     squared = np.einsum("nc,nc->n", paths, paths)
     facing = np.einsum("nc,nc->n", paths, np.tile(normals, (len(lamps), 1))) / np.sqrt(squared)
     lit = np.flatnonzero((facing > 0) & (paths[:, 2] > 0))
     origins = np.tile(start, (len(lamps), 1))
-    for solid in _between(solids, start, LAMP, LAMP_SIZE):
+    for solid in _between(solids, start, lamp, LAMP_SIZE):
         lit = lit[solid.reach(origins[lit], paths[lit]) >= 1]
     light = np.zeros(len(paths), np.float32)
     light[lit] = facing[lit] / (0.6 + squared[lit])

@@ -1,8 +1,8 @@
-"""A scene: solids, the paint and light baked into a pyramid of textures per chart, and what a camera sees of it."""
+"""A scene: solids, the paint and light baked into a pyramid of textures per chart once it is seen, and what a camera sees of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.geometry.camera import Camera
-from dust3r_ros.simulation.lighting import irradiance
+from dust3r_ros.simulation.lighting import LAMP, irradiance
 from dust3r_ros.simulation.solids import Solid
 from dust3r_ros.simulation.textures import Paint
 
@@ -29,12 +29,15 @@ class Thing:
 
 
 class Scene:
-    """Bakes paint and light at `density` texels a metre, then answers `depth` and `radiance`."""
+    """Answers `depth`, which costs no paint, and `radiance` at `density` texels a metre. `lamps`: [L, 3] metres, under the ceiling."""
 
-    def __init__(self, things: Sequence[Thing], density: float, seed: int = 0) -> None:
+    def __init__(self, things: Sequence[Thing], density: float, seed: int = 0, lamps: NDArray[np.floating] = LAMP[None]) -> None:
         self.solids = [thing.solid for thing in things]
         self.density = density
-        self._textures = [self._bake(thing, seed) for thing in things]
+        self._things, self._seed, self._lamps = list(things), seed, lamps
+        self._corners = np.stack([solid.corners() for solid in self.solids])
+        self._inside = np.array([solid.inside for solid in self.solids])
+        self._textures: dict[tuple[int, int], list[NDArray[np.float32]]] = {}
 
     def depth(self, camera: Camera, pose: NDArray[np.float64]) -> NDArray[np.float32]:
         """Depth (H, W) along z in metres at the pixels' centres, for a pinhole camera at `pose` (4x4, camera to world)."""
@@ -64,16 +67,31 @@ class Scene:
         origin = pose[:3, 3].astype(x.dtype)
         depth = np.full(x.shape, np.inf, x.dtype)
         owner = np.full(x.shape, -1, np.intp)
-        for index, solid in enumerate(self.solids):
-            window = _window(solid, camera, pose, x[0], y[:, 0])
+        for index, window in self._windows(camera, pose, x[0], y[:, 0]):
             patch = directions[window]
-            if patch.size == 0:
-                continue
-            reach = solid.reach(origin, patch.reshape(-1, 3)).reshape(patch.shape[:2])
+            reach = self.solids[index].reach(origin, patch.reshape(-1, 3)).reshape(patch.shape[:2])
             nearer = reach < depth[window]
             depth[window][nearer] = reach[nearer]
             owner[window][nearer] = index
         return depth.ravel(), owner.ravel(), directions.reshape(-1, 3)
+
+    def _windows(
+        self, camera: Camera, pose: NDArray[np.float64], columns: NDArray[np.floating], rows: NDArray[np.floating]
+    ) -> Iterator[tuple[int, tuple[slice, slice]]]:
+        """The solids that can be seen at all, and the part of the pixel grid in which."""
+        corners = (self._corners - pose[:3, 3]) @ pose[:3, :3]
+        z = corners[..., 2]
+        everywhere = self._inside | (np.any(z < 0.05, axis=1) & np.any(z > 0, axis=1))
+        ahead = np.all(z >= 0.05, axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            x, y = corners[..., 0] / z * camera.fx + camera.cx, corners[..., 1] / z * camera.fy + camera.cy
+        left, right = (np.searchsorted(columns, edge) for edge in (x.min(1) - 1e-3, x.max(1) + 1e-3))
+        top, bottom = (np.searchsorted(rows, edge) for edge in (y.min(1) - 1e-3, y.max(1) + 1e-3))
+        for index in np.flatnonzero(everywhere | (ahead & (left < right) & (top < bottom))):
+            if everywhere[index]:
+                yield int(index), (slice(None), slice(None))
+            else:
+                yield int(index), (slice(int(top[index]), int(bottom[index])), slice(int(left[index]), int(right[index])))
 
     def _shade(
         self, index: int, pose: NDArray[np.float64], directions: NDArray[np.floating], depth: NDArray[np.floating], spacing: float
@@ -89,37 +107,25 @@ class Scene:
             slant = np.abs(np.einsum("nc,nc->n", across, normals)) / np.linalg.norm(across, axis=1)
             # Half way between the footprint's short and long side: the rays within a pixel take care of the rest.
             footprint = depth[on] * spacing / np.sqrt(np.maximum(slant, 0.05)) * self.density
-            light[on] = _sample(self._textures[index][face], solid.charts()[face], u[on], v[on], np.log2(np.maximum(footprint, 1e-3)))
+            light[on] = _sample(self._texture(index, int(face)), solid.charts()[face], u[on], v[on], np.log2(np.maximum(footprint, 1e-3)))
         return light
 
-    def _bake(self, thing: Thing, seed: int) -> list[list[NDArray[np.float32]]]:
-        pyramids = []
-        for chart, (width, height) in enumerate(thing.solid.charts()):
-            rng = np.random.default_rng([seed, crc32(thing.name.encode()), chart])
-            paint = thing.paint[chart] if isinstance(thing.paint, tuple) else thing.paint
-            albedo = paint(width, height, self.density, rng)
-            rows, columns = max(3, round(height / _LIGHT_CELL)), max(3, round(width / _LIGHT_CELL))
-            u, v = np.meshgrid((np.arange(columns) + 0.5) * width / columns, (np.arange(rows) + 0.5) * height / rows)
-            points, normals = thing.solid.surface(chart, u.ravel(), v.ravel())
-            light = irradiance(thing.solid.to_world(points), normals @ thing.solid.rotation.T, self.solids)
-            smooth = cv2.resize(light.reshape(rows, columns, 3), (albedo.shape[1], albedo.shape[0]), interpolation=cv2.INTER_CUBIC)
-            pyramids.append(_pyramid(albedo * np.maximum(smooth, 0)))
-        return pyramids
+    def _texture(self, index: int, chart: int) -> list[NDArray[np.float32]]:
+        if (index, chart) not in self._textures:
+            self._textures[index, chart] = self._bake(self._things[index], chart)
+        return self._textures[index, chart]
 
-
-def _window(
-    solid: Solid, camera: Camera, pose: NDArray[np.float64], columns: NDArray[np.floating], rows: NDArray[np.floating]
-) -> tuple[slice, slice]:
-    """The part of the pixel grid in which the solid can be seen at all."""
-    corners = (solid.corners() - pose[:3, 3]) @ pose[:3, :3]
-    if solid.inside or np.any(corners[:, 2] < 0.05):
-        behind = bool(np.all(corners[:, 2] <= 0)) and not solid.inside
-        return (slice(0, 0), slice(0, 0)) if behind else (slice(None), slice(None))
-    x = corners[:, 0] / corners[:, 2] * camera.fx + camera.cx
-    y = corners[:, 1] / corners[:, 2] * camera.fy + camera.cy
-    left, right = np.searchsorted(columns, [x.min() - 1e-3, x.max() + 1e-3])
-    top, bottom = np.searchsorted(rows, [y.min() - 1e-3, y.max() + 1e-3])
-    return slice(int(top), int(bottom)), slice(int(left), int(right))
+    def _bake(self, thing: Thing, chart: int) -> list[NDArray[np.float32]]:
+        width, height = thing.solid.charts()[chart]
+        rng = np.random.default_rng([self._seed, crc32(thing.name.encode()), chart])
+        paint = thing.paint[chart] if isinstance(thing.paint, tuple) else thing.paint
+        albedo = paint(width, height, self.density, rng)
+        rows, columns = max(3, round(height / _LIGHT_CELL)), max(3, round(width / _LIGHT_CELL))
+        u, v = np.meshgrid((np.arange(columns) + 0.5) * width / columns, (np.arange(rows) + 0.5) * height / rows)
+        points, normals = thing.solid.surface(chart, u.ravel(), v.ravel())
+        light = irradiance(thing.solid.to_world(points), normals @ thing.solid.rotation.T, self.solids, self._lamps)
+        smooth = cv2.resize(light.reshape(rows, columns, 3), (albedo.shape[1], albedo.shape[0]), interpolation=cv2.INTER_CUBIC)
+        return _pyramid(albedo * np.maximum(smooth, 0))
 
 
 def _pyramid(image: NDArray[np.float32]) -> list[NDArray[np.float32]]:

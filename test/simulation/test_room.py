@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dust3r_ros.simulation import SimulatedView, room_sequence
-from dust3r_ros.simulation.sequence import camera_pose
+from dust3r_ros.simulation.walks import camera_pose
 
 
 @pytest.fixture(scope="module")

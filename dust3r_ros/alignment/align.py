@@ -27,7 +27,7 @@ from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Similarity, nearest_rotation
 
 START_PIXELS = 300  # of each image, that the tree is chained on
-RESTARTS = 3  # trees tried, each without the pairs that the one before showed to be bad
+RESTARTS = 6  # trees tried, each without the pairs that the one before showed to be bad
 
 
 class AlignmentError(Dust3rError):

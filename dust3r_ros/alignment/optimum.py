@@ -15,8 +15,9 @@ from dust3r_ros.alignment.problem import Array, Problem, State
 from dust3r_ros.alignment.refine import Constraints, Progress, Stage, evaluate, refine
 from dust3r_ros.geometry import Similarity
 
-COARSE = (Stage(100, 5e-2, 0.0, 6, 1e-2), Stage(100, 1e-2, 0.9, 12, 2e-3))
+COARSE = (Stage(100, 5e-2, 0.0, 12, 3e-3), Stage(100, 1e-2, 0.9, 30, 1e-3))
 FINE = (Stage(400, 3e-3, 0.9, 20, 1e-2), Stage(1200, 1e-3, 0.95, 12, 2e-3))  # near the optimum a step of Newton's leaves a gain squared
+LONG = 40  # images
 PIXELS = 1200  # chosen of each image
 
 
@@ -42,16 +43,16 @@ def bring_into_frame(problem: Problem, state: State, given: Given, stages: tuple
         given_poses = np.stack([given.fixed_poses[n] for n in known])
         state = in_frame(state, pose_similarity(state.poses[known], given_poses))
         state.rotation[known], state.position[known] = given_poses[:, :3, :3], given_poses[:, :3, 3]
-    elif priors.positions:
-        state = in_frame(state, pose_similarity(state.poses[priors.positions], priors.poses))
-    if len(known) < 2 and len(priors.positions) < 2:
-        ratio = priors.scale_of_motions(state)
-        if ratio is not None:
-            held = state.position[known[0]] if known else np.zeros(3)
-            state = in_frame(state, Similarity(ratio, np.eye(3), (1.0 - ratio) * held))
+    else:
+        frame = priors.frame(state)
+        state = in_frame(state, frame) if frame is not None else state
+    ratio = priors.scale_of_motions(state) if len(known) < 2 and not priors.has_poses else None
+    if ratio is not None:
+        held = state.position[known[0]] if known else np.zeros(3)
+        state = in_frame(state, Similarity(ratio, np.eye(3), (1.0 - ratio) * held))
     if len(known) < 2 and not priors:
         return state, []
-    held_poses = known if known else [] if priors.positions else [0]
+    held_poses = known if known else [] if priors.has_poses else [0]
     _, value = evaluate(problem, state, stages[-1].eps * float(np.median(state.depth)))
     priors.weigh(value, problem.pairs)
     constraints = Constraints(len(known) > 1 or priors.hold_scale, priors if priors else None)
@@ -68,7 +69,10 @@ def _through(
 ) -> tuple[State, list[Progress]]:
     history: list[Progress] = []
     size = float(np.median(state.depth))
+    long = min(1.0, LONG / len(problem.images))
     for stage in stages:
+        if stage in COARSE:  # a long chain's bend is a small part of the objective
+            stage = replace(stage, settled=stage.settled * long)
         part = problem.first(stage.pixels)
         if state.depth.shape[1] != part.pixels.shape[2]:
             state = replace(state, depth=np.full((len(part.images), part.pixels.shape[2]), size))

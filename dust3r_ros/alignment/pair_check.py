@@ -17,6 +17,7 @@ DOUBTFUL_SHAPE = 0.1  # relative: an image's shape in one pair and in another
 LEAST_TRUST = 0.02
 FAR_OFF = 0.12  # of the depth: a pair whose points lie further off than this and than
 WORSE = 3.0  # times as far as the typical pair's is bad
+WORST = 0.5  # of the worst: right pairs look better once the worst are gone
 
 
 def trust(sides: Sides, scores: Sequence[float]) -> Array:
@@ -81,13 +82,16 @@ def _turns(sides: Sides, scores: Sequence[float]) -> tuple[list[Array | None], A
 
 
 def bad_pairs(problem: Problem, state: State) -> dict[int, str]:
-    """Position of each pair of `problem` that lies far from where the others put its images, and the reason in words."""
+    """Position of each pair of `problem` that lies farthest from where the others put its images, and the reason in words.
+
+    Empty when none is bad: to be asked again after what was named has gone.
+    """
     off = pair_residuals(problem, state)
     known = np.isfinite(off)
     if known.sum() < 3:
         return {}
     typical = float(np.median(off[known]))
-    limit = max(FAR_OFF, WORSE * typical)
+    limit = max(FAR_OFF, WORSE * typical, WORST * float(np.max(off[known])))
     return {
         int(e): f"its points lie {off[e]:.2f} of the depth from where the other pairs put them (typical: {typical:.3f})"
         for e in np.nonzero(known & (off > limit))[0]

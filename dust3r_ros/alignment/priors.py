@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from dust3r_ros.alignment.known_poses import pose_similarity
 from dust3r_ros.alignment.problem import State
 from dust3r_ros.errors import Dust3rError
+from dust3r_ros.geometry import GeometryError, Similarity, procrustes
 
 if TYPE_CHECKING:
     from dust3r_ros.alignment.linear_system import Layout, LinearSystem
@@ -96,17 +98,23 @@ class Priors:
         return bool(self._poses or self._motions or self._focals)
 
     @property
+    def has_poses(self) -> bool:
+        return bool(self._poses)
+
+    @property
     def hold_scale(self) -> bool:
         return len(self._poses) > 1 or bool(self._motions)
 
-    @property
-    def positions(self) -> list[int]:
-        """Of images with a pose."""
-        return [n for n, _, _ in self._poses]
-
-    @property
-    def poses(self) -> Array:
-        return np.stack([pose for _, pose, _ in self._poses])
+    def frame(self, state: State) -> Similarity | None:
+        """What carries a state into the frame of the poses that are known in full, or else of three and more positions; None if none is."""
+        whole = [(n, pose) for n, pose, known in self._poses if known[:3].any() and known[3:].any()]
+        if whole:
+            return pose_similarity(state.poses[[n for n, _ in whole]], np.stack([pose for _, pose in whole]))
+        places = [(n, pose[:3, 3]) for n, pose, known in self._poses if known[3:].any()]
+        try:
+            return procrustes(state.position[[n for n, _ in places]], np.stack([place for _, place in places])) if places else None
+        except GeometryError:  # too few, or on a line
+            return None
 
     def weigh(self, objective: float, pairs: int) -> None:
         """Set `unit` from the objective that the scene has without them."""

@@ -32,7 +32,7 @@ class Stage:
     eps: float  # of the median depth
     alpha: float  # 0: reweighted least squares, towards 1: Newton
     steps: int  # at most
-    settled: float  # relative change of the objective at which it ends
+    settled: float  # relative gain, promised and real, at which it ends
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,10 @@ def refine(
         system = LinearSystem(model(problem, state, eps, stage.alpha), layout)
         # The objective is divided by the mean scale: shrinking the pairs alone must not pay.
         scale = mean_scale(state)
+        pull = now * scale / problem.pairs
         if constraints.priors is not None:
             constraints.priors.add_to(system, layout, state, scale)
-        pull = now * scale / problem.pairs
+            pull -= constraints.priors.cost(state) * scale / problem.pairs
         found = None
         for _ in range(MOST_TRIES):
             step = system.step(damping, constraints.free_scale, pull)
@@ -80,7 +81,8 @@ def refine(
             damping = min(damping * LARGER, MOST_DAMPING)
         if found is None:
             break
-        state, gain, now = found, 1.0 - value / now, value
+        promised = 0.5 * float(step @ (pull * layout.is_scale - system.gradient)) / (now * scale)
+        state, gain, now = found, max(1.0 - value / now, promised), value
         history.append(Progress(stage, time.perf_counter() - began, now, damping))
         damping = max(damping / SMALLER, LEAST_DAMPING)
         if gain < stage.settled:

@@ -81,6 +81,7 @@ def refine(
             damping = min(damping * LARGER, MOST_DAMPING)
         if found is None:
             break
+        assert step is not None
         promised = 0.5 * float(step @ (pull * layout.is_scale - system.gradient)) / (now * scale)
         state, gain, now = found, max(1.0 - value / now, promised), value
         history.append(Progress(stage, time.perf_counter() - began, now, damping))

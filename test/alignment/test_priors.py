@@ -132,7 +132,7 @@ def test_what_is_no_covariance_is_refused_by_name(predictions, covariance: np.nd
         align(predictions, poses={0: PosePrior(np.eye(4), covariance), 1: np.eye(4)})
 
 
-def test_their_gradient_is_their_costs(views, predictions, centres) -> None:
+def test_their_gradient_is_their_costs(predictions, centres) -> None:
     """Against differences, pose and motion and focal length together."""
     pairs, scores = [(p.i, p.j) for p in predictions], list(map(score, predictions))
     problem = build_problem(predictions, range(COUNT), centres, 100)

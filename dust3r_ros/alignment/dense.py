@@ -28,9 +28,17 @@ class Dense:
 
 
 def solve_dense(
-    predictions: Sequence[PairPrediction], images: Sequence[int], principal_points: Mapping[int, tuple[float, float]], state: State
+    predictions: Sequence[PairPrediction],
+    images: Sequence[int],
+    principal_points: Mapping[int, tuple[float, float]],
+    state: State,
+    only: Sequence[int] | None = None,
 ) -> Dense:
-    """The depth of every pixel that any pair knows, given everything else. Deterministic, whatever the number of threads."""
+    """The depth of every pixel that any pair knows, given everything else. Deterministic, whatever the number of threads.
+
+    `only`: positions of the images that are wanted; the costs of the others are missing then.
+    """
+    wanted = list(range(len(images))) if only is None else list(only)
     sides: dict[int, list[tuple[int, Tensor, Tensor]]] = {image: [] for image in images}
     for e, p in enumerate(predictions):
         sides[p.i].append((e, p.points_i, p.confidence_i))
@@ -49,10 +57,10 @@ def solve_dense(
         centre = principal_points.get(images[n], (width / 2, height / 2))
         return _image([(points, confidence) for _, points, confidence in seen], transforms, centre, float(state.focal[n]), rounds)
 
-    found = each(one, len(images))
+    found = each(lambda k: one(wanted[k]), len(wanted))
     pair_cost = np.zeros(len(predictions))
-    for image, (depth, _, cost) in zip(images, found, strict=True):
-        pair_cost[[e for e, _, _ in sides[image]]] += cost / depth.size
+    for n, (depth, _, cost) in zip(wanted, found, strict=True):
+        pair_cost[[e for e, _, _ in sides[images[n]]]] += cost / depth.size
     return Dense([torch.from_numpy(d) for d, _, _ in found], [torch.from_numpy(c) for _, c, _ in found], pair_cost)
 
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from dust3r_ros.alignment.compiled_samples import add_confidences, pick
 from dust3r_ros.alignment.workers import each
 from dust3r_ros.estimators import PairPrediction
-from dust3r_ros.geometry import nearest_rotation
 
 Array = NDArray[np.float64]
 
@@ -98,7 +97,8 @@ class State:
     def poses(self) -> Array:
         """[N, 4, 4], orthonormal to the last digit."""
         poses = np.tile(np.eye(4), (len(self.position), 1, 1))
-        poses[:, :3, :3] = [nearest_rotation(rotation) for rotation in self.rotation]
+        u, _, vt = np.linalg.svd(self.rotation)
+        poses[:, :3, :3] = u @ vt
         poses[:, :3, 3] = self.position
         return poses
 
@@ -127,12 +127,12 @@ def build_problem(
     share = 1.0 / (count * len(predictions))
 
     def fill(n: int) -> None:
-        flat = [(e, _flat(own, 3), _flat(confidence, 1)[:, 0]) for e, own, confidence in sides[n]]
+        seen = [(e, flat(own, 3), flat(confidence, 1)[:, 0]) for e, own, confidence in sides[n]]
         height, width = sides[n][0][2].shape
-        index = choose_pixels(height, width, [confidence for _, _, confidence in flat], count)
+        index = choose_pixels(height, width, [confidence for _, _, confidence in seen], count)
         centre = principal_points.get(images[n], (width / 2, height / 2))
         pixels[n] = index % width - centre[0], index // width - centre[1]
-        for m, (e, own, confidence) in enumerate(flat, start=start[n]):
+        for m, (e, own, confidence) in enumerate(seen, start=start[n]):
             pair[m] = e
             pick(own, confidence, index, KNOWN, share, points[m], weight[m])
 
@@ -158,5 +158,6 @@ def _candidates(count: int) -> Array:
     return np.asarray((spread(count)[:, None] + (spread(CANDIDATES) - 0.5) / count**0.5) % 1.0)
 
 
-def _flat(values: Tensor, channels: int) -> NDArray[np.float32]:
+def flat(values: Tensor, channels: int) -> NDArray[np.float32]:
+    """[H * W, channels] on the CPU."""
     return np.asarray(values.reshape(-1, channels).float().contiguous().cpu().numpy())

@@ -58,16 +58,20 @@ class Sides:
         return [e for e, (i, j) in enumerate(self.pairs) if min(known[self._side[e, i]], known[self._side[e, j]]) < MIN_KNOWN]
 
 
-def place_branch(branch: Branch, sides: Sides, scores: Sequence[float], focals: Mapping[int, float]) -> dict[int, Placed]:
+def place_branch(
+    branch: Branch, sides: Sides, scores: Sequence[float], focals: Mapping[int, float], there: Mapping[int, Placed] | None = None
+) -> dict[int, Placed]:
     """Every image of a branch in the frame of its root, on the scale of the root's best pair. Known focal lengths stand.
+
+    `there`: images that have a place already, the root among them.
 
     An image that shares too few known pixels with what is placed is left out, and so is what hangs on it.
     """
+    placed = dict(there or {})
     own = sides.first_in.get(branch.root, [])
-    if not own:
-        return {}
-    root = _placed(branch.root, max(own, key=lambda e: scores[e]), np.eye(3), np.zeros(3), sides, focals)
-    placed = {} if root is None else {branch.root: root}
+    if branch.root not in placed and own:
+        root = _placed(branch.root, max(own, key=lambda e: scores[e]), np.eye(3), np.zeros(3), sides, focals)
+        placed.update({} if root is None else {branch.root: root})
     for parent, new, pair in branch.links:
         if parent not in placed:
             continue

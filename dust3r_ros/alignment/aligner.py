@@ -1,0 +1,210 @@
+"""Alignment online: keyframes one at a time, the whole graph now and then, in memory that does not grow with what was seen.
+
+The window is solved on pixels whenever a keyframe comes. A keyframe that leaves it keeps its similarity to the world and its links to its
+neighbours: 35 numbers each. The whole graph is solved on those, on another thread if wanted, and comes back as a correction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dust3r_ros.alignment.link import Link, Side, make_link, merged
+from dust3r_ros.alignment.local_window import AlignedView, LocalWindow, Pair
+from dust3r_ros.alignment.pose_graph import Graph, solve_pose_graph
+from dust3r_ros.alignment.problem import KNOWN, Array, choose_pixels, flat
+from dust3r_ros.alignment.sim3 import Sim3
+from dust3r_ros.estimators import PairPrediction
+from dust3r_ros.geometry import Similarity
+
+LOOP_PIXELS = 600  # looked at in each view of a loop's pairs
+
+
+@dataclass(frozen=True, eq=False)
+class SettledView:
+    """A keyframe's depth as the map has it, of any size: [h, w] along z in world units, 0 unknown; and the camera of these pixels."""
+
+    depth: NDArray[np.float32]
+    focal: float
+    principal_point: tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """What the alignment of the whole graph changed: every keyframe with its depths moves by a similarity of its own."""
+
+    moves: dict[int, Similarity]  # world to world, by keyframe
+    rejected: tuple[Pair, ...]  # loops that contradict the rest and are forgotten
+
+
+class Aligner:
+    """Keyframes by index. Not thread-safe; the whole graph's alignment alone runs on a thread of its own."""
+
+    def __init__(self) -> None:
+        self._window = LocalWindow()
+        self._frames: dict[int, Similarity] = {}  # each keyframe's own frame and depth units to the world's
+        self._links: dict[Pair, Link] = {}  # of pairs that have left the window, the earlier keyframe first
+        self._loops: dict[Pair, Link] = {}
+        self._running: tuple[Future[Graph], dict[int, Similarity]] | None = None
+        self._thread = ThreadPoolExecutor(1, "pose_graph")
+
+    # ---- one keyframe ------------------------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        keyframe: int,
+        predictions: Sequence[PairPrediction],
+        focal: float | None = None,
+        principal_point: tuple[float, float] | None = None,
+    ) -> dict[int, AlignedView] | None:
+        """A new keyframe and its pairs with those of the window: all keyframes of the window as they lie now.
+
+        Depths come with the new one and its partners. Without pairs the keyframe waits (empty). None, and nothing has changed, if no place
+        is found for it. focal and principal_point in pixels; a focal length that is not given is the same for all and is found.
+        """
+        return self._told(self._window.add(keyframe, predictions, focal, principal_point))
+
+    def again(self, predictions: Sequence[PairPrediction]) -> dict[int, AlignedView] | None:
+        """The window's pairs anew, solved from nothing; None, and nothing has changed, if that fails."""
+        return self._told(self._window.again(predictions))
+
+    def discard(self, keyframe: int) -> None:
+        """A keyframe of the window goes as if it had never been."""
+        self._window.remove(keyframe)
+        self._frames.pop(keyframe, None)
+
+    def retire(self, keyframe: int) -> None:
+        """A keyframe leaves the window: its pairs become links."""
+        self._links.update(self._window_links(keyframe))
+        self._window.remove(keyframe)
+
+    def know(self, frames: Mapping[int, Similarity], links: Sequence[Link]) -> None:
+        """Keyframes of a saved map, and what holds them together."""
+        self._frames.update(frames)
+        self._links.update({(link.i, link.j): link for link in links})
+
+    def rescale(self, frame: Similarity) -> None:
+        """The whole world moved, as when the first map gets its scale."""
+        self._window.move(dict.fromkeys(self._window.placed, frame))
+        world = Sim3.stack([frame])
+        self._frames = {n: (world @ Sim3.stack([own])).one(0) for n, own in self._frames.items()}
+        for n in self._window.placed:
+            self._frames[n] = self._window.pose(n)
+
+    # ---- the whole graph -----------------------------------------------------------------------------------------------------------------
+
+    def close_loop(self, predictions: Sequence[PairPrediction], views: Mapping[int, SettledView]) -> list[Pair]:
+        """Pairs between keyframes that are far apart in time, both given by `views`; what was joined.
+
+        It counts from the next alignment of the whole graph on.
+        """
+        joined = []
+        for p in predictions:
+            sides = {}
+            for n, points, confidence in ((p.i, p.points_i, p.confidence_i), (p.j, p.points_j, p.confidence_j)):
+                sides[n] = _side(flat(points, 3), flat(confidence, 1)[:, 0], confidence.shape, views[n], self._frames[n].scale)
+            pair = (min(p.i, p.j), max(p.i, p.j))
+            link = make_link(*pair, sides[pair[0]], sides[pair[1]], loop=True)
+            if link is not None:
+                known = self._loops.get(pair)
+                self._loops[pair] = link if known is None or pair not in joined else merged(known, link)
+                joined.append(pair)
+        return list(dict.fromkeys(joined))
+
+    @property
+    def links(self) -> list[Link]:
+        """All that holds the keyframes together, loops last."""
+        return [*self._links.values(), *self._window_links().values(), *self._loops.values()]
+
+    def align(self) -> Correction:
+        """The whole graph, now."""
+        self._running = None
+        return self._apply(solve_pose_graph(self._frames, self.links), dict(self._frames))
+
+    def start(self) -> bool:
+        """The whole graph on the other thread; False if one is under way."""
+        if self._running is not None:
+            return False
+        frames = dict(self._frames)
+        self._running = self._thread.submit(solve_pose_graph, frames, self.links), frames
+        return True
+
+    def finished(self) -> Correction | None:
+        """What the other thread found, if it is done."""
+        if self._running is None or not self._running[0].done():
+            return None
+        (future, frames), self._running = self._running, None
+        return self._apply(future.result(), frames)
+
+    def close(self) -> None:
+        """Let the thread go; an alignment under way is forgotten."""
+        self._running = None
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    # ---- how -------------------------------------------------------------------------------------------------------------------------
+
+    def _told(self, views: dict[int, AlignedView] | None) -> dict[int, AlignedView] | None:
+        """A keyframe's frame follows the window's pose; its units stay."""
+        for n in views or {}:
+            pose = self._window.pose(n)
+            known = self._frames.get(n)
+            self._frames[n] = pose if known is None else Similarity(known.scale, pose.rotation, pose.translation)
+        return views
+
+    def _window_links(self, keyframe: int | None = None) -> dict[Pair, Link]:
+        """Of all pairs of the window, or of one keyframe's."""
+        window, found = self._window, dict[Pair, Link]()
+        points: dict[int, Array] = {}
+        for edge in window.edges.values():
+            ends = (edge.prediction.i, edge.prediction.j)
+            if any(window.nodes[n].depth is None for n in ends) or keyframe not in (None, *ends):
+                continue
+            for n in ends:
+                if n not in points:
+                    points[n] = window.own_points(n) / self._frames[n].scale
+            pair = (min(ends), max(ends))
+            first, second = (Side(points[n], edge.points[n], edge.weight[n]) for n in pair)
+            link = make_link(pair[0], pair[1], first, second)
+            if link is not None:
+                found[pair] = link if pair not in found else merged(found[pair], link)
+        return found
+
+    def _apply(self, graph: Graph, before: Mapping[int, Similarity]) -> Correction:
+        """What came since moves with the newest keyframe that was aligned."""
+        for pair in graph.rejected:
+            self._loops.pop(pair, None)
+        known = [n for n in sorted(before) if n in self._frames]
+        if not known:
+            return Correction({}, graph.rejected)
+        moves = Sim3.stack([graph.nodes[n] for n in known]) @ Sim3.stack([before[n] for n in known]).inverse()
+        # The window has moved since then too: what is applied is what the graph changed, not where it had been.
+        found = {n: moves.one(at) for at, n in enumerate(known)}
+        newest = found[known[-1]]
+        found.update({n: newest for n in self._frames if n not in found})
+        order = sorted(found)
+        moved = Sim3.stack([found[n] for n in order]) @ Sim3.stack([self._frames[n] for n in order])
+        self._frames = {n: moved.one(at) for at, n in enumerate(order)}
+        self._window.move({n: found[n] for n in self._window.placed})
+        return Correction(found, graph.rejected)
+
+
+def _side(points: NDArray[np.float32], confidence: NDArray[np.float32], shape: Sequence[int], view: SettledView, unit: float) -> Side:
+    """One view of a pair beside the keyframe's settled depth, in the keyframe's own units."""
+    height, width = shape
+    index = choose_pixels(height, width, [confidence], LOOP_PIXELS)
+    rows, columns = view.depth.shape
+    row = np.clip(((index // width + 0.5) * rows / height).astype(int), 0, rows - 1)
+    column = np.clip(((index % width + 0.5) * columns / width).astype(int), 0, columns - 1)
+    # The settled pixel's own ray would be up to half of its size beside: the point is where the pair's pixel looks, at that depth.
+    u, v = (index % width + 0.5) * columns / width - 0.5, (index // width + 0.5) * rows / height - 0.5
+    depth = view.depth[row, column].astype(np.float64)
+    rays = np.stack([(u - view.principal_point[0]) / view.focal, (v - view.principal_point[1]) / view.focal, np.ones_like(u)])
+    seen = points[index].astype(np.float64)
+    sure = confidence[index]
+    known = (depth > 0) & (sure > KNOWN) & np.isfinite(seen).all(1)
+    weight = np.where(known, np.log(np.maximum(sure, KNOWN)), 0.0)
+    return Side(rays * depth / unit, np.where(known, seen.T, 0.0), weight)

@@ -1,0 +1,333 @@
+"""The newest keyframes and the pairs between them, aligned anew whenever one comes, from where they are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dust3r_ros.alignment.align import AlignmentError, align
+from dust3r_ros.alignment.compiled_samples import pick
+from dust3r_ros.alignment.dense import solve_dense
+from dust3r_ros.alignment.known_poses import pose_similarity
+from dust3r_ros.alignment.linear_system import make_layout
+from dust3r_ros.alignment.pair_check import bad_pairs
+from dust3r_ros.alignment.problem import KNOWN, Array, Problem, State, choose_pixels, flat
+from dust3r_ros.alignment.refine import Constraints, Stage, refine
+from dust3r_ros.alignment.spanning_tree import Branch, score
+from dust3r_ros.alignment.start import Placed, Sides, fit_pairs, place_branch
+from dust3r_ros.alignment.workers import one_thread_each
+from dust3r_ros.estimators import PairPrediction
+from dust3r_ros.geometry import Similarity
+
+PIXELS = 300  # chosen of each image
+STAGE = Stage(PIXELS, 3e-3, 0.9, 6, 3e-3)
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class AlignedView:
+    """One keyframe as the window has it."""
+
+    pose: Array  # [4, 4] camera to world
+    focal: float  # pixels
+    depth: NDArray[np.float32] | None  # [H, W] along z, 0 where nothing is known; None: as it was
+    confidence: NDArray[np.float32] | None  # [H, W] >= 1; None: as it was
+
+
+@dataclass(eq=False)
+class Node:
+    """A keyframe of the window. What is solved for is None until it has a place."""
+
+    focal_given: float | None
+    principal_point: tuple[float, float] | None
+    index: NDArray[np.int64] | None = None  # [S] chosen pixels, row times width plus column
+    pixels: Array | None = None  # [2, S] the same from the principal point
+    rotation: Array | None = None
+    position: Array | None = None
+    focal: float = 0.0
+    depth: Array | None = None  # [S]
+
+
+@dataclass(eq=False)
+class Edge:
+    """A pair of the window, on the chosen pixels of its two images."""
+
+    prediction: PairPrediction
+    points: dict[int, Array]  # [3, S] by image
+    weight: dict[int, Array]  # [S]
+    rotation: Array | None = None
+    translation: Array | None = None
+    scale: float = 1.0
+
+
+class LocalWindow:
+    """Keyframes by index, oldest first."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[int, Node] = {}
+        self.edges: dict[Pair, Edge] = {}
+
+    def add(
+        self, keyframe: int, predictions: Sequence[PairPrediction], focal: float | None, principal_point: tuple[float, float] | None
+    ) -> dict[int, AlignedView] | None:
+        """The keyframes that changed, those whose pairs are new with their depths; None, and nothing has changed, if no place is found.
+
+        Keyframes that came before any pair wait without a place.
+        """
+        self.nodes[keyframe] = Node(focal, principal_point)
+        if not predictions:
+            return {}
+        with one_thread_each():
+            if not self.placed:
+                found = self._begin(predictions)
+            else:
+                self._take(predictions)
+                found = self._extend(keyframe, predictions)
+        if found is None:
+            self.remove(keyframe)
+        return found
+
+    def again(self, predictions: Sequence[PairPrediction]) -> dict[int, AlignedView] | None:
+        """All pairs anew, solved from nothing and laid onto where the window was; None, and nothing has changed, if that fails."""
+        before = {n: node for n, node in self.nodes.items() if node.depth is not None}
+        fresh = LocalWindow()
+        fresh.nodes = {n: Node(node.focal_given, node.principal_point) for n, node in self.nodes.items()}
+        with one_thread_each():
+            found = fresh._begin(predictions)
+            if found is None:
+                return None
+            shared = [n for n in fresh.placed if n in before]
+            frame = _onto([fresh.nodes[n] for n in shared], [before[n] for n in shared]) if shared else None
+            if before and frame is None:
+                return None
+            if frame is not None:
+                fresh.move(dict.fromkeys(fresh.placed, frame))
+                found = fresh._views(fresh.placed)
+        self.nodes, self.edges = fresh.nodes, fresh.edges
+        return found
+
+    @property
+    def placed(self) -> list[int]:
+        return [n for n, node in self.nodes.items() if node.depth is not None]
+
+    def remove(self, keyframe: int) -> None:
+        del self.nodes[keyframe]
+        self.edges = {pair: edge for pair, edge in self.edges.items() if keyframe not in pair}
+
+    def move(self, moves: dict[int, Similarity]) -> None:
+        """Each keyframe with its depths by a similarity of its own; the pairs follow."""
+        if not moves:
+            return
+        for n, move in moves.items():
+            node = self.nodes[n]
+            if node.depth is not None and node.rotation is not None and node.position is not None:
+                node.rotation = move.rotation @ node.rotation
+                node.position = move.scale * move.rotation @ node.position + move.translation
+                node.depth = move.scale * node.depth
+        images, pairs = self._solved()
+        problem, state = self._problem(images, pairs)
+        world = _world(problem, state)
+        rotation, translation, scale = fit_pairs(problem, world, np.ones(state.depth.shape, bool))
+        self._keep(images, pairs, replace(state, pair_rotation=rotation, pair_translation=translation, pair_scale=scale))
+
+    def pose(self, keyframe: int) -> Similarity:
+        node = self.nodes[keyframe]
+        assert node.rotation is not None
+        assert node.position is not None
+        return Similarity(1.0, node.rotation.copy(), node.position.copy())
+
+    def own_points(self, keyframe: int) -> Array:
+        """[3, S] of the chosen pixels, in the keyframe's own camera."""
+        node = self.nodes[keyframe]
+        assert node.depth is not None
+        assert node.pixels is not None
+        xy = node.pixels / node.focal
+        return np.concatenate([xy, np.ones((1, xy.shape[1]))]) * node.depth
+
+    # ---- how -------------------------------------------------------------------------------------------------------------------------
+
+    def _begin(self, predictions: Sequence[PairPrediction]) -> dict[int, AlignedView] | None:
+        """The first scene, from nothing."""
+        fixed = {n: node.focal_given for n, node in self.nodes.items() if node.focal_given is not None}
+        centres = {n: node.principal_point for n, node in self.nodes.items() if node.principal_point is not None}
+        try:
+            found = align(predictions, fixed, None, centres, shared_focal=True)
+        except AlignmentError:
+            return None
+        self._take([p for e, p in enumerate(predictions) if e not in found.dropped and p.i in found.images and p.j in found.images])
+        for n, image in enumerate(found.images):
+            node = self.nodes[image]
+            node.rotation, node.position = found.poses[n, :3, :3].copy(), found.poses[n, :3, 3].copy()
+            node.focal = float(found.focals[n])
+            assert node.index is not None
+            depth = found.depths[n].numpy().reshape(-1)[node.index].astype(np.float64)
+            node.depth = np.where(depth > 0, depth, np.median(depth[depth > 0]) if (depth > 0).any() else 1.0)
+        for e, p in enumerate(predictions):
+            similarity, edge = found.pair_similarities[e], self.edges.get((p.i, p.j))
+            if similarity is not None and edge is not None:
+                edge.rotation, edge.translation, edge.scale = similarity.rotation, similarity.translation, similarity.scale
+        return {
+            image: AlignedView(found.poses[n], float(found.focals[n]), found.depths[n].numpy(), found.confidences[n].numpy())
+            for n, image in enumerate(found.images)
+        }
+
+    def _extend(self, keyframe: int, predictions: Sequence[PairPrediction]) -> dict[int, AlignedView] | None:
+        new = [(p.i, p.j) for p in predictions]
+        partners = [n for n in self.placed if any(n in pair for pair in new)]
+        if not partners:
+            return None
+        near = [*partners, keyframe]
+        problem, _ = self._problem(near, new)
+        sides, scores = Sides(problem, new), [score(p) for p in predictions]
+        placed = {n: self._as_placed(n, problem) for n in partners}
+        given = self.nodes[keyframe].focal_given
+        focals = {n: self.nodes[n].focal for n in partners}
+        focals[keyframe] = given if given is not None else focals[partners[-1]]
+        for e in sorted(range(len(new)), key=lambda e: -scores[e]):
+            other = new[e][0] if new[e][1] == keyframe else new[e][1]
+            if other in placed and keyframe not in placed:
+                placed.update(place_branch(Branch(other, ((other, keyframe, e),)), sides, scores, focals, placed))
+        if keyframe not in placed:
+            return None
+        self._put(keyframe, placed[keyframe])
+        world = np.stack([placed[n].world for n in near])
+        rotation, translation, scale = fit_pairs(problem, world, np.stack([placed[n].weight for n in near]) > 0)
+        for e, pair in enumerate(new):
+            edge = self.edges[pair]
+            edge.rotation, edge.translation, edge.scale = rotation[e], translation[e], float(scale[e])
+        self._settle()
+        if not any(keyframe in pair for pair in self.edges):
+            return None
+        return self._views([n for n in near if n in self.nodes])
+
+    def _settle(self) -> None:
+        """The whole window to its optimum from where it is: the oldest keyframe holds still, and so does the pairs' mean scale."""
+        while True:
+            images, pairs = self._solved()
+            problem, state = self._problem(images, pairs)
+            fixed = np.array([self.nodes[n].focal_given is not None for n in images])
+            group = np.where(fixed, np.arange(len(images)), len(images))
+            layout = make_layout(problem, np.arange(len(images)) == 0, fixed, group)
+            state, _ = refine(problem, state, layout, STAGE, Constraints(), time.perf_counter())
+            self._keep(images, pairs, state)
+            bad = bad_pairs(problem, state)
+            if not bad:
+                return
+            for e in bad:
+                del self.edges[pairs[e]]
+
+    def _views(self, changed: Iterable[int]) -> dict[int, AlignedView]:
+        """All that have a place; with their depths those that changed."""
+        images, pairs = self._solved()
+        changed = [n for n in changed if n in images]
+        _, state = self._problem(images, pairs)
+        predictions = [self.edges[pair].prediction for pair in pairs]
+        centres = {n: point for n in images if (point := self.nodes[n].principal_point) is not None}
+        dense = solve_dense(predictions, images, centres, state, [images.index(n) for n in changed])
+        found = {n: AlignedView(state.poses[at], float(state.focal[at]), None, None) for at, n in enumerate(images)}
+        for n, depth, confidence in zip(changed, dense.depths, dense.confidences, strict=True):
+            found[n] = replace(found[n], depth=depth.numpy(), confidence=confidence.numpy())
+        return found
+
+    def _take(self, predictions: Sequence[PairPrediction]) -> None:
+        """New pairs on the chosen pixels, which are chosen when an image's first pairs come."""
+        seen: dict[int, list[NDArray[np.float32]]] = {}
+        for p in predictions:
+            for n, confidence in ((p.i, p.confidence_i), (p.j, p.confidence_j)):
+                seen.setdefault(n, []).append(flat(confidence, 1)[:, 0])
+        for n, confidences in seen.items():
+            if self.nodes[n].index is None:
+                height, width = next(p.confidence_i if p.i == n else p.confidence_j for p in predictions if n in (p.i, p.j)).shape
+                index = choose_pixels(height, width, confidences, PIXELS)
+                centre = np.array(self.nodes[n].principal_point or (width / 2, height / 2))
+                self.nodes[n].index, self.nodes[n].pixels = index, np.stack([index % width, index // width]) - centre[:, None]
+        for p in predictions:
+            edge = Edge(p, {}, {})
+            for n, points, confidence in ((p.i, p.points_i, p.confidence_i), (p.j, p.points_j, p.confidence_j)):
+                edge.points[n], edge.weight[n] = np.empty((3, PIXELS)), np.empty(PIXELS)
+                pick(flat(points, 3), flat(confidence, 1)[:, 0], self.nodes[n].index, KNOWN, 1.0, edge.points[n], edge.weight[n])
+            self.edges[p.i, p.j] = edge
+
+    def _solved(self) -> tuple[list[int], list[Pair]]:
+        """Images with a place and at least one pair, and the pairs among them."""
+        images = self.placed
+        pairs = [pair for pair in self.edges if pair[0] in images and pair[1] in images]
+        joined = {n for pair in pairs for n in pair}
+        return [n for n in images if n in joined], pairs
+
+    def _problem(self, images: Sequence[int], pairs: Sequence[Pair]) -> tuple[Problem, State]:
+        own = [[e for e, pair in enumerate(pairs) if n in pair] for n in images]
+        edges = [self.edges[pair] for pair in pairs]
+        share = 1.0 / (PIXELS * max(len(pairs), 1))
+        problem = Problem(
+            images=tuple(images),
+            start=np.concatenate([[0], np.cumsum([len(sides) for sides in own])]).astype(np.int64),
+            pair=np.array([e for sides in own for e in sides], np.int64),
+            points=np.stack([edges[e].points[n] for n, sides in zip(images, own, strict=True) for e in sides]),
+            weight=np.stack([edges[e].weight[n] for n, sides in zip(images, own, strict=True) for e in sides]) * share,
+            pixels=np.stack([pixels for n in images if (pixels := self.nodes[n].pixels) is not None]),
+            pairs=len(pairs),
+        )
+        nodes = [self.nodes[n] for n in images]
+        unplaced = (np.eye(3), np.zeros(3), np.ones(PIXELS))
+        state = State(
+            rotation=np.stack([node.rotation if node.rotation is not None else unplaced[0] for node in nodes]),
+            position=np.stack([node.position if node.position is not None else unplaced[1] for node in nodes]),
+            focal=np.array([node.focal for node in nodes]),
+            pair_rotation=np.stack([edge.rotation if edge.rotation is not None else unplaced[0] for edge in edges]),
+            pair_translation=np.stack([edge.translation if edge.translation is not None else unplaced[1] for edge in edges]),
+            pair_scale=np.array([edge.scale for edge in edges]),
+            depth=np.stack([node.depth if node.depth is not None else unplaced[2] for node in nodes]),
+        )
+        return problem, state
+
+    def _as_placed(self, n: int, problem: Problem) -> Placed:
+        node = self.nodes[n]
+        assert node.rotation is not None
+        assert node.position is not None
+        points = node.rotation @ self.own_points(n) + node.position[:, None]
+        at = problem.images.index(n)
+        weight = problem.weight[problem.start[at] : problem.start[at + 1]].max(0)
+        return Placed(points, weight, node.rotation, node.position, node.focal)
+
+    def _put(self, n: int, placed: Placed) -> None:
+        node = self.nodes[n]
+        node.rotation, node.position, node.focal = placed.rotation, placed.position, placed.focal
+        depth = placed.rotation[:, 2] @ (placed.world - placed.position[:, None])
+        known = (placed.weight > 0) & (depth > 0)
+        node.depth = np.where(known, depth, np.median(depth[known]) if known.any() else 1.0)
+
+    def _keep(self, images: Sequence[int], pairs: Sequence[Pair], state: State) -> None:
+        for at, n in enumerate(images):
+            node = self.nodes[n]
+            node.rotation, node.position = state.poses[at, :3, :3], state.position[at].copy()
+            node.focal, node.depth = float(state.focal[at]), state.depth[at].copy()
+        for e, pair in enumerate(pairs):
+            edge = self.edges[pair]
+            edge.rotation, edge.translation = state.pair_rotation[e].copy(), state.pair_translation[e].copy()
+            edge.scale = float(state.pair_scale[e])
+
+
+def _world(problem: Problem, state: State) -> Array:
+    """[N, 3, S]"""
+    xy = problem.pixels / state.focal[:, None, None]
+    rays = np.concatenate([xy, np.ones_like(xy[:, :1])], axis=1)
+    return np.asarray(state.rotation @ (rays * state.depth[:, None]) + state.position[..., None])
+
+
+def _onto(new: Sequence[Node], old: Sequence[Node]) -> Similarity | None:
+    """From where keyframes are now to where they were: scale by their depths, rotation and position by their poses."""
+
+    def poses(nodes: Sequence[Node]) -> Array:
+        found = np.tile(np.eye(4), (len(nodes), 1, 1))
+        found[:, :3, :3], found[:, :3, 3] = [n.rotation for n in nodes], [n.position for n in nodes]
+        return found
+
+    ratios = [float(np.median(b.depth) / np.median(a.depth)) for a, b in zip(new, old, strict=True) if a.depth is not None is not b.depth]
+    scale = float(np.median(ratios))
+    return pose_similarity(poses(new), poses(old), scale) if scale > 0 else None

@@ -1,17 +1,25 @@
 """Many pair predictions to poses, focal lengths and depths on one scale."""
 
 from dust3r_ros.alignment.align import Alignment, AlignmentError, align
+from dust3r_ros.alignment.aligner import Aligner, Correction, SettledView
 from dust3r_ros.alignment.known_poses import pose_similarity
+from dust3r_ros.alignment.link import Link
+from dust3r_ros.alignment.local_window import AlignedView
 from dust3r_ros.alignment.objective import objective, world_points
 from dust3r_ros.alignment.priors import FocalPrior, MotionPrior, PosePrior, PriorError
 
 __all__ = [
+    "AlignedView",
+    "Aligner",
     "Alignment",
     "AlignmentError",
+    "Correction",
     "FocalPrior",
+    "Link",
     "MotionPrior",
     "PosePrior",
     "PriorError",
+    "SettledView",
     "align",
     "objective",
     "pose_similarity",

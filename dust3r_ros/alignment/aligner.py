@@ -21,6 +21,7 @@ from dust3r_ros.alignment.sim3 import Sim3
 from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Similarity
 
+SAME_TURN, SAME_PLACE, SAME_SIZE = 0.15, 0.15, 0.2  # rad, share of the depth, log: between the two directions of a loop's pair
 LOOP_PIXELS = 600  # looked at in each view of a loop's pairs
 
 
@@ -68,9 +69,9 @@ class Aligner:
         """
         return self._told(self._window.add(keyframe, predictions, focal, principal_point))
 
-    def again(self, predictions: Sequence[PairPrediction]) -> dict[int, AlignedView] | None:
-        """The window's pairs anew, solved from nothing; None, and nothing has changed, if that fails."""
-        return self._told(self._window.again(predictions))
+    def again(self, predictions: Sequence[PairPrediction], there: Mapping[int, AlignedView]) -> dict[int, AlignedView] | None:
+        """The window's pairs anew, solved from nothing and laid onto its keyframes as they are `there`; None: nothing has changed."""
+        return self._told(self._window.again(predictions, there))
 
     def discard(self, keyframe: int) -> None:
         """A keyframe of the window goes as if it had never been."""
@@ -98,11 +99,11 @@ class Aligner:
     # ---- the whole graph -----------------------------------------------------------------------------------------------------------------
 
     def close_loop(self, predictions: Sequence[PairPrediction], views: Mapping[int, SettledView]) -> list[Pair]:
-        """Pairs between keyframes that are far apart in time, both given by `views`; what was joined.
+        """Pairs, in both directions, between keyframes that are far apart in time; what was joined: those whose directions agree.
 
-        It counts from the next alignment of the whole graph on.
+        `views`: the keyframes as they are settled. It counts from the next alignment of the whole graph on.
         """
-        joined = []
+        found: dict[Pair, list[Link]] = {}
         for p in predictions:
             sides = {}
             for n, points, confidence in ((p.i, p.points_i, p.confidence_i), (p.j, p.points_j, p.confidence_j)):
@@ -110,10 +111,10 @@ class Aligner:
             pair = (min(p.i, p.j), max(p.i, p.j))
             link = make_link(*pair, sides[pair[0]], sides[pair[1]], loop=True)
             if link is not None:
-                known = self._loops.get(pair)
-                self._loops[pair] = link if known is None or pair not in joined else merged(known, link)
-                joined.append(pair)
-        return list(dict.fromkeys(joined))
+                found.setdefault(pair, []).append(link)
+        joined = [pair for pair, links in found.items() if len(links) > 1 and _agree(links[0], links[1], views)]
+        self._loops.update({pair: merged(*found[pair][:2]) for pair in joined})
+        return joined
 
     @property
     def links(self) -> list[Link]:
@@ -139,11 +140,6 @@ class Aligner:
             return None
         (future, frames), self._running = self._running, None
         return self._apply(future.result(), frames)
-
-    def close(self) -> None:
-        """Let the thread go; an alignment under way is forgotten."""
-        self._running = None
-        self._thread.shutdown(wait=False, cancel_futures=True)
 
     # ---- how -------------------------------------------------------------------------------------------------------------------------
 
@@ -190,6 +186,14 @@ class Aligner:
         self._frames = {n: moved.one(at) for at, n in enumerate(order)}
         self._window.move({n: found[n] for n in self._window.placed})
         return Correction(found, graph.rejected)
+
+
+def _agree(one: Link, other: Link, views: Mapping[int, SettledView]) -> bool:
+    """Whether both directions of a pair put the later keyframe at about the same place."""
+    off = (Sim3.stack([one.relative]).inverse() @ Sim3.stack([other.relative])).difference()[0]
+    known = views[one.j].depth[views[one.j].depth > 0]
+    depth = float(np.median(known)) if known.size else 0.0
+    return bool(np.linalg.norm(off[:3]) < SAME_TURN and np.linalg.norm(off[3:6]) < SAME_PLACE * depth and abs(off[6]) < SAME_SIZE)
 
 
 def _side(points: NDArray[np.float32], confidence: NDArray[np.float32], shape: Sequence[int], view: SettledView, unit: float) -> Side:

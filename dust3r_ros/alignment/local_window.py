@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +24,7 @@ from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Similarity
 
 PIXELS = 300  # chosen of each image
+MIN_SHARED = 12  # pixels of known depth, to lay one window onto another
 STAGE = Stage(PIXELS, 3e-3, 0.9, 6, 3e-3)
 
 Pair = tuple[int, int]
@@ -92,22 +93,17 @@ class LocalWindow:
             self.remove(keyframe)
         return found
 
-    def again(self, predictions: Sequence[PairPrediction]) -> dict[int, AlignedView] | None:
-        """All pairs anew, solved from nothing and laid onto where the window was; None, and nothing has changed, if that fails."""
-        before = {n: node for n, node in self.nodes.items() if node.depth is not None}
+    def again(self, predictions: Sequence[PairPrediction], there: Mapping[int, AlignedView]) -> dict[int, AlignedView] | None:
+        """All pairs anew, solved from nothing and laid onto keyframes as they are `there`; None, and nothing has changed, if that fails."""
         fresh = LocalWindow()
         fresh.nodes = {n: Node(node.focal_given, node.principal_point) for n, node in self.nodes.items()}
         with one_thread_each():
             found = fresh._begin(predictions)
-            if found is None:
+            frame = None if found is None else _onto(found, there)
+            if frame is None:
                 return None
-            shared = [n for n in fresh.placed if n in before]
-            frame = _onto([fresh.nodes[n] for n in shared], [before[n] for n in shared]) if shared else None
-            if before and frame is None:
-                return None
-            if frame is not None:
-                fresh.move(dict.fromkeys(fresh.placed, frame))
-                found = fresh._views(fresh.placed)
+            fresh.move(dict.fromkeys(fresh.placed, frame))
+            found = fresh._views(fresh.placed)
         self.nodes, self.edges = fresh.nodes, fresh.edges
         return found
 
@@ -177,9 +173,11 @@ class LocalWindow:
         }
 
     def _extend(self, keyframe: int, predictions: Sequence[PairPrediction]) -> dict[int, AlignedView] | None:
+        known = {*self.placed, keyframe}
+        predictions = [p for p in predictions if p.i in known and p.j in known]  # an estimator may revise earlier pairs too
         new = [(p.i, p.j) for p in predictions]
-        partners = [n for n in self.placed if any(n in pair for pair in new)]
-        if not partners:
+        partners = sorted({n for pair in new for n in pair} - {keyframe})
+        if not any(keyframe in pair for pair in new):
             return None
         near = [*partners, keyframe]
         problem, _ = self._problem(near, new)
@@ -190,7 +188,7 @@ class LocalWindow:
         focals[keyframe] = given if given is not None else focals[partners[-1]]
         for e in sorted(range(len(new)), key=lambda e: -scores[e]):
             other = new[e][0] if new[e][1] == keyframe else new[e][1]
-            if other in placed and keyframe not in placed:
+            if keyframe in new[e] and keyframe not in placed:
                 placed.update(place_branch(Branch(other, ((other, keyframe, e),)), sides, scores, focals, placed))
         if keyframe not in placed:
             return None
@@ -320,14 +318,16 @@ def _world(problem: Problem, state: State) -> Array:
     return np.asarray(state.rotation @ (rays * state.depth[:, None]) + state.position[..., None])
 
 
-def _onto(new: Sequence[Node], old: Sequence[Node]) -> Similarity | None:
-    """From where keyframes are now to where they were: scale by their depths, rotation and position by their poses."""
-
-    def poses(nodes: Sequence[Node]) -> Array:
-        found = np.tile(np.eye(4), (len(nodes), 1, 1))
-        found[:, :3, :3], found[:, :3, 3] = [n.rotation for n in nodes], [n.position for n in nodes]
-        return found
-
-    ratios = [float(np.median(b.depth) / np.median(a.depth)) for a, b in zip(new, old, strict=True) if a.depth is not None is not b.depth]
-    scale = float(np.median(ratios))
-    return pose_similarity(poses(new), poses(old), scale) if scale > 0 else None
+def _onto(new: Mapping[int, AlignedView], old: Mapping[int, AlignedView]) -> Similarity | None:
+    """From where keyframes are now to where they were: scale by their depths, rotation and position by their poses, which are surer."""
+    ratios = []
+    for n in set(new) & set(old):
+        now, before = new[n].depth, old[n].depth
+        if now is not None and before is not None and now.shape == before.shape:
+            both = (now > 0) & (before > 0)
+            ratios.append(np.log(before[both] / now[both]))
+    if not ratios or sum(map(len, ratios)) < MIN_SHARED:
+        return None
+    shared = sorted(set(new) & set(old))
+    scale = float(np.exp(np.median(np.concatenate(ratios))))
+    return pose_similarity(np.stack([new[n].pose for n in shared]), np.stack([old[n].pose for n in shared]), scale)

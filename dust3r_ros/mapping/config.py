@@ -75,6 +75,13 @@ class WindowConfig:
 
 
 @dataclass(frozen=True)
+class AlignmentConfig:
+    every: int = setting(10, "keyframes between two alignments of the whole graph; 0: only after a loop and on ~/align", 0, 10_000)
+    loops: bool = setting(True, "pair a new keyframe with an old one that looks alike, to take the drift out")
+    min_alike: float = setting(0.75, "how alike (cosine of their descriptors) two pictures must be to be tried as a loop", 0.0, 1.0)
+
+
+@dataclass(frozen=True)
 class MapConfig:
     voxel_size: float = setting(
         0.005, "edge of a map voxel in map units (no metric scale: the first keyframe's median depth = 1)", 1e-6, 1e6
@@ -89,6 +96,7 @@ class MapperConfig:
     estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
     keyframes: KeyframeConfig = field(default_factory=KeyframeConfig)
     window: WindowConfig = field(default_factory=WindowConfig)
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     map: MapConfig = field(default_factory=MapConfig)
 
 

@@ -28,9 +28,11 @@ class FrameTrajectory:
         self._frames.clear()
         self._newest = self.odometry = None
 
-    def append(self, stamp: int, keyframe: int, relative: Pose) -> None:
-        """A frame's camera-to-keyframe pose (4x4)."""
-        self._frames.append((stamp, keyframe, relative[:3].astype(np.float32)))
+    def append(self, stamp: int, keyframe: int, relative: Pose, unit: float = 1.0) -> None:
+        """A frame's camera-to-keyframe pose (4x4) in map units; `unit`: how many of them the keyframe's own unit is now."""
+        own = relative[:3].astype(np.float32)
+        own[:, 3] /= unit
+        self._frames.append((stamp, keyframe, own))
 
     def advance(self, keyframe: int, relative: Pose, poses: Mapping[int, Pose]) -> Pose:
         """Move the odometry by the motion since the newest frame, both ends measured in the map as it is now; the new odometry.
@@ -46,12 +48,25 @@ class FrameTrajectory:
         self._newest = (keyframe, relative)
         return self.odometry
 
+    def rescaled(self, ratios: Mapping[int, float]) -> None:
+        """Keyframes and their depths have become larger by these ratios."""
+        if self._newest is not None:
+            keyframe, relative = self._newest
+            relative = relative.copy()
+            relative[:3, 3] *= ratios.get(keyframe, 1.0)
+            self._newest = (keyframe, relative)
+
     def anchor(self, keyframe: int) -> None:
         """The newest frame has become this keyframe: motion is measured from there on."""
         self._newest = (keyframe, np.eye(4))
 
-    def poses(self, keyframes: Mapping[int, Pose], at_most: int | None = None) -> list[tuple[int, Pose]]:
-        """[(stamp, camera to world 4x4)], by stamp; evenly thinned to `at_most`, the first and the last among them."""
+    def poses(
+        self, keyframes: Mapping[int, Pose], at_most: int | None = None, units: Mapping[int, float] | None = None
+    ) -> list[tuple[int, Pose]]:
+        """[(stamp, camera to world 4x4)], by stamp; evenly thinned to `at_most`, the first and the last among them.
+
+        `units`: how many map units each keyframe's own unit is.
+        """
         frames = sorted(self._frames, key=lambda entry: entry[0])
         if at_most is not None and len(frames) > at_most:
             frames = [frames[k] for k in np.linspace(0, len(frames) - 1, at_most).round().astype(int)]
@@ -59,5 +74,6 @@ class FrameTrajectory:
         for stamp, keyframe, relative in frames:
             pose = np.eye(4)
             pose[:3] = relative
+            pose[:3, 3] *= (units or {}).get(keyframe, 1.0)
             found.append((stamp, keyframes[keyframe] @ pose))
         return found

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
+from dust3r_ros.alignment import AlignedView, Aligner, Correction, Link
 from dust3r_ros.estimators import Estimator, Tokens
+from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.config import MapConfig, MapperConfig
 from dust3r_ros.mapping.keyframe_store import KeyframeStore
 from dust3r_ros.mapping.keyframe_views import keyframe_cloud
+from dust3r_ros.mapping.loops import LoopFinder, believable
 from dust3r_ros.mapping.scene_graph import Pair, SceneGraph
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
 from dust3r_ros.mapping.voxel_map import VoxelMap
-from dust3r_ros.mapping.window import Entry, KeyframeWindow, first_map_frame, onto_map
+from dust3r_ros.mapping.window import MIN_TRUSTED_SHARE, Entry, KeyframeWindow, first_map_frame, in_frame, settled, trusted_share
+
+SAVED_LINK = np.diag(1.0 / np.array([0.01] * 3 + [0.02] * 3 + [0.02]) ** 2)  # how firmly a saved map's keyframes hold together
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,18 +32,25 @@ class Growth:
     index: int
     pairs: tuple[Pair, ...]
     revised: tuple[Keyframe, ...]  # the new keyframe and those of the window that it corrected
+    loops: tuple[Pair, ...] = ()  # old keyframes that it was joined to
 
 
 class KeyframeMap:
     """Keyframes, their graph and their points. The map exists from the second keyframe on: one image has no depth."""
 
-    def __init__(self, config: MapperConfig, estimator: Estimator) -> None:
-        self._window_size, self._map_config = config.window.size, config.map
+    def __init__(self, config: MapperConfig, estimator: Estimator, background: bool = False) -> None:
+        """`background`: the whole graph is aligned on another thread and comes in when it is done; else at once, the same every time."""
+        self._estimator, self._background = estimator, background
+        self._config, self._map_config = config, config.map
         self._graph = SceneGraph.parse(config.window.scene_graph)
         self._window = KeyframeWindow(estimator)
+        self._aligner = Aligner()
+        self._loops = LoopFinder()
         self._store = KeyframeStore(config.map.max_keyframes)
         self._voxels = VoxelMap(config.map.voxel_size, config.map.max_points)
         self._edges: list[Pair] = []
+        self._since_whole = 0  # keyframes since the whole graph was aligned
+        self._ratios: dict[int, float] = {}  # how much larger keyframes became since somebody asked
 
     @property
     def exists(self) -> bool:
@@ -46,6 +60,11 @@ class KeyframeMap:
     def poses(self) -> dict[int, NDArray[np.float64]]:
         """Camera to world (4x4) of every keyframe there ever was, by index."""
         return self._store.poses
+
+    @property
+    def units(self) -> dict[int, float]:
+        """How many map units a keyframe's own unit has become, where corrections changed it."""
+        return self._store.units
 
     @property
     def keyframes(self) -> tuple[Keyframe, ...]:
@@ -61,42 +80,67 @@ class KeyframeMap:
     def configure(self, config: MapperConfig) -> None:
         """Go on with new settings; a new voxel size re-bins the points."""
         if config.map != self._map_config:
-            points = self._voxels.cloud()
+            points, owners = self._voxels.cloud(), self._voxels.owners()
             self._voxels = VoxelMap(config.map.voxel_size, config.map.max_points)
-            self._voxels.add(points)
+            self._voxels.add(points, owners)
             self._store.max_pictures = config.map.max_keyframes
-        self._window_size, self._map_config = config.window.size, config.map
+        self._config, self._map_config = config, config.map
         self._graph = SceneGraph.parse(config.window.scene_graph)
 
     def begin(self, stamp: int, tokens: Tokens) -> int:
         """The first keyframe waits in the window for a second one; its index."""
         index = self._store.next_index()
-        self._window.add(index, Entry(stamp, tokens))
+        self._enter(index, Entry(stamp, tokens))
         return index
 
     def grow(self, stamp: int, tokens: Tokens, stopwatch: Stopwatch) -> Growth | None:
-        """Estimate the new keyframe's pairs and place it; None, and nothing has changed, if no depth or place is found for it."""
+        """Estimate the new keyframe's pairs and place it; None, and the map has not grown, if no depth or place is found for it."""
         index = self._store.next_index()
         pairs = tuple(self._graph.new_pairs(self._window.indices, index, both_directions=True))
-        self._window.add(index, Entry(stamp, tokens))
+        entry = Entry(stamp, tokens)
+        self._window.add(index, entry)
         with stopwatch.time("estimate"):
-            self._window.estimate(pairs)
+            predictions = self._window.estimate(pairs)
         with stopwatch.time("align"):
-            revised = self._place(index)
+            views = self._aligner.add(index, predictions, entry.focal, entry.principal_point)
+            revised = self._accept(views, index)
         if not revised:
             self._window.remove(index)
+            if views is not None:
+                self._aligner.discard(index)
             return None
         self._edges.extend(pairs)
+        loops = self._close_loops(index, stopwatch)
         with stopwatch.time("fuse"):
             self._slide()
-        return Growth(index, pairs, revised)
+        with stopwatch.time("align"):
+            self._since_whole += 1
+            every = self._config.alignment.every
+            if loops or (every and self._since_whole >= every):
+                self._align_whole()
+        return Growth(index, pairs, tuple(self._store.latest[keyframe.index] for keyframe in revised), loops)
 
     def align(self) -> tuple[Keyframe, ...]:
-        """Estimate and solve the window once more; the revised keyframes (none while there is no map)."""
+        """Estimate and solve the window once more, then the whole graph; the keyframes (none while there is no map)."""
         if not self.exists:
             return ()
-        self._window.estimate_all(self._graph)
-        return self._place(self._window.indices[-1])
+        predictions = self._window.estimate_all(self._graph)
+        if predictions:
+            self._accept(self._aligner.again(predictions, self._there()), self._window.indices[-1])
+        self._correct(self._aligner.align())
+        return self._store.all()
+
+    def finished_correction(self) -> bool:
+        """Take in an alignment of the whole graph that has come from the other thread; whether one had."""
+        correction = self._aligner.finished()
+        if correction is not None:
+            self._correct(correction)
+        return correction is not None
+
+    def take_ratios(self) -> dict[int, float]:
+        """How much larger keyframes have become since this was last asked."""
+        ratios, self._ratios = self._ratios, {}
+        return ratios
 
     def cloud(self) -> PointCloud:
         """The whole map, one point a voxel, bounded by `map.max_points`."""
@@ -113,35 +157,102 @@ class KeyframeMap:
         """Take over a saved map; this one must be new."""
         for keyframe in snapshot.keyframes:
             self._store.put(keyframe)
-            if keyframe.index in snapshot.window:
-                self._window.encode(keyframe)
-        self._voxels.add(snapshot.cloud)
+        poses = self._store.poses
+        frames = {index: Similarity(1.0, pose[:3, :3], pose[:3, 3]) for index, pose in poses.items()}
+        joined = {(min(pair), max(pair)) for pair in snapshot.edges if pair[0] in poses and pair[1] in poses}
+        # Keyframes whose neighbours were thinned out would hang on nothing.
+        joined.update(zip(sorted(poses), sorted(poses)[1:], strict=False))
+        relative = {pair: frames[pair[0]].inverse() @ frames[pair[1]] for pair in joined}
+        self._aligner.know(frames, [Link(i, j, between, SAVED_LINK) for (i, j), between in relative.items()])
         self._edges = list(snapshot.edges)
+        points = snapshot.cloud
+        owners: NDArray[np.int32] | int = -1
+        if len(points) and poses:  # a saved point moves with the keyframe that is nearest
+            order = np.array(sorted(poses), np.int32)
+            owners = order[cKDTree(np.stack([poses[index][:3, 3] for index in order])).query(points.points)[1]]
+        self._voxels.add(points, owners)
+        for keyframe in snapshot.keyframes:
+            if keyframe.index in snapshot.window:
+                self._enter(keyframe.index, self._window.encode(keyframe))
         if len(self._window) > 1:
-            self._window.estimate_all(self._graph)
+            self._accept(self._aligner.again(self._window.estimate_all(self._graph), self._there()), self._window.indices[-1])
 
-    def _place(self, newest: int) -> tuple[Keyframe, ...]:
-        """Solve the window, join it to the map and keep the result; empty if the newest keyframe found no place."""
-        solution = self._window.solve()
-        if newest not in solution:
+    # ---- how -------------------------------------------------------------------------------------------------------------------------
+
+    def _enter(self, index: int, entry: Entry) -> None:
+        self._window.add(index, entry)
+        self._aligner.add(index, [], entry.focal, entry.principal_point)
+
+    def _there(self) -> dict[int, AlignedView]:
+        """The window's keyframes as the map has them."""
+        known = (self._store.latest[index] for index in self._window.indices if index in self._store.latest)
+        return {k.index: AlignedView(k.pose, k.camera.fx, k.depth, k.confidence) for k in known}
+
+    def _accept(self, views: dict[int, AlignedView] | None, newest: int) -> tuple[Keyframe, ...]:
+        """Keep what the window's alignment found; empty if the newest keyframe found no place or nothing trusted is known of it."""
+        if not views or newest not in views or trusted_share(views[newest]) < MIN_TRUSTED_SHARE:
             return ()
-        to_map = onto_map(solution, self._store.latest) if self.exists else first_map_frame(solution)
-        if to_map is None:
+        if not self.exists:
+            frame = first_map_frame(views)
+            self._aligner.rescale(frame)
+            views = {index: in_frame(view, frame) for index, view in views.items()}
+        revised = []
+        for index, view in sorted(views.items()):
+            keyframe = self._window.keyframe(index, view, self._store.latest.get(index))
+            if keyframe is not None and (index in self._store.latest or trusted_share(view) >= MIN_TRUSTED_SHARE):
+                self._store.put(keyframe)
+                revised.append(keyframe)
+        return tuple(revised)
+
+    def _close_loops(self, index: int, stopwatch: Stopwatch) -> tuple[Pair, ...]:
+        """Join the new keyframe to an old one that looks alike, if both directions say the same."""
+        config, entry = self._config.alignment, self._window[index]
+        if not config.loops:
             return ()
-        revised = self._window.keyframes(solution, to_map)
-        for keyframe in revised:
-            self._store.put(keyframe)
-        return revised
+        old = self._loops.most_alike(index, entry.tokens.image, config.min_alike)
+        keyframe = None if old is None else self._store.latest.get(old)
+        if old is None or keyframe is None:
+            return ()
+        with stopwatch.time("loops"):
+            tokens = self._estimator.encode(self._loops.picture(old), self._loops.camera(old))
+            predictions = self._window.estimate([(old, index), (index, old)], {old: tokens})
+            if not believable(predictions):
+                return ()
+            views = {old: settled(keyframe), index: settled(self._store.latest[index])}
+            joined = tuple(self._aligner.close_loop(predictions, views))
+        self._edges.extend(edge for i, j in joined for edge in ((i, j), (j, i)))
+        return joined
+
+    def _align_whole(self) -> None:
+        if not self._background:
+            self._since_whole = 0
+            self._correct(self._aligner.align())
+        elif self._aligner.start():  # one that is under way does not know of the newest: another follows
+            self._since_whole = 0
+
+    def _correct(self, correction: Correction) -> None:
+        moves: Mapping[int, Similarity] = correction.moves
+        self._store.move(moves)
+        self._voxels.move(moves)
+        for index, move in moves.items():
+            self._ratios[index] = self._ratios.get(index, 1.0) * float(move.scale)
+        gone = set(correction.rejected)
+        self._edges = [edge for edge in self._edges if (min(edge), max(edge)) not in gone] if gone else self._edges
 
     def _slide(self) -> None:
         """Let the oldest keyframes go: their points into the map for good, themselves remembered compactly."""
-        while len(self._window) > self._window_size:
+        while len(self._window) > self._config.window.size:
             oldest = self._window.indices[0]
             self._fuse(oldest, self._voxels, self._map_config)
-            self._store.retire(oldest)
+            if oldest in self._store.latest:
+                entry = self._window[oldest]
+                self._loops.remember(oldest, entry.tokens.image, self._store.latest[oldest].camera)
+                self._store.retire(oldest)
+                self._loops.forget(tuple(self._store.latest))
+            self._aligner.retire(oldest)
             self._window.remove(oldest)
 
     def _fuse(self, index: int, voxels: VoxelMap, config: MapConfig) -> None:
         keyframe = self._store.latest.get(index)
         if keyframe is not None:
-            voxels.add(keyframe_cloud(keyframe, config.min_confidence))
+            voxels.add(keyframe_cloud(keyframe, config.min_confidence), index)

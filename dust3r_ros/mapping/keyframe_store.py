@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
+from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.keyframe_views import compact
 from dust3r_ros.mapping.types import Keyframe
 
@@ -16,6 +20,7 @@ class KeyframeStore:
         self.max_pictures = max_pictures
         self.latest: dict[int, Keyframe] = {}
         self.poses: dict[int, NDArray[np.float64]] = {}
+        self.units: dict[int, float] = {}  # how many map units a keyframe's own unit has become, where corrections changed it
         self._next = 0
 
     def next_index(self) -> int:
@@ -39,6 +44,18 @@ class KeyframeStore:
             older = sorted(self.latest)[: self.max_pictures // 2]
             for gone in older[1::2]:
                 del self.latest[gone]
+
+    def move(self, moves: Mapping[int, Similarity]) -> None:
+        """Keyframes and their depths, each by a similarity of its own."""
+        for index, move in moves.items():
+            if index not in self.poses:
+                continue
+            self.poses[index] = move.apply_pose(self.poses[index])
+            self.units[index] = self.units.get(index, 1.0) * float(move.scale)
+            keyframe = self.latest.get(index)
+            if keyframe is not None:
+                depth = keyframe.depth * np.float32(move.scale)
+                self.latest[index] = replace(keyframe, pose=self.poses[index], depth=depth)
 
     def all(self) -> tuple[Keyframe, ...]:
         return tuple(self.latest[index] for index in sorted(self.latest))

@@ -10,7 +10,7 @@ from dust3r_ros.estimators import Estimator, Tokens, create_estimator
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import ConfigError, MapperConfig
 from dust3r_ros.mapping.frame_trajectory import FrameTrajectory
-from dust3r_ros.mapping.keyframe_map import KeyframeMap
+from dust3r_ros.mapping.keyframe_map import Growth, KeyframeMap
 from dust3r_ros.mapping.keyframe_selection import KeyframeSelector
 from dust3r_ros.mapping.scene_graph import Pair
 from dust3r_ros.mapping.stopwatch import Stopwatch
@@ -39,15 +39,16 @@ def _estimator(config: MapperConfig) -> Estimator:
 class Mapper:
     """Frames in, poses and a map out. Not thread-safe: one thread owns it."""
 
-    def __init__(self, config: MapperConfig | None = None, estimator: Estimator | None = None) -> None:
-        self.config = config or MapperConfig()
+    def __init__(self, config: MapperConfig | None = None, estimator: Estimator | None = None, background: bool = False) -> None:
+        """`background`: the whole graph is aligned on another thread, for a live camera; else the same frames give the same map."""
+        self.config, self._background = config or MapperConfig(), background
         self.estimator = estimator or _estimator(self.config)
         self.reset()
 
     def reset(self) -> None:
         """Forget the map and start anew with the next frame."""
         self.state = TrackingState.INITIALISING
-        self._map = KeyframeMap(self.config, self.estimator)
+        self._map = KeyframeMap(self.config, self.estimator, self._background)
         self._selector = KeyframeSelector(self.config.keyframes)
         self._trajectory = FrameTrajectory()
         self._tracker = Tracker()
@@ -72,6 +73,8 @@ class Mapper:
         """
         self._check(frame)
         self._last_stamp = frame.stamp
+        corrected = self._map.finished_correction()
+        self._after_correction()
         stopwatch = Stopwatch()
         camera = frame.camera or Camera.from_fov(frame.image.shape[1], frame.image.shape[0], self.config.estimator.assumed_fov)
         with stopwatch.time("track"):
@@ -85,6 +88,7 @@ class Mapper:
 
         grown: tuple[Keyframe, ...] = ()
         pairs: tuple[Pair, ...] = ()
+        loops: tuple[Pair, ...] = ()
         reason = choice.reason
         if choice.is_due and self._may_try(frame.stamp):
             if tracks is not None or self._start_tracking(grey):
@@ -93,8 +97,11 @@ class Mapper:
                 if tracks is None:
                     self._first_keyframe(frame.stamp, tokens)
                 else:
-                    grown, pairs, reason = self._grow(frame.stamp, grey, tokens, tracks, tracked, reason, stopwatch)
+                    growth, reason = self._grow(frame.stamp, grey, tokens, tracks, tracked, reason, stopwatch)
+                    if growth is not None:
+                        grown, pairs, loops = growth.revised, growth.pairs, growth.loops
                     odometry = self._trajectory.odometry
+                    corrected = self._after_correction() or corrected
             else:
                 reason = "waits: no texture to follow"
         elif tracks is not None and self.state is TrackingState.INITIALISING:
@@ -102,7 +109,7 @@ class Mapper:
 
         pose = self._pose_in_map(tracked, grown)
         inliers = tracked.inliers if tracked is not None else 0.0
-        return MapUpdate(frame, self.state, reason, pose, odometry, inliers, grown, bool(grown), pairs, stopwatch.seconds)
+        return MapUpdate(frame, self.state, reason, pose, odometry, inliers, grown, bool(grown), corrected, loops, pairs, stopwatch.seconds)
 
     # ---- tracking --------------------------------------------------------------------------------------------------------------------
 
@@ -142,7 +149,7 @@ class Mapper:
             return self._trajectory.odometry
         self.state = TrackingState.TRACKING
         self._relative = tracked.pose
-        self._trajectory.append(stamp, self._reference, tracked.pose)
+        self._trajectory.append(stamp, self._reference, tracked.pose, self._map.units.get(self._reference, 1.0))
         return self._trajectory.advance(self._reference, tracked.pose, self._map.poses)
 
     def _pose_in_map(self, tracked: TrackedPose | None, grown: tuple[Keyframe, ...]) -> Pose | None:
@@ -178,16 +185,16 @@ class Mapper:
         tracked: TrackedPose | None,
         reason: str,
         stopwatch: Stopwatch,
-    ) -> tuple[tuple[Keyframe, ...], tuple[Pair, ...], str]:
-        """Place the frame as a keyframe: what was revised, the new pairs, and why."""
+    ) -> tuple[Growth | None, str]:
+        """Place the frame as a keyframe: what it brought, and why or why not."""
         first = self._reference if not self._map.exists else None
         growth = self._map.grow(stamp, tokens, stopwatch)
         if growth is None:
             self._last_failure = stamp
             if not self._map.exists and tracks.overlap < self.config.keyframes.min_overlap:
                 self._start_over(stamp, grey, tokens)
-                return (), (), "the view changed before there was depth: starting from here"
-            return (), (), f"{reason}; but no depth or place could be found for it"
+                return None, "the view changed before there was depth: starting from here"
+            return None, f"{reason}; but no depth or place could be found for it"
         if first is not None:
             self._place_pending(first)
         if tracked is None:  # the first map, or found again
@@ -198,7 +205,16 @@ class Mapper:
         self._reference, self._relative = growth.index, np.eye(4)
         self._selector.accepted(stamp)
         self._tracker.start(grey)
-        return growth.revised, growth.pairs, reason
+        return growth, reason
+
+    def _after_correction(self) -> bool:
+        """What is remembered relative to keyframes keeps their size; whether anything had been corrected."""
+        ratios = self._map.take_ratios()
+        self._trajectory.rescaled(ratios)
+        if self._relative is not None and self._reference in ratios:
+            self._relative = self._relative.copy()
+            self._relative[:3, 3] *= ratios[self._reference]
+        return bool(ratios)
 
     def _start_over(self, stamp: int, grey: NDArray[np.uint8], tokens: Tokens) -> None:
         self.reset()
@@ -216,7 +232,7 @@ class Mapper:
         for stamp, tracks, camera in self._pending:
             found = frame_pose(tracks, keyframe, camera, guess)
             if found is not None:
-                self._trajectory.append(stamp, first, found.pose)
+                self._trajectory.append(stamp, first, found.pose, self._map.units.get(first, 1.0))
                 guess = found.pose
         self._pending = []
 
@@ -241,11 +257,13 @@ class Mapper:
 
         All of them, or evenly thinned to `at_most`.
         """
-        return self._trajectory.poses(self._map.poses, at_most)
+        return self._trajectory.poses(self._map.poses, at_most, self._map.units)
 
     def align(self) -> tuple[Keyframe, ...]:
-        """Estimate and solve the window once more; the revised keyframes (none while there is no map)."""
-        return self._map.align()
+        """Estimate and solve the window once more, then the whole graph; the keyframes (none while there is no map)."""
+        aligned = self._map.align()
+        self._after_correction()
+        return aligned
 
     def snapshot(self) -> MapSnapshot:
         """The map as it is now, to be saved and gone on from."""
@@ -253,7 +271,7 @@ class Mapper:
 
     def restore(self, snapshot: MapSnapshot) -> None:
         """Replace the map by a saved one and go on from its newest keyframe. If that fails the running map stands."""
-        restored = KeyframeMap(self.config, self.estimator)
+        restored = KeyframeMap(self.config, self.estimator, self._background)
         restored.restore(snapshot)
         self.reset()
         self._map = restored

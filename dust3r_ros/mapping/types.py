@@ -52,6 +52,8 @@ class MapUpdate:
     inliers: float = 0.0  # share of tracked points that agree with the pose, 0..1
     keyframes: tuple[Keyframe, ...] = ()  # new and revised ones, oldest first; the last is new if `is_keyframe`
     is_keyframe: bool = False
+    corrected: bool = False  # the whole map has moved: an alignment of the whole graph came in
+    loops: tuple[tuple[int, int], ...] = ()  # keyframes that this frame's keyframe was joined to, as (old, new)
     edges: tuple[tuple[int, int], ...] = ()  # directed pairs that this frame brought
     seconds: dict[str, float] = field(default_factory=dict)  # wall time per stage: track, encode, estimate, align, fuse
 

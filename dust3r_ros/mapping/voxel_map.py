@@ -5,9 +5,12 @@ Storage is sorted by voxel, so that adding a cloud is a search and a merge, what
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
+from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.types import PointCloud
 
 BITS = 21  # per axis: 2 million voxels to each side of the origin's centre
@@ -22,15 +25,47 @@ class VoxelMap:
         self.voxel_size, self.max_points = voxel_size, max_points
         self._keys: NDArray[np.int64] = np.zeros(0, np.int64)
         self._sums: NDArray[np.float64] = np.zeros((0, 8))  # weighted x y z r g b, weight, largest confidence
+        self._owner: NDArray[np.int32] = np.zeros(0, np.int32)  # the keyframe that saw each first and moves it along
 
     def __len__(self) -> int:
         return len(self._keys)
 
-    def add(self, cloud: PointCloud) -> None:
-        """Merge a cloud; points that are not finite or lie too far to be counted are left out."""
-        keys, sums = self._binned(cloud)
+    def add(self, cloud: PointCloud, owner: NDArray[np.int32] | int = -1) -> None:
+        """Merge a cloud; points that are not finite or lie too far to be counted are left out.
+
+        `owner`: the keyframe (or one for each point) that a correction moves the points with.
+        """
+        usable = self._usable(cloud)
+        keys, sums, first = self._binned(cloud, usable)
         if not len(keys):
             return
+        owners = np.broadcast_to(np.asarray(owner, np.int32), len(cloud))[usable][first]
+        self._merge(keys, sums, owners)
+
+    def move(self, moves: Mapping[int, Similarity]) -> None:
+        """Every voxel with its owner; those whose owner does not move stay."""
+        owners = np.array(sorted(moves), np.int32)
+        at = np.searchsorted(owners, self._owner)
+        at[at == len(owners)] = 0
+        moved = owners[at] == self._owner if len(owners) else np.zeros(len(self), bool)
+        if not moved.any():
+            return
+        linear = np.stack([moves[n].scale * moves[n].rotation for n in owners])
+        offset = np.stack([moves[n].translation for n in owners])
+        weight = np.maximum(self._sums[moved, 6:7], 1e-12)
+        points = np.einsum("nij,nj->ni", linear[at[moved]], self._sums[moved, :3] / weight) + offset[at[moved]]
+        sums, owner = self._sums.copy(), self._owner.copy()
+        sums[moved, :3] = points * weight
+        cells = np.floor(sums[:, :3] / np.maximum(sums[:, 6:7], 1e-12) / self.voxel_size)
+        usable = np.isfinite(cells).all(axis=1) & (np.abs(cells) < HALF).all(axis=1)
+        keys, first, group = np.unique(_key(cells[usable]), return_index=True, return_inverse=True)
+        merged = np.zeros((len(keys), 8))
+        np.add.at(merged, group, sums[usable])
+        merged[:, 7] = 0.0
+        np.maximum.at(merged[:, 7], group, sums[usable, 7])
+        self._keys, self._sums, self._owner = keys, merged, owner[usable][first]
+
+    def _merge(self, keys: NDArray[np.int64], sums: NDArray[np.float64], owners: NDArray[np.int32]) -> None:
         at = np.searchsorted(self._keys, keys)
         known = np.zeros(len(keys), bool)
         inside = at < len(self._keys)
@@ -39,6 +74,7 @@ class VoxelMap:
         self._sums[at[known], 7] = np.maximum(self._sums[at[known], 7], sums[known, 7])
         self._keys = np.insert(self._keys, at[~known], keys[~known])
         self._sums = np.insert(self._sums, at[~known], sums[~known], axis=0)
+        self._owner = np.insert(self._owner, at[~known], owners[~known])
         self._bound()
 
     def cloud(self) -> PointCloud:
@@ -47,16 +83,24 @@ class VoxelMap:
         means = self._sums[:, :6] / np.maximum(weight, 1e-12)
         return PointCloud(means[:, :3].astype(np.float32), np.rint(means[:, 3:]).astype(np.uint8), self._sums[:, 7].astype(np.float32))
 
+    def owners(self) -> NDArray[np.int32]:
+        """[N] of `cloud`'s points: the keyframe that each moves with."""
+        return self._owner
+
     def copy(self) -> VoxelMap:
         twin = VoxelMap(self.voxel_size, self.max_points)
-        twin._keys, twin._sums = self._keys.copy(), self._sums.copy()
+        twin._keys, twin._sums, twin._owner = self._keys.copy(), self._sums.copy(), self._owner.copy()
         return twin
 
-    def _binned(self, cloud: PointCloud) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        cells = np.floor(cloud.points.astype(np.float64) / self.voxel_size)
-        usable = np.isfinite(cells).all(axis=1) & (np.abs(cells) < HALF).all(axis=1) & np.isfinite(cloud.confidence)
-        cell = cells[usable].astype(np.int64) + HALF
-        keys, group = np.unique((cell[:, 0] << (2 * BITS)) | (cell[:, 1] << BITS) | cell[:, 2], return_inverse=True)
+    def _usable(self, cloud: PointCloud) -> NDArray[np.bool_]:
+        cells = cloud.points.astype(np.float64) / self.voxel_size
+        finite = np.isfinite(cells).all(axis=1) & np.isfinite(cloud.confidence)
+        return np.asarray(finite & (np.abs(np.where(np.isfinite(cells), cells, 0.0)) < HALF).all(axis=1))
+
+    def _binned(self, cloud: PointCloud, usable: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+        """Keys, sums, and for each key the first of the usable points."""
+        cells = np.floor(cloud.points[usable].astype(np.float64) / self.voxel_size)
+        keys, first, group = np.unique(_key(cells), return_index=True, return_inverse=True)
         confidence = cloud.confidence[usable].astype(np.float64)
         sums = np.empty((len(keys), 8))
         for column, values in enumerate((*cloud.points[usable].T, *cloud.colors[usable].T)):
@@ -64,7 +108,7 @@ class VoxelMap:
         sums[:, 6] = np.bincount(group, weights=confidence, minlength=len(keys))
         sums[:, 7] = 0.0
         np.maximum.at(sums[:, 7], group, confidence)
-        return keys, sums
+        return keys, sums, first
 
     def _bound(self) -> None:
         if len(self._keys) <= self.max_points:
@@ -72,4 +116,9 @@ class VoxelMap:
         kept = max(1, int(KEPT_WHEN_FULL * self.max_points))
         # Stable and by weight, then voxel: the same points go every time.
         strongest = np.sort(np.lexsort((self._keys, -self._sums[:, 6]))[:kept])
-        self._keys, self._sums = self._keys[strongest], self._sums[strongest]
+        self._keys, self._sums, self._owner = self._keys[strongest], self._sums[strongest], self._owner[strongest]
+
+
+def _key(cells: NDArray[np.float64]) -> NDArray[np.int64]:
+    cell = cells.astype(np.int64) + HALF
+    return np.asarray((cell[:, 0] << (2 * BITS)) | (cell[:, 1] << BITS) | cell[:, 2])

@@ -1,0 +1,78 @@
+"""Where the camera has been before: an old keyframe that looks like the new one, to be compared and joined if both directions agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dust3r_ros.estimators import PairPrediction
+from dust3r_ros.geometry import Camera
+from dust3r_ros.mapping.image_descriptor import image_descriptor
+
+JPEG_QUALITY = 92
+FIRST_CAPACITY = 64
+WAIT = 3  # keyframes after a try until the next: a try costs as much as a keyframe
+MIN_SHARE = 0.15  # of the pixels of either view that a pair must know
+TRUSTED = 1.5  # a confidence from which a pixel counts as seen
+
+
+class LoopFinder:
+    """Descriptors of all keyframes, and pictures of those that may still be compared."""
+
+    def __init__(self) -> None:
+        self._descriptors: NDArray[np.float32] = np.zeros((0, 0), np.float32)
+        self._indices: list[int] = []
+        self._pictures: dict[int, NDArray[np.uint8]] = {}
+        self._cameras: dict[int, Camera] = {}
+        self._last_try = -WAIT
+
+    def remember(self, index: int, image: NDArray[np.uint8], camera: Camera) -> None:
+        """A keyframe that leaves the window, with its working image [h, w, 3] RGB and that image's camera."""
+        descriptor = image_descriptor(image)
+        count = len(self._indices)
+        if count >= len(self._descriptors):
+            grown = np.zeros((max(FIRST_CAPACITY, 2 * count), len(descriptor)), np.float32)
+            if count:
+                grown[:count] = self._descriptors
+            self._descriptors = grown
+        self._descriptors[count] = descriptor
+        self._indices.append(index)
+        _, coded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        self._pictures[index], self._cameras[index] = np.asarray(coded, np.uint8), camera
+
+    def forget(self, kept: Sequence[int]) -> None:
+        """Only these keyframes may still be compared."""
+        keep = set(kept)
+        if len(self._pictures) > len(keep):
+            self._pictures = {index: picture for index, picture in self._pictures.items() if index in keep}
+            self._cameras = {index: camera for index, camera in self._cameras.items() if index in keep}
+            rows = [row for row, index in enumerate(self._indices) if index in keep]
+            self._descriptors[: len(rows)] = self._descriptors[rows]
+            self._indices = [self._indices[row] for row in rows]
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        """[h, w, 3] RGB."""
+        return np.asarray(cv2.cvtColor(cv2.imdecode(self._pictures[index], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
+
+    def camera(self, index: int) -> Camera:
+        return self._cameras[index]
+
+    def most_alike(self, index: int, image: NDArray[np.uint8], min_alike: float) -> int | None:
+        """The old keyframe that the new one `index` should be compared with, if any is worth it."""
+        if not self._indices or index - self._last_try < WAIT:
+            return None
+        alike = self._descriptors[: len(self._indices)] @ image_descriptor(image)
+        best = int(alike.argmax())
+        if alike[best] < min_alike:
+            return None
+        self._last_try = index
+        return self._indices[best]
+
+
+def believable(predictions: Sequence[PairPrediction]) -> bool:
+    """Whether both directions know enough of both views."""
+    shares = [float((c >= TRUSTED).float().mean()) for p in predictions for c in (p.confidence_i, p.confidence_j)]
+    return len(predictions) > 1 and min(shares) >= MIN_SHARE

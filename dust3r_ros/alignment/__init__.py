@@ -2,11 +2,13 @@
 
 from dust3r_ros.alignment.align import Alignment, AlignmentError, align
 from dust3r_ros.alignment.aligner import Aligner, Correction, SettledView
+from dust3r_ros.alignment.cleaning import clean_confidences, confidence_threshold, confident
 from dust3r_ros.alignment.known_poses import pose_similarity
 from dust3r_ros.alignment.link import Link
 from dust3r_ros.alignment.local_window import AlignedView
 from dust3r_ros.alignment.objective import objective, world_points
 from dust3r_ros.alignment.priors import FocalPrior, MotionPrior, PosePrior, PriorError
+from dust3r_ros.alignment.sky import sky_mask
 
 __all__ = [
     "AlignedView",
@@ -21,7 +23,11 @@ __all__ = [
     "PriorError",
     "SettledView",
     "align",
+    "clean_confidences",
+    "confidence_threshold",
+    "confident",
     "objective",
     "pose_similarity",
+    "sky_mask",
     "world_points",
 ]

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from dust3r_ros.alignment.align import AlignmentError
-from dust3r_ros.alignment.chain import KNOWN
+from dust3r_ros.alignment.problem import KNOWN
 
 
 def clean_confidences(

@@ -21,7 +21,8 @@ Array = NDArray[np.float64]
 ROUNDS = 5
 PATCHES = 16  # independent errors in one view of one pair: neighbouring pixels err together
 MIN_KNOWN = 12
-SHARPEST = 1e-4  # relative: no pair is surer of anything than this
+SHARPEST = 1e-4  # relative: residuals are not smaller than this
+SYSTEMATIC = 0.01  # rad, share of the depth, log: what a pair may be wrong by as a whole, whatever its residuals say
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,9 @@ def make_link(i: int, j: int, side_i: Side, side_j: Side, loop: bool = False) ->
     relative = (both[:1] @ both[1:].inverse()).one(0)
     covariance = to_i[1] + to_j[1]  # in the pair's frame
     into_j = both[1:].adjoint()[0]
-    return Link(i, j, relative, _inverse(into_j @ covariance @ into_j.T), loop)
+    size = float(np.median(np.linalg.norm(side_j.own[:, side_j.weight > 0], axis=0)))
+    floor = np.diag([SYSTEMATIC**2] * 3 + [(SYSTEMATIC * size) ** 2] * 3 + [SYSTEMATIC**2])
+    return Link(i, j, relative, _inverse(into_j @ covariance @ into_j.T + floor), loop)
 
 
 def _carried(side: Side) -> tuple[Similarity, Array] | None:

@@ -21,7 +21,7 @@ from dust3r_ros.geometry import Similarity
 
 STEPS = 30
 SETTLED = 1e-5  # relative change of the cost
-CONSISTENT = 60.0  # chi-square of 7 unknowns at which a loop weighs half; its information comes from guesses of how errors go together
+CONSISTENT = 300.0  # chi-square of 7 unknowns at which a loop weighs half; its information comes from guesses of how errors go together
 NARROWER = 0.3  # of the width, step by step
 REJECTED = 0.1  # a loop that ends with less weight is wrong
 FIRST_DAMPING = 1e-6

@@ -78,7 +78,7 @@ class WindowConfig:
 class AlignmentConfig:
     every: int = setting(10, "keyframes between two alignments of the whole graph; 0: only after a loop and on ~/align", 0, 10_000)
     loops: bool = setting(True, "pair a new keyframe with an old one that looks alike, to take the drift out")
-    min_alike: float = setting(0.75, "how alike (cosine of their descriptors) two pictures must be to be tried as a loop", 0.0, 1.0)
+    min_alike: float = setting(0.65, "how alike (cosine of their descriptors) two pictures must be to be tried as a loop", 0.0, 1.0)
 
 
 @dataclass(frozen=True)

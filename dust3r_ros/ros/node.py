@@ -109,7 +109,7 @@ class Dust3rNode(LifecycleNode):
 
     def _build(self) -> None:
         config = self.parameters.node
-        self.mapper = Mapper(self.parameters.mapper)
+        self.mapper = Mapper(self.parameters.mapper, background=True)
         self._configured = True
         self.book.set(model=self.mapper.estimator.name)
         self.buffer = TransformBuffer()
@@ -288,7 +288,7 @@ class Dust3rNode(LifecycleNode):
 
     def replace_map(self, snapshot: MapSnapshot) -> str:
         """The running map stands until the new one is whole."""
-        mapper = Mapper(self.parameters.mapper, self.mapper.estimator)
+        mapper = Mapper(self.parameters.mapper, self.mapper.estimator, background=True)
         mapper.restore(snapshot)
         self.mapper = mapper
         last = snapshot.keyframes[-1].index if snapshot.keyframes else -1

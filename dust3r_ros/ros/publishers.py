@@ -80,7 +80,7 @@ class MapPublishers:
         """TF and odometry of every image; depth and cloud of a new keyframe."""
         self._camera_frame, self._stamp = camera_frame, update.frame.stamp
         self._path_version += update.pose is not None
-        if update.keyframes:
+        if update.keyframes or update.corrected:
             self.changed()
         if update.is_keyframe:
             self._window = tuple(keyframe.index for keyframe in update.keyframes)

@@ -1,0 +1,121 @@
+"""A camera that comes back: the loop is found, the drift goes out of keyframes, frames and map, and the odometry does not jump."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from support.simulated_estimator import SimulatedEstimator
+
+from dust3r_ros.geometry import Similarity, procrustes
+from dust3r_ros.mapping import Frame, Mapper, MapperConfig, MapUpdate
+from dust3r_ros.mapping.config import with_settings
+from dust3r_ros.mapping.frame_trajectory import FrameTrajectory
+from dust3r_ros.mapping.loops import LoopFinder
+from dust3r_ros.mapping.types import PointCloud
+from dust3r_ros.mapping.voxel_map import VoxelMap
+from dust3r_ros.simulation import SimulatedView, circle_sequence
+
+FRAMES, AGAIN, PERIOD = 110, 20, 100_000_000
+BEND = 0.01  # radians that neighbouring keyframes turn too far
+CONFIG = with_settings(MapperConfig(), {"window.size": 5, "window.scene_graph": "swin-2", "map.voxel_size": 0.02})
+
+
+@pytest.fixture(scope="module")
+def views() -> list[SimulatedView]:
+    """Once round the room and a little further."""
+    once = list(circle_sequence(FRAMES, 160, 120))
+    return once + [replace(view, stamp=view.stamp + FRAMES * PERIOD) for view in once[:AGAIN]]
+
+
+def mapped(views: Sequence[SimulatedView], background: bool = False, **changes: object) -> tuple[Mapper, list[MapUpdate]]:
+    estimator = SimulatedEstimator(views[:FRAMES], size=160, noise=0.01, bend=BEND)
+    mapper = Mapper(with_settings(CONFIG, changes), estimator, background)
+    return mapper, [mapper.add(Frame(view.stamp, view.image, view.camera)) for view in views]
+
+
+def error(mapper: Mapper, views: Sequence[SimulatedView]) -> float:
+    """RMSE of all frames' positions after the best similarity, metres."""
+    truth = {view.stamp: view.pose[:3, 3] for view in views}
+    found = mapper.trajectory()
+    positions, true = np.stack([pose[:3, 3] for _, pose in found]), np.stack([truth[stamp] for stamp, _ in found])
+    return float(np.sqrt(((procrustes(positions, true).apply(positions) - true) ** 2).sum(1).mean()))
+
+
+def test_a_loop_halves_the_drift_of_every_frame_and_the_odometry_stays_smooth(views: list[SimulatedView]) -> None:
+    mapper, updates = mapped(views)
+    without, _ = mapped(views, **{"alignment.loops": False})
+    joined = [loop for update in updates for loop in update.loops]
+    assert joined
+    true = {view.stamp: view.pose for view in views}
+    stamps = {keyframe.index: keyframe.stamp for keyframe in mapper.keyframes}
+    for old, new in joined:
+        assert np.linalg.norm(true[stamps[old]][:3, 3] - true[stamps[new]][:3, 3]) < 0.5
+    assert error(mapper, views) < 0.6 * error(without, views)
+    closing = next(n for n, update in enumerate(updates) if update.loops)
+    assert updates[closing].corrected
+    steps = [
+        np.linalg.norm(b.odometry[:3, 3] - a.odometry[:3, 3])
+        for a, b in pairwise(updates)
+        if a.odometry is not None and b.odometry is not None
+    ]
+    correction = updates[closing].pose @ np.linalg.inv(updates[closing].odometry)
+    assert np.linalg.norm(correction[:3, 3]) > 3 * max(steps)  # what the map moved by, the odometry did not
+    assert max(steps) < 2 * np.median(steps)
+
+
+def test_in_the_background_it_comes_out_the_same_a_little_later(views: list[SimulatedView]) -> None:
+    mapper, _ = mapped(views)
+    live, updates = mapped(views, background=True)
+    assert any(update.loops for update in updates)
+    late = views[AGAIN - 1]
+    for n in range(1, 60):  # a camera that stands; the last result comes in with some image
+        live.add(Frame(views[-1].stamp + n * PERIOD, late.image, late.camera))
+    assert error(live, views) == pytest.approx(error(mapper, views), rel=0.25)
+
+
+def test_a_place_never_seen_before_is_no_loop() -> None:
+    finder, rng = LoopFinder(), np.random.default_rng(0)
+    pictures = [np.kron(rng.integers(0, 255, (6, 8, 3)), np.ones((10, 10, 1))).astype(np.uint8) for _ in range(12)]
+    camera = circle_sequence(1, 80, 60).camera
+    for index, picture in enumerate(pictures[:10]):
+        finder.remember(index, picture, camera)
+    assert finder.most_alike(100, pictures[11], 0.75) is None
+    assert finder.most_alike(101, pictures[4], 0.75) == 4
+    assert finder.most_alike(102, pictures[4], 0.75) is None  # tries are spread
+    np.testing.assert_allclose(finder.picture(4).mean((0, 1)), pictures[4].mean((0, 1)), atol=3)
+    finder.forget([0, 1, 2])
+    assert finder.most_alike(200, pictures[4], 0.75) is None
+    assert finder.most_alike(201, pictures[2], 0.75) == 2
+
+
+def test_voxels_move_with_the_keyframe_that_saw_them() -> None:
+    rng = np.random.default_rng(1)
+    clouds = [PointCloud(rng.random((50, 3)).astype(np.float32), np.full((50, 3), 9, np.uint8), np.ones(50, np.float32)) for _ in range(2)]
+    voxels = VoxelMap(1e-3, 10_000)
+    voxels.add(clouds[0], 3)
+    voxels.add(clouds[1], 7)
+    turn = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    voxels.move({7: Similarity(2.0, turn, np.array([10.0, 0.0, 0.0])), 8: Similarity(5.0, np.eye(3), np.zeros(3))})
+    points = voxels.cloud().points
+    wanted = np.concatenate([clouds[0].points, 2 * clouds[1].points @ turn.T + [10.0, 0, 0]])
+    np.testing.assert_allclose(points[np.lexsort(points.T)], wanted[np.lexsort(wanted.T)], atol=1e-5)
+    assert set(voxels.owners()) == {3, 7}
+    voxels.move({3: Similarity(1e-6, np.eye(3), np.zeros(3))})  # all into one voxel
+    assert len(voxels) == 51
+
+
+def test_frames_grow_with_their_keyframe() -> None:
+    trajectory, pose = FrameTrajectory(), np.eye(4)
+    step = np.eye(4)
+    step[0, 3] = 0.5
+    trajectory.append(1, 0, step)
+    before = trajectory.advance(0, step, {0: pose}).copy()
+    assert trajectory.poses({0: pose}, units={0: 3.0})[0][1][0, 3] == pytest.approx(1.5)
+    trajectory.rescaled({0: 3.0})
+    larger = step.copy()
+    larger[0, 3] = 1.5  # the same place, the map three times as large
+    np.testing.assert_allclose(trajectory.advance(0, larger, {0: pose}), before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -49,6 +50,7 @@ def in_own_process(run: Callable[..., Any], *arguments: Any) -> Any:
 def peak_above() -> Iterator[Peak]:
     """The most resident memory within, above that at its start."""
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed but kept would hide what is taken next
     Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back to what is resident now
     before, peak = _status("VmRSS"), Peak()
     yield peak

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ctypes
 import gc
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 @dataclass
@@ -28,6 +31,7 @@ def in_own_process(run: Callable[..., Any], *arguments: Any) -> Any:
     receiver, sender = context.Pipe(duplex=False)
 
     def work() -> None:
+        ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)
         try:
             result = run(*arguments)
         except Exception as error:

@@ -36,8 +36,9 @@ def convergence_plot(rows: Sequence[Any], file: Path) -> None:
             seconds, values = (np.array(part, float) for part in zip(*row.history, strict=True)) if row.history else (np.zeros(0),) * 2
             values = values + (row.objective - values[-1] if len(values) else 0.0)
             seconds, values = np.append(seconds, row.seconds), np.append(values, row.objective)
-            axis.loglog(seconds, np.maximum(values / best - 1, FLOOR), label=row.way, marker="o" if len(seconds) < 100 else None, ms=3)
-            axis.loglog(seconds[-1:], np.maximum(values[-1:] / best - 1, FLOOR), "ks", ms=5)
+            above = np.maximum(values / best - 1, FLOOR)
+            (line,) = axis.loglog(seconds, above, label=row.way, marker="o" if len(seconds) < 100 else None, ms=3)
+            axis.loglog(seconds[-1:], above[-1:], "s", color=line.get_color(), ms=6)
         axis.set(title=problem, xlabel="seconds", ylabel="objective above the best known (share)")
         axis.legend(fontsize=8)
         axis.grid(alpha=0.3, which="both")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 @dataclass
@@ -27,6 +31,7 @@ def in_own_process(run: Callable[..., Any], *arguments: Any) -> Any:
     receiver, sender = context.Pipe(duplex=False)
 
     def work() -> None:
+        ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)
         try:
             result = run(*arguments)
         except Exception as error:
@@ -49,6 +54,7 @@ def in_own_process(run: Callable[..., Any], *arguments: Any) -> Any:
 def peak_above() -> Iterator[Peak]:
     """The most resident memory within, above that at its start."""
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed but kept would hide what is taken next
     Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back to what is resident now
     before, peak = _status("VmRSS"), Peak()
     yield peak

@@ -72,6 +72,14 @@ def test_confidence_falls_as_the_error_grows() -> None:
     assert np.min(confidence) > 1
 
 
+def test_views_that_share_nothing_tell_little_of_each_other() -> None:
+    source = simulator(PairErrors(apart=9.0, outliers=0.0, scales=0.0))
+    assert source.overlap(2, 2) == 1.0
+    assert source.overlap(0, 3) < 0.1 < source.overlap(0, 1) + 0.1  # opposite; neighbours
+    assert relative_error(source, 0, 3, 3).std() > 4 * relative_error(source, 0, 3, 0).std()
+    assert float(source.pair(0, 3).confidence_j.log().mean() / source.pair(0, 3).confidence_i.log().mean()) < 0.3
+
+
 def test_outliers_are_as_many_as_asked_for_and_unsure() -> None:
     source = simulator(PairErrors(noise=0.005, unevenness=0.0, outliers=0.02, scales=0.0))
     far = np.abs(relative_error(source, 2, 3, 2)) > 0.1

@@ -23,6 +23,7 @@ Wrong = Literal["moved", "mistaken"]  # view j's points moved by a rigid motion;
 
 TRUST = 0.2  # a confidence that costs log C and saves error / C is TRUST over the error it expects (DUSt3R, equation 4)
 LEAST = 1.05  # of what is known
+SAME = 0.05  # difference of depth up to which two views show the same surface
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class PairErrors:
     unevenness: float = 0.5  # standard deviation of the logarithm of the noise's own size over a view
     outliers: float = 0.02  # share of the pixels
     scales: float = 0.3  # standard deviation of the logarithm of a pair's scale
+    apart: float = 0.0  # how many times more noise the second view has where the two have nothing in common; slight from a third on
 
 
 class PairSimulator:
@@ -77,19 +79,36 @@ class PairSimulator:
         rng = np.random.default_rng([self._seed, 17, i, j])
         scale = float(np.exp(self._errors.scales * rng.normal()))
         mean = float(np.mean([self.depths[i].mean(), self.depths[j].mean()]))
-        points_i, confidence_i = self._view(i, i, mean, rng)
+        points_i, confidence_i = self._view(i, i, mean, 1.0, rng)
         kind = self.wrong.get((i, j))
         shown = int(rng.choice([k for k in range(len(self.depths)) if k not in (i, j)])) if kind == "mistaken" else j
-        points_j, confidence_j = self._view(i, shown, mean, rng)
+        blind = 1.0 + (self._errors.apart * (1.0 - self.overlap(i, j)) ** 4 if self._errors.apart else 0.0)
+        points_j, confidence_j = self._view(i, shown, mean, blind, rng)
         if kind == "moved":
             turn = Rotation.from_rotvec(_direction(rng) * rng.uniform(0.5, 2.5)).as_matrix()
             points_j = points_j @ turn.T.astype(np.float32) + (_direction(rng) * mean * rng.uniform(0.3, 1.0)).astype(np.float32)
         factor = np.float32(scale)
         return PairPrediction(i, j, *(torch.from_numpy(a) for a in (factor * points_i, factor * points_j, confidence_i, confidence_j)))
 
-    def _view(self, front: int, view: int, mean: float, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def overlap(self, i: int, j: int) -> float:
+        """Of the share of one view's pixels that the other shows too, the smaller."""
+        return min(self._seen(i, j), self._seen(j, i))
+
+    def _seen(self, i: int, j: int, step: int = 6) -> float:
+        """Share of view i's pixels (every `step`-th) that view j shows."""
+        depth = self.depths[j]
+        relative = np.linalg.inv(self.poses[j]) @ self.poses[i]
+        points = (self._rays * self.depths[i][..., None])[::step, ::step].reshape(-1, 3) @ relative[:3, :3].T + relative[:3, 3]
+        pixels = np.rint(np.nan_to_num(self.camera.project(points), nan=-1.0)).astype(int)
+        inside = ((pixels >= 0) & (pixels < (self.camera.width, self.camera.height))).all(1)
+        u, v = pixels[inside].T
+        return float((np.abs(depth[v, u] - points[inside, 2]) < SAME * points[inside, 2]).sum() / len(points))
+
+    def _view(
+        self, front: int, view: int, mean: float, times: float, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         errors, depth = self._errors, self.depths[view]
-        size = np.float32(errors.noise) * np.exp(np.float32(errors.unevenness) * self._field(rng))
+        size = np.float32(errors.noise * times) * np.exp(np.float32(errors.unevenness) * self._field(rng))
         expected = size * depth / np.float32(mean)
         confidence = np.maximum(np.float32(TRUST) / np.maximum(expected, np.float32(TRUST / 50)), np.float32(LEAST))
         noisy = depth * np.exp(size * self._field(rng))

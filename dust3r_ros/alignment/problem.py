@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -37,6 +38,7 @@ class Problem:
     weight: Array  # [M, S] log confidence over the number of pixels and pairs; 0 where nothing is known
     pixels: Array  # [N, 2, S] (u - cx, v - cy)
     pairs: int
+    device: torch.device | None = None  # where its sums are worked out; None: on this CPU, by compiled loops
 
     @property
     def sides_of_pair(self) -> NDArray[np.int64]:
@@ -74,6 +76,7 @@ class Problem:
             weight=self.weight[kept] * (self.pairs / len(pairs)),
             pixels=self.pixels[own],
             pairs=len(pairs),
+            device=self.device,
         )
 
 
@@ -137,7 +140,14 @@ def build_problem(
             pick(own, confidence, index, KNOWN, share, points[m], weight[m])
 
     each(fill, len(images))
-    return Problem(tuple(images), start, pair, points, weight, pixels, len(predictions))
+    return Problem(tuple(images), start, pair, points, weight, pixels, len(predictions), device_of(predictions))
+
+
+def device_of(predictions: Sequence[PairPrediction]) -> torch.device | None:
+    """The one GPU that all predictions lie on, None if there is none: then the CPU's compiled loops do the work."""
+    devices = {values.device for p in predictions for values in (p.points_i, p.points_j, p.confidence_i, p.confidence_j)}
+    found = devices.pop() if len(devices) == 1 else None
+    return found if found is not None and found.type == "cuda" else None
 
 
 def choose_pixels(height: int, width: int, confidences: Sequence[NDArray[np.float32]], count: int) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from dust3r_ros.kernels import KernelError, compiler, nearest, nearest_3d, operations, pack_points, twins
+from dust3r_ros.kernels import KernelError, alignment, compiler, nearest, nearest_3d, operations, pack_points, twins
 from dust3r_ros.network.blocks import rope_2d
 
 Search = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -22,7 +22,10 @@ VARIANTS: list[tuple[str, dict[str, int | str]]] = [
     *(("rope_2d", {"ELEMENT": element}) for element in operations.ELEMENTS.values()),
     ("pack_points", {}),
     *(("nearest", {"WIDTH": width, "THREADS": operations.NEAREST_THREADS}) for width in (3, 24, operations.WIDEST)),
+    ("alignment", {"THREADS": alignment.THREADS}),
+    ("dense_depths", {"THREADS": alignment.THREADS}),
 ]
+FUNCTIONS = {"alignment": (b"fit_depths", b"linearise", b"eliminate_depths")}  # of sources that are not named after their only one
 
 
 @pytest.fixture
@@ -36,7 +39,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_kernel_compiles_for_every_gpu(name: str, defines: dict[str, int | str], architecture: str, cache: Path) -> None:
     code = compiler.compile_cubin(name, architecture, defines)
     assert code.startswith(b"\x7fELF")
-    assert name.encode() in code
+    assert all(function in code for function in FUNCTIONS.get(name, (name.encode(),)))
     assert [file.name.startswith(f"{name}-{architecture}-") for file in cache.iterdir()] == [True]
 
 
@@ -91,7 +94,7 @@ def test_a_kernel_that_fails_is_said_once_and_torch_goes_on(caplog: pytest.LogCa
         raise KernelError("no compiler")
 
     with caplog.at_level(logging.WARNING):
-        answers = [operations._either("pack", broken, lambda: 7, True, torch.zeros(1).as_subclass(OnGpu)) for _ in range(3)]
+        answers = [operations.either("pack", broken, lambda: 7, True, torch.zeros(1).as_subclass(OnGpu)) for _ in range(3)]
     assert answers == [7, 7, 7]
     assert len(caplog.records) == 1
     assert "torch does its work: no compiler" in caplog.records[0].getMessage()

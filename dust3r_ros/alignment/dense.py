@@ -101,10 +101,13 @@ def _image_on_device(
     rounds: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], Array]:
     """As `_image`, where the sides are."""
-    u, v = _rays(*sides[0][1].shape, centre, focal)
+    height, width = sides[0][1].shape
+    u, v = _rays(height, width, centre, focal)
     points, confidences = [own for own, _ in sides], [confidence for _, confidence in sides]
     rays = torch.from_numpy(u), torch.from_numpy(v)
-    found = kernels.dense_depths(points, confidences, torch.from_numpy(transforms), rays, torch.from_numpy(rounds), float(np.float32(KNOWN)))
+    found = kernels.dense_depths(
+        points, confidences, torch.from_numpy(transforms), rays, torch.from_numpy(rounds), float(np.float32(KNOWN))
+    )
     depth, most, cost = (values.cpu().numpy() for values in found)
     return depth, most, cost
 

@@ -100,7 +100,12 @@ def dense_depths(
         if cost.numel():
             arguments: list[Argument] = [addresses, *tables, depth, most, cost, Int32(count), Int32(len(rounds)), Int32(width)]
             launch(
-                "dense_depths", "dense_depths", (cost.shape[1], 1), THREADS, [*arguments, float(known), height * width], {"THREADS": THREADS}
+                "dense_depths",
+                "dense_depths",
+                (cost.shape[1], 1),
+                THREADS,
+                [*arguments, float(known), height * width],
+                {"THREADS": THREADS},
             )
         return depth, most, cost.sum(1)
 

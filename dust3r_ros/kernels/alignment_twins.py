@@ -142,7 +142,7 @@ def dense_depths(
     rounds: Tensor,
     known: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """depth [H, W] of the least sum over K sides of log confidence times distance; the largest confidence [H, W]; the sides' sums [K] float64.
+    """depth [H, W] of least sum over K sides of log confidence times distance; the largest confidence [H, W]; each side's sum [K] float64.
 
     points K of [H, W, 3] and confidences K of [H, W], float32; transforms [K, 3, 4] from the pairs' frames to the camera's; rays (u [W],
     v [H]), (u, v, 1) through a pixel. rounds [R, 2]: the smoothing squared, which must fall to lead past the kinks of the norm, and how far

@@ -38,7 +38,8 @@ def launch(
 ) -> None:
     """Start `function` of `file`.cu on torch's current stream: no waiting, nothing allocated, so it can be part of a CUDA graph.
 
-    Tensors go as their pointers (None as a null one), integers as 64 bits or `Int32`, floats as 32 or `Float64`. Raises KernelError if it cannot start.
+    Tensors go as their pointers (None as a null one), integers as 64 bits or `Int32`, floats as 32 or `Float64`.
+    Raises KernelError if it cannot start.
     """
     device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
     try:

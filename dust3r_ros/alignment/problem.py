@@ -127,20 +127,29 @@ def build_problem(
     total = int(start[-1])
     points, weight = np.empty((total, 3, count)), np.empty((total, count))
     pixels, pair = np.empty((len(images), 2, count)), np.empty(total, np.int64)
-    share = 1.0 / (count * len(predictions))
+    share, device = 1.0 / (count * len(predictions)), device_of(predictions)
 
     def fill(n: int) -> None:
-        flat = [(e, _flat(own, 3), _flat(confidence, 1)[:, 0]) for e, own, confidence in sides[n]]
         height, width = sides[n][0][2].shape
-        index = choose_pixels(height, width, [confidence for _, _, confidence in flat], count)
+        around = candidates(height, width, count)
+        # From a device only what is looked at is copied, and lies here in that order.
+        some = None if device is None else torch.as_tensor(around.ravel(), device=device)
+        place = around if device is None else np.arange(around.size).reshape(around.shape)
+        flat = [(e, _flat(own, 3, some), _flat(confidence, 1, some)[:, 0]) for e, own, confidence in sides[n]]
+        best = np.arange(count), most_confident(place, [confidence for _, _, confidence in flat])
+        index, chosen = around[best], place[best]
         centre = principal_points.get(images[n], (width / 2, height / 2))
         pixels[n] = index % width - centre[0], index // width - centre[1]
         for m, (e, own, confidence) in enumerate(flat, start=start[n]):
             pair[m] = e
-            pick(own, confidence, index, KNOWN, share, points[m], weight[m])
+            pick(own, confidence, chosen, KNOWN, share, points[m], weight[m])
 
-    each(fill, len(images))
-    return Problem(tuple(images), start, pair, points, weight, pixels, len(predictions), device_of(predictions))
+    if device is None:
+        each(fill, len(images))
+    else:  # other threads would not wait for this one's stream
+        for n in range(len(images)):
+            fill(n)
+    return Problem(tuple(images), start, pair, points, weight, pixels, len(predictions), device)
 
 
 def device_of(predictions: Sequence[PairPrediction]) -> torch.device | None:
@@ -150,23 +159,29 @@ def device_of(predictions: Sequence[PairPrediction]) -> torch.device | None:
     return found if found is not None and found.type == "cuda" else None
 
 
-def choose_pixels(height: int, width: int, confidences: Sequence[NDArray[np.float32]], count: int) -> NDArray[np.int64]:
-    """[count] pixels (row times width plus column): evenly spread, each the most confident, over all pairs, of a few beside one another."""
-    around = _candidates(count)
+def candidates(height: int, width: int, count: int) -> NDArray[np.int64]:
+    """[count, CANDIDATES] pixels (row times width plus column): rows evenly spread, in each a few beside one another."""
+    around = _around(count)
     row = np.minimum((around[..., 1] * height).astype(np.int64), height - 1)
     column = np.minimum((around[..., 0] * width).astype(np.int64), width - 1)
-    index = row * width + column
-    total = np.zeros(index.shape, np.float32)
+    return np.asarray(row * width + column)
+
+
+def most_confident(place: NDArray[np.int64], confidences: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
+    """[count] the column of place [count, CANDIDATES] where the confidences, over all pairs, are the largest."""
+    total = np.zeros(place.shape, np.float32)
     for confidence in confidences:
-        add_confidences(confidence, index, total)
-    return np.ascontiguousarray(index[np.arange(count), total.argmax(1)])
+        add_confidences(confidence, place, total)
+    return total.argmax(1)
 
 
 @lru_cache(maxsize=4)
-def _candidates(count: int) -> Array:
+def _around(count: int) -> Array:
     """[count, CANDIDATES, 2] in [0, 1)."""
     return np.asarray((spread(count)[:, None] + (spread(CANDIDATES) - 0.5) / count**0.5) % 1.0)
 
 
-def _flat(values: Tensor, channels: int) -> NDArray[np.float32]:
-    return np.asarray(values.reshape(-1, channels).float().contiguous().cpu().numpy())
+def _flat(values: Tensor, channels: int, some: Tensor | None) -> NDArray[np.float32]:
+    """[P, channels], or of the pixels `some` alone."""
+    flat = values.reshape(-1, channels)
+    return np.asarray((flat if some is None else flat[some]).float().contiguous().cpu().numpy())

@@ -60,6 +60,8 @@ def test_both_ways_know_the_same_terms(predictions: list[PairPrediction], state:
     compiled = build_problem(predictions, range(COUNT), {}, 150)
     on_device(monkeypatch)
     other = build_problem(predictions, range(COUNT), {}, 150)
+    for name in ("points", "weight", "pixels", "pair"):
+        np.testing.assert_array_equal(getattr(other, name), getattr(compiled, name))
     assert isinstance(terms_of(other.first(100).among([0, 1], [0])), DeviceTerms)
     for anew in (False, True):
         (a, cost), (b, other_cost) = (evaluate(p, state, 0.05, anew=anew) for p in (compiled, other))

@@ -1,7 +1,7 @@
 """The inner loops of the alignment, compiled for the CPU (Numba): depths along rays, residuals and their derivatives, assembly.
 
-`twin` says the same in torch. Sides lie image by image: image n is seen by the sides start[n] to start[n + 1], and side m is image n as
-pair[m] has it. S pixels an image. Everything is float64 but for `shared`.
+`kernels.alignment_twins` says the same in torch. Sides lie image by image: image n is seen by the sides start[n] to start[n + 1], and side
+m is image n as pair[m] has it. S pixels an image. Everything is float64 but for `shared`.
 """
 
 from __future__ import annotations

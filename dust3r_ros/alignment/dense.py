@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dust3r_ros.alignment.compiled_dense import dense_depths, dense_side
-from dust3r_ros.alignment.problem import KNOWN, Array, State
+from dust3r_ros.alignment.problem import KNOWN, Array, State, device_of
 from dust3r_ros.alignment.workers import each
 from dust3r_ros.estimators import PairPrediction
+from dust3r_ros.kernels import alignment as kernels
 
 CHUNK = 4096  # pixels worked on together: what a core's own cache holds
 # Round by round: the norm's smoothing, of the median depth, and how far the step goes from reweighting (0) to Newton's (1).
@@ -37,7 +38,9 @@ def solve_dense(
     """The depth of every pixel that any pair knows, given everything else. Deterministic, whatever the number of threads.
 
     `only`: positions of the images that are wanted; the costs of the others are missing then.
+    Where all predictions are on one GPU, a kernel does it there; what comes back is on the CPU. The kernel never ran yet, its twin did.
     """
+    device = device_of(predictions)
     wanted = list(range(len(images))) if only is None else list(only)
     sides: dict[int, list[tuple[int, Tensor, Tensor]]] = {image: [] for image in images}
     for e, p in enumerate(predictions):
@@ -55,9 +58,11 @@ def solve_dense(
         transforms[:, :, 3] = (state.pair_translation[pairs] - state.position[n]) @ to_camera.T
         height, width = seen[0][2].shape
         centre = principal_points.get(images[n], (width / 2, height / 2))
-        return _image([(points, confidence) for _, points, confidence in seen], transforms, centre, float(state.focal[n]), rounds)
+        work = _image if device is None else _image_on_device
+        return work([(points, confidence) for _, points, confidence in seen], transforms, centre, float(state.focal[n]), rounds)
 
-    found = each(lambda k: one(wanted[k]), len(wanted))
+    # A GPU's work is one queue: threads would not help.
+    found = each(lambda k: one(wanted[k]), len(wanted)) if device is None else [one(n) for n in wanted]
     pair_cost = np.zeros(len(predictions))
     for n, (depth, _, cost) in zip(wanted, found, strict=True):
         pair_cost[[e for e, _, _ in sides[images[n]]]] += cost / depth.size
@@ -73,8 +78,8 @@ def _image(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], Array]:
     """[H, W] depth and largest confidence, and each side's summed cost."""
     height, width = sides[0][1].shape
-    u = np.tile(((np.arange(width) - centre[0]) / focal).astype(np.float32), height)
-    v = np.repeat(((np.arange(height) - centre[1]) / focal).astype(np.float32), width)
+    across, down = _rays(height, width, centre, focal)
+    u, v = np.tile(across, height), np.repeat(down, width)
     square = u * u + v * v + 1
     flat = [
         (points.reshape(-1, 3).float().contiguous().cpu().numpy(), confidence.reshape(-1).float().contiguous().cpu().numpy())
@@ -92,3 +97,28 @@ def _image(
             dense_side(points[part], confidence[part], transforms[k], u[part], v[part], known, a[k], b[k], w[k], most[part])
         dense_depths(a, b, w, square[part], rounds, depth[part], cost)
     return depth.reshape(height, width), most.reshape(height, width), cost
+
+
+def _image_on_device(
+    sides: list[tuple[Tensor, Tensor]],
+    transforms: NDArray[np.float32],
+    centre: tuple[float, float],
+    focal: float,
+    rounds: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], Array]:
+    """As `_image`, where the sides are."""
+    height, width = sides[0][1].shape
+    u, v = _rays(height, width, centre, focal)
+    points, confidences = [own for own, _ in sides], [confidence for _, confidence in sides]
+    rays = torch.from_numpy(u), torch.from_numpy(v)
+    found = kernels.dense_depths(
+        points, confidences, torch.from_numpy(transforms), rays, torch.from_numpy(rounds), float(np.float32(KNOWN))
+    )
+    depth, most, cost = (values.cpu().numpy() for values in found)
+    return depth, most, cost
+
+
+def _rays(height: int, width: int, centre: tuple[float, float], focal: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """u [W] and v [H]: (u, v, 1) goes through a pixel."""
+    across, down = (np.arange(width) - centre[0]) / focal, (np.arange(height) - centre[1]) / focal
+    return across.astype(np.float32), down.astype(np.float32)

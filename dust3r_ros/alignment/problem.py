@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -36,6 +37,7 @@ class Problem:
     weight: Array  # [M, S] log confidence over the number of pixels and pairs; 0 where nothing is known
     pixels: Array  # [N, 2, S] (u - cx, v - cy)
     pairs: int
+    device: torch.device | None = None  # where its sums are worked out; None: on this CPU, by compiled loops
 
     @property
     def sides_of_pair(self) -> NDArray[np.int64]:
@@ -73,6 +75,7 @@ class Problem:
             weight=self.weight[kept] * (self.pairs / len(pairs)),
             pixels=self.pixels[own],
             pairs=len(pairs),
+            device=self.device,
         )
 
 
@@ -124,40 +127,67 @@ def build_problem(
     total = int(start[-1])
     points, weight = np.empty((total, 3, count)), np.empty((total, count))
     pixels, pair = np.empty((len(images), 2, count)), np.empty(total, np.int64)
-    share = 1.0 / (count * len(predictions))
+    share, device = 1.0 / (count * len(predictions)), device_of(predictions)
 
     def fill(n: int) -> None:
-        seen = [(e, flat(own, 3), flat(confidence, 1)[:, 0]) for e, own, confidence in sides[n]]
         height, width = sides[n][0][2].shape
-        index = choose_pixels(height, width, [confidence for _, _, confidence in seen], count)
+        around = candidates(height, width, count)
+        # From a device only what is looked at is copied, and lies here in that order.
+        some = None if device is None else torch.as_tensor(around.ravel(), device=device)
+        place = around if device is None else np.arange(around.size).reshape(around.shape)
+        seen = [(e, flat(own, 3, some), flat(confidence, 1, some)[:, 0]) for e, own, confidence in sides[n]]
+        best = np.arange(count), most_confident(place, [confidence for _, _, confidence in seen])
+        index, chosen = around[best], place[best]
         centre = principal_points.get(images[n], (width / 2, height / 2))
         pixels[n] = index % width - centre[0], index // width - centre[1]
         for m, (e, own, confidence) in enumerate(seen, start=start[n]):
             pair[m] = e
-            pick(own, confidence, index, KNOWN, share, points[m], weight[m])
+            pick(own, confidence, chosen, KNOWN, share, points[m], weight[m])
 
-    each(fill, len(images))
-    return Problem(tuple(images), start, pair, points, weight, pixels, len(predictions))
+    if device is None:
+        each(fill, len(images))
+    else:  # other threads would not wait for this one's stream
+        for n in range(len(images)):
+            fill(n)
+    return Problem(tuple(images), start, pair, points, weight, pixels, len(predictions), device)
+
+
+def device_of(predictions: Sequence[PairPrediction]) -> torch.device | None:
+    """The one GPU that all predictions lie on, None if there is none: then the CPU's compiled loops do the work."""
+    devices = {values.device for p in predictions for values in (p.points_i, p.points_j, p.confidence_i, p.confidence_j)}
+    found = devices.pop() if len(devices) == 1 else None
+    return found if found is not None and found.type == "cuda" else None
 
 
 def choose_pixels(height: int, width: int, confidences: Sequence[NDArray[np.float32]], count: int) -> NDArray[np.int64]:
     """[count] pixels (row times width plus column): evenly spread, each the most confident, over all pairs, of a few beside one another."""
-    around = _candidates(count)
+    around = candidates(height, width, count)
+    return np.ascontiguousarray(around[np.arange(count), most_confident(around, confidences)])
+
+
+def candidates(height: int, width: int, count: int) -> NDArray[np.int64]:
+    """[count, CANDIDATES] pixels (row times width plus column): rows evenly spread, in each a few beside one another."""
+    around = _around(count)
     row = np.minimum((around[..., 1] * height).astype(np.int64), height - 1)
     column = np.minimum((around[..., 0] * width).astype(np.int64), width - 1)
-    index = row * width + column
-    total = np.zeros(index.shape, np.float32)
+    return np.asarray(row * width + column)
+
+
+def most_confident(place: NDArray[np.int64], confidences: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
+    """[count] the column of place [count, CANDIDATES] where the confidences, over all pairs, are the largest."""
+    total = np.zeros(place.shape, np.float32)
     for confidence in confidences:
-        add_confidences(confidence, index, total)
-    return np.ascontiguousarray(index[np.arange(count), total.argmax(1)])
+        add_confidences(confidence, place, total)
+    return total.argmax(1)
 
 
 @lru_cache(maxsize=4)
-def _candidates(count: int) -> Array:
+def _around(count: int) -> Array:
     """[count, CANDIDATES, 2] in [0, 1)."""
     return np.asarray((spread(count)[:, None] + (spread(CANDIDATES) - 0.5) / count**0.5) % 1.0)
 
 
-def flat(values: Tensor, channels: int) -> NDArray[np.float32]:
-    """[H * W, channels] on the CPU."""
-    return np.asarray(values.reshape(-1, channels).float().contiguous().cpu().numpy())
+def flat(values: Tensor, channels: int, some: Tensor | None = None) -> NDArray[np.float32]:
+    """[P, channels] on the CPU, of all pixels or of `some` alone."""
+    rows = values.reshape(-1, channels)
+    return np.asarray((rows if some is None else rows[some]).float().contiguous().cpu().numpy())

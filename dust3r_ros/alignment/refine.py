@@ -6,21 +6,18 @@ import time
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from dust3r_ros.alignment.compiled import EDGE, POSE, fit_depths, linearise
+from dust3r_ros.alignment.compiled import EDGE, POSE
 from dust3r_ros.alignment.linear_system import Layout, LinearSystem, Model
 from dust3r_ros.alignment.priors import Priors
 from dust3r_ros.alignment.problem import Problem, State
-from dust3r_ros.alignment.workers import ranges
+from dust3r_ros.alignment.terms import Terms, terms_of
 
 Array = NDArray[np.float64]
 
-DEPTH_ROUNDS = 3  # reweightings after each step
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-6, 1e-9, 1e3
 SMALLER, LARGER = 5.0, 10.0
-LARGE = 20_000  # residuals from which two threads pay
 MOST_TRIES = 8  # dampings tried at one linearisation
 
 
@@ -60,10 +57,11 @@ def refine(
     known = (problem.weight > 0).any()
     size = float(np.median(state.depth)) if known else 1.0
     eps, damping = stage.eps * size, FIRST_DAMPING
-    state, now = evaluate(problem, state, eps, constraints)
+    terms = terms_of(problem)
+    state, now = _evaluate(terms, state, eps, constraints)
     history: list[Progress] = []
     for _ in range(stage.steps):
-        system = LinearSystem(model(problem, state, eps, stage.alpha), layout)
+        system = LinearSystem(terms.model(state, eps, stage.alpha), layout)
         # The objective is divided by the mean scale: shrinking the pairs alone must not pay.
         scale = mean_scale(state)
         pull = now * scale / problem.pairs
@@ -74,7 +72,7 @@ def refine(
         for _ in range(MOST_TRIES):
             step = system.step(damping, constraints.free_scale, pull)
             if step is not None:
-                candidate, value = evaluate(problem, moved(state, step, layout), eps, constraints)
+                candidate, value = _evaluate(terms, moved(state, step, layout), eps, constraints)
                 if value < now:
                     found = candidate
                     break
@@ -99,38 +97,21 @@ def evaluate(
     Divided by the geometric mean of the pairs' scales, so that it means the same for scenes of any size. `anew`: depths from the best
     single pair's, else from what they are.
     """
-    depth, cost = state.depth.copy(), np.empty(len(problem.images))
-    arrays = _arrays(problem, state)
-    ranges(lambda a, b: fit_depths(*arrays, depth, eps, DEPTH_ROUNDS, anew, cost, a, b), len(cost), problem.weight.size > LARGE)
-    fitted = replace(state, depth=depth)
-    value = float(cost.sum()) / mean_scale(state)
-    if constraints.priors is not None:
-        value += constraints.priors.cost(fitted)
-    return fitted, value
+    return _evaluate(terms_of(problem), state, eps, constraints, anew)
 
 
 def model(problem: Problem, state: State, eps: float, alpha: float) -> Model:
     """The objective's second order at a state, each image alone, its depths eliminated."""
-    sides, count = problem.weight.shape
-    images = len(problem.images)
-    products, gradient = np.empty((sides, 8, 8)), np.empty((sides, 8))
-    shared, slope = np.empty((EDGE * sides + images, count), np.float32), np.empty((images, count))
-    first = EDGE * problem.start + np.arange(images + 1)
-    inner = np.diff(first)
-    gram_start = np.concatenate([[0], np.cumsum(inner * inner)])
-    gram, lean = np.empty(gram_start[-1]), np.empty(len(shared))
-    arrays = _arrays(problem, state)
+    return terms_of(problem).model(state, eps, alpha)
 
-    def work(begin: int, end: int) -> None:
-        linearise(*arrays, state.depth, eps, alpha, products, gradient, shared, slope, begin, end)
-        for n in range(begin, end):
-            rows = shared[first[n] : first[n + 1]]
-            own = torch.from_numpy(rows)
-            gram[gram_start[n] : gram_start[n + 1]] = (own @ own.T).flatten().numpy()
-            lean[first[n] : first[n + 1]] = rows @ slope[n]
 
-    ranges(work, images, problem.weight.size > LARGE)
-    return Model(products, gradient, gram, lean)
+def _evaluate(terms: Terms, state: State, eps: float, constraints: Constraints, anew: bool = False) -> tuple[State, float]:
+    depth, cost = terms.evaluate(state, eps, anew)
+    fitted = replace(state, depth=depth)
+    value = cost / mean_scale(state)
+    if constraints.priors is not None:
+        value += constraints.priors.cost(fitted)
+    return fitted, value
 
 
 def mean_scale(state: State) -> float:
@@ -167,8 +148,3 @@ def turned(vector: Array) -> Array:
     sine = np.where(angle < 1e-6, 1.0 - angle**2 / 6, np.sin(angle) / safe)
     cosine = np.where(angle < 1e-6, 0.5 - angle**2 / 24, (1.0 - np.cos(angle)) / safe**2)
     return np.eye(3) + sine * cross + cosine * cross @ cross
-
-
-def _arrays(problem: Problem, state: State) -> tuple[NDArray[np.generic], ...]:
-    fixed = (problem.start, problem.pair, problem.points, problem.weight, problem.pixels)
-    return (*fixed, state.rotation, state.position, state.focal, state.linear, state.pair_translation)

@@ -24,6 +24,10 @@ class Int32(int):
     """An integer that the kernel takes as 32 bits; others are 64."""
 
 
+class Float64(float):
+    """A number that the kernel takes as 64 bits; others are 32."""
+
+
 def launch(
     file: str,
     function: str,
@@ -34,7 +38,8 @@ def launch(
 ) -> None:
     """Start `function` of `file`.cu on torch's current stream: no waiting, nothing allocated, so it can be part of a CUDA graph.
 
-    Tensors go as their pointers (None as a null one), integers as 64 bits or `Int32`, floats as 32. Raises KernelError if it cannot start.
+    Tensors go as their pointers (None as a null one), integers as 64 bits or `Int32`, floats as 32 or `Float64`.
+    Raises KernelError if it cannot start.
     """
     device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
     try:
@@ -73,4 +78,6 @@ def _plain(argument: Argument) -> Any:
         return argument.data_ptr()
     if isinstance(argument, Int32):
         return ctypes.c_int32(argument)
+    if isinstance(argument, Float64):
+        return ctypes.c_double(argument)
     return ctypes.c_float(argument) if isinstance(argument, float) else int(argument or 0)

@@ -54,7 +54,7 @@ def rotate_pair(q: Tensor, k: Tensor, rotation_q: Rotation, rotation_k: Rotation
 
     plain = rotation_q[0].ndim == rotation_k[0].ndim == 2
     fits = plain and q.dtype == k.dtype and q.dtype in ELEMENTS and q.shape[0] == k.shape[0] and q.stride(3) == k.stride(3) == 1
-    return _either("rope_2d", kernel, lambda: (twins.rotate(q, *rotation_q), twins.rotate(k, *rotation_k)), fits, q, k)
+    return either("rope_2d", kernel, lambda: (twins.rotate(q, *rotation_q), twins.rotate(k, *rotation_k)), fits, q, k)
 
 
 def pack_points(points: Tensor, colors: Tensor, confidence: Tensor, to_frame: Tensor | None = None) -> Tensor:
@@ -77,7 +77,7 @@ def pack_points(points: Tensor, colors: Tensor, confidence: Tensor, to_frame: Te
         return out
 
     fits = points.dtype == confidence.dtype == torch.float32
-    return _either("pack_points", kernel, lambda: twins.pack_points(points, colors, confidence, to_frame), fits, points)
+    return either("pack_points", kernel, lambda: twins.pack_points(points, colors, confidence, to_frame), fits, points)
 
 
 def pack_depth(
@@ -109,7 +109,7 @@ def pack_depth(
         return out
 
     fits = depth.dtype == confidence.dtype == torch.float32 and image.dtype == torch.uint8 and chosen.dtype == torch.int64
-    return _either("pack_depth", kernel, lambda: twins.pack_depth(chosen, depth, confidence, image, intrinsics, to_frame), fits, depth)
+    return either("pack_depth", kernel, lambda: twins.pack_depth(chosen, depth, confidence, image, intrinsics, to_frame), fits, depth)
 
 
 def nearest(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -124,7 +124,7 @@ def nearest(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Tensor
     def kernel() -> Tensor:
         return _search("nearest", queries, keys, None if bias is None else bias.float().contiguous())
 
-    return _either("nearest", kernel, lambda: twins.nearest(queries, keys, bias), queries.shape[1] <= WIDEST, queries, keys)
+    return either("nearest", kernel, lambda: twins.nearest(queries, keys, bias), queries.shape[1] <= WIDEST, queries, keys)
 
 
 def nearest_3d(queries: Tensor, keys: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ def nearest_3d(queries: Tensor, keys: Tensor) -> Tensor:
     _check_search(queries, keys)
     if queries.shape[1] != 3:
         raise KernelError(f"nearest points of shape {tuple(queries.shape)}: give [N, 3]")
-    return _either(
+    return either(
         "nearest_3d", lambda: _search("nearest_3d", queries, keys, None), lambda: twins.nearest_3d(queries, keys), True, queries, keys
     )
 
@@ -162,7 +162,8 @@ def _move(to_frame: Tensor | None, device: torch.device) -> Tensor:
     return matrix[:3].to(device=device, dtype=torch.float32).contiguous()
 
 
-def _either(name: str, kernel: Callable[[], Result], twin: Callable[[], Result], fits: bool, *tensors: Tensor) -> Result:
+def either(name: str, kernel: Callable[[], Result], twin: Callable[[], Result], fits: bool, *tensors: Tensor) -> Result:
+    """What the kernel gives where it `fits` and all tensors are on a GPU and want no gradient, else what its twin gives."""
     on_gpu = fits and name not in _broken and all(tensor.is_cuda for tensor in tensors) and not torch.compiler.is_compiling()
     if not on_gpu or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
         return twin()

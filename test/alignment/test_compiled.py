@@ -9,13 +9,14 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from dust3r_ros.alignment import twin
 from dust3r_ros.alignment.compiled import EDGE, fit_depths, linearise
 from dust3r_ros.alignment.compiled_dense import dense_depths, dense_side
 from dust3r_ros.alignment.dense import ROUNDS
 from dust3r_ros.alignment.problem import Problem, State
 from dust3r_ros.alignment.similarity_fit import fit_focal, fit_similarity
+from dust3r_ros.alignment.terms import scene_of, sides_of
 from dust3r_ros.geometry import Similarity
+from dust3r_ros.kernels import alignment_twins as twins
 
 N, S, PAIRS = 3, 40, 5
 
@@ -62,7 +63,8 @@ def test_depths(scene: tuple[Problem, State], anew: bool) -> None:
     problem, state = scene
     depth, cost = state.depth.copy(), np.empty(N)
     fit_depths(*arrays(problem, state), depth, 0.05, 3, anew, cost, 0, N)
-    wanted, wanted_cost = twin.fit_depths(twin.Views.of(problem, state), 0.05, 3, anew)
+    sides, views = sides_of(problem, "cpu"), scene_of(state, "cpu")
+    wanted, wanted_cost = twins.fit_depths(sides, views, torch.from_numpy(state.depth), 0.05, 3, anew)
     known = np.arange(S) != 7
     np.testing.assert_allclose(depth[:, known], wanted[:, known], rtol=1e-9)
     np.testing.assert_allclose(cost, wanted_cost, rtol=1e-9)
@@ -76,19 +78,11 @@ def test_second_order(scene: tuple[Problem, State]) -> None:
     shared, slope = np.empty((EDGE * sides + N, S), np.float32), np.empty((N, S))
     for begin, end in ((0, 1), (1, N)):  # in parts, as on several threads
         linearise(*arrays(problem, state), state.depth, 0.05, 0.7, products, gradient, shared, slope, begin, end)
-    views = twin.Views.of(problem, state)
-    wanted, wanted_gradient, by_depth, wanted_slope = twin.linearise(views, 0.05, 0.7)
-    np.testing.assert_allclose(products, wanted, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(gradient, wanted_gradient, rtol=1e-9, atol=1e-12)
-    summed = views.summed(by_depth)
-    root = torch.where(summed[:, 8] > 0, summed[:, 8].clamp(min=1e-300).rsqrt(), 0.0)
-    np.testing.assert_allclose(slope, wanted_slope * root, rtol=1e-9, atol=1e-12)
-    for n in range(N):
-        first = EDGE * problem.start[n] + n
-        for m in range(problem.start[n], problem.start[n + 1]):
-            rows = shared[first + EDGE * (m - problem.start[n]) :][:EDGE]
-            np.testing.assert_allclose(rows, by_depth[m, :7] * root[n], rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(shared[EDGE * problem.start[n + 1] + n], summed[n, 7] * root[n], rtol=1e-5, atol=1e-6)
+    sides, views = sides_of(problem, "cpu"), scene_of(state, "cpu")
+    wanted = twins.linearise(sides, views, torch.from_numpy(state.depth), 0.05, 0.7)
+    for got, truth in zip((products, gradient, slope), (wanted[0], wanted[1], wanted[3]), strict=True):
+        np.testing.assert_allclose(got, truth, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(shared, wanted[2], rtol=1e-5, atol=1e-6)
 
 
 def test_dense_depths_are_the_least_cost_along_each_ray() -> None:

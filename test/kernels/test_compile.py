@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from support.on_host import needs_compiler, on_host
 
-from dust3r_ros.kernels import KernelError, compiler, nearest, nearest_3d, operations, pack_points, twins
+from dust3r_ros.kernels import KernelError, alignment, compiler, nearest, nearest_3d, operations, pack_points, twins
 from dust3r_ros.network.blocks import rope_2d
 
 Search = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -22,7 +21,10 @@ VARIANTS: list[tuple[str, dict[str, int | str]]] = [
     *(("rope_2d", {"ELEMENT": element}) for element in operations.ELEMENTS.values()),
     ("pack_points", {}),
     *(("nearest", {"WIDTH": width, "THREADS": operations.NEAREST_THREADS}) for width in (3, 24, operations.WIDEST)),
+    ("alignment", {"THREADS": alignment.THREADS}),
+    ("dense_depths", {"THREADS": alignment.THREADS}),
 ]
+FUNCTIONS = {"alignment": (b"fit_depths", b"linearise", b"eliminate_depths")}  # of sources that are not named after their only one
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_kernel_compiles_for_every_gpu(name: str, defines: dict[str, int | str], architecture: str, cache: Path) -> None:
     code = compiler.compile_cubin(name, architecture, defines)
     assert code.startswith(b"\x7fELF")
-    assert name.encode() in code
+    assert all(function in code for function in FUNCTIONS.get(name, (name.encode(),)))
     assert [file.name.startswith(f"{name}-{architecture}-") for file in cache.iterdir()] == [True]
 
 
@@ -91,15 +93,13 @@ def test_a_kernel_that_fails_is_said_once_and_torch_goes_on(caplog: pytest.LogCa
         raise KernelError("no compiler")
 
     with caplog.at_level(logging.WARNING):
-        answers = [operations._either("pack", broken, lambda: 7, True, torch.zeros(1).as_subclass(OnGpu)) for _ in range(3)]
+        answers = [operations.either("pack", broken, lambda: 7, True, torch.zeros(1).as_subclass(OnGpu)) for _ in range(3)]
     assert answers == [7, 7, 7]
     assert len(caplog.records) == 1
     assert "torch does its work: no compiler" in caplog.records[0].getMessage()
 
 
 # ---- the same sources on a CPU ---------------------------------------------------------------------------------------------------------
-
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 WRAPPERS = {
     "rope_2d": """extern "C" void host(
@@ -116,19 +116,6 @@ WRAPPERS = {
 }
 
 
-def on_host(name: str, folder: Path, **defines: int) -> ctypes.CDLL:
-    source, library = folder / "kernel.cpp", folder / "kernel.so"
-    shim = (Path(__file__).parent / "host.h").read_text()
-    source.write_text("\n".join([shim, compiler.source(name), WRAPPERS[name]]))
-    flags = [f"-D{key}={value}" for key, value in defines.items()]
-    command = ["g++", "-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", *flags, str(source), "-o", str(library)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode and ("barrier" in done.stderr or "c++20" in done.stderr):
-        pytest.skip("this g++ is older than C++20")
-    assert done.returncode == 0, done.stderr
-    return ctypes.CDLL(str(library))
-
-
 def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(tensor.data_ptr())
 
@@ -136,7 +123,7 @@ def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
 @needs_compiler
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_rotations_arithmetic(dtype: torch.dtype, tmp_path: Path) -> None:
-    host = on_host("rope_2d", tmp_path, ELEMENT=operations.ELEMENTS[dtype]).host
+    host = on_host("rope_2d", tmp_path, WRAPPERS["rope_2d"], ELEMENT=operations.ELEMENTS[dtype]).host
     generator = torch.Generator().manual_seed(0)
     batch, heads, dim, grid_q, grid_k = 2, 3, 16, (3, 4), (2, 5)
     packed = torch.randn(batch, 12, 3, heads, dim, generator=generator).to(dtype)
@@ -156,7 +143,7 @@ def test_the_rotations_arithmetic(dtype: torch.dtype, tmp_path: Path) -> None:
 
 @needs_compiler
 def test_the_packings_bytes(tmp_path: Path) -> None:
-    host = on_host("pack_points", tmp_path).host
+    host = on_host("pack_points", tmp_path, WRAPPERS["pack_points"]).host
     rng = np.random.default_rng(0)
     points = torch.from_numpy(rng.normal(0, 5, (77, 3)).astype(np.float32))
     colors, confidence = torch.from_numpy(rng.integers(0, 256, (77, 3), dtype=np.uint8)), torch.rand(77)
@@ -168,7 +155,7 @@ def test_the_packings_bytes(tmp_path: Path) -> None:
 @needs_compiler
 @pytest.mark.parametrize(("width", "function", "search"), [(24, "host", nearest), (3, "host_3d", nearest_3d)])
 def test_the_searchs_answers(width: int, function: str, search: Search, tmp_path: Path) -> None:
-    host = getattr(on_host("nearest", tmp_path, WIDTH=width, THREADS=8), function)
+    host = getattr(on_host("nearest", tmp_path, WRAPPERS["nearest"], WIDTH=width, THREADS=8), function)
     generator = torch.Generator().manual_seed(width)
     queries, keys = (torch.randn(count, width, generator=generator) for count in (21, 53))
     if width > 3:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.simulated_estimator import SimulatedEstimator
 
-from dust3r_ros.geometry import Similarity, procrustes
+from dust3r_ros.geometry import Similarity, procrustes, rotation_angle
 from dust3r_ros.mapping import Frame, Mapper, MapperConfig, MapUpdate
 from dust3r_ros.mapping.config import with_settings
 from dust3r_ros.mapping.frame_trajectory import FrameTrajectory
@@ -62,8 +62,8 @@ def test_a_loop_halves_the_drift_of_every_frame_and_the_odometry_stays_smooth(vi
         for a, b in pairwise(updates)
         if a.odometry is not None and b.odometry is not None
     ]
-    correction = updates[closing].pose @ np.linalg.inv(updates[closing].odometry)
-    assert np.linalg.norm(correction[:3, 3]) > 3 * max(steps)  # what the map moved by, the odometry did not
+    before, after = (u.pose @ np.linalg.inv(u.odometry) for u in updates[closing - 1 : closing + 1])
+    assert rotation_angle(before[:3, :3].T @ after[:3, :3]) > 0.02  # what the map turned by, the odometry did not
     assert max(steps) < 2 * np.median(steps)
 
 
@@ -71,10 +71,10 @@ def test_in_the_background_it_comes_out_the_same_a_little_later(views: list[Simu
     mapper, _ = mapped(views)
     live, updates = mapped(views, background=True)
     assert any(update.loops for update in updates)
-    late = views[AGAIN - 1]
-    for n in range(1, 60):  # a camera that stands; the last result comes in with some image
-        live.add(Frame(views[-1].stamp + n * PERIOD, late.image, late.camera))
-    assert error(live, views) == pytest.approx(error(mapper, views), rel=0.25)
+    late = [replace(views[AGAIN - 1], stamp=views[-1].stamp + n * PERIOD) for n in range(1, 60)]
+    for view in late:  # a camera that stands; the last result comes in with some image
+        live.add(Frame(view.stamp, view.image, view.camera))
+    assert error(live, [*views, *late]) == pytest.approx(error(mapper, views), rel=0.3)
 
 
 def test_a_place_never_seen_before_is_no_loop() -> None:

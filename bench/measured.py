@@ -50,13 +50,18 @@ def in_own_process(run: Callable[..., Any], *arguments: Any) -> Any:
     return result
 
 
+def resident() -> float:
+    """Bytes, without what was freed but kept."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    return _status("VmRSS")
+
+
 @contextmanager
 def peak_above() -> Iterator[Peak]:
     """The most resident memory within, above that at its start."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed but kept would hide what is taken next
+    before, peak = resident(), Peak()  # what was freed but kept would hide what is taken next
     Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back to what is resident now
-    before, peak = _status("VmRSS"), Peak()
     yield peak
     peak.bytes = _status("VmHWM") - before
 

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.alignment.link import Link, Side, make_link, merged
-from dust3r_ros.alignment.local_window import AlignedView, LocalWindow, Pair
+from dust3r_ros.alignment.local_window import AlignedView, LocalWindow
 from dust3r_ros.alignment.pose_graph import Graph, solve_pose_graph
 from dust3r_ros.alignment.problem import KNOWN, Array, choose_pixels, flat
 from dust3r_ros.alignment.sim3 import Sim3
+from dust3r_ros.alignment.window_data import Pair
 from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Similarity
 
@@ -115,6 +116,11 @@ class Aligner:
         joined = [pair for pair, links in found.items() if len(links) > 1 and _agree(links[0], links[1], views)]
         self._loops.update({pair: merged(*found[pair][:2]) for pair in joined})
         return joined
+
+    @property
+    def positions(self) -> dict[int, Array]:
+        """[3] of every keyframe that has a place, world units."""
+        return {n: frame.translation for n, frame in self._frames.items()}
 
     @property
     def links(self) -> list[Link]:

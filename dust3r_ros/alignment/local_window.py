@@ -10,24 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.alignment.align import AlignmentError, align
-from dust3r_ros.alignment.compiled_samples import pick
 from dust3r_ros.alignment.dense import solve_dense
 from dust3r_ros.alignment.known_poses import pose_similarity
 from dust3r_ros.alignment.linear_system import make_layout
 from dust3r_ros.alignment.pair_check import bad_pairs
-from dust3r_ros.alignment.problem import KNOWN, Array, Problem, State, choose_pixels, flat
+from dust3r_ros.alignment.problem import Array, Problem, State
 from dust3r_ros.alignment.refine import Constraints, Stage, refine
 from dust3r_ros.alignment.spanning_tree import Branch, score
 from dust3r_ros.alignment.start import Placed, Sides, fit_pairs, place_branch
+from dust3r_ros.alignment.window_data import PIXELS, Node, WindowData
 from dust3r_ros.alignment.workers import one_thread_each
 from dust3r_ros.estimators import PairPrediction
-from dust3r_ros.geometry import Similarity
+from dust3r_ros.geometry import Similarity, rotation_angle
 
-PIXELS = 300  # chosen of each image
+BENT = 2e-3  # rad, share of the depth, log
 MIN_SHARED = 12  # pixels of known depth, to lay one window onto another
 STAGE = Stage(PIXELS, 3e-3, 0.9, 6, 3e-3)
-
-Pair = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,38 +38,8 @@ class AlignedView:
     confidence: NDArray[np.float32] | None  # [H, W] >= 1; None: as it was
 
 
-@dataclass(eq=False)
-class Node:
-    """A keyframe of the window. What is solved for is None until it has a place."""
-
-    focal_given: float | None
-    principal_point: tuple[float, float] | None
-    index: NDArray[np.int64] | None = None  # [S] chosen pixels, row times width plus column
-    pixels: Array | None = None  # [2, S] the same from the principal point
-    rotation: Array | None = None
-    position: Array | None = None
-    focal: float = 0.0
-    depth: Array | None = None  # [S]
-
-
-@dataclass(eq=False)
-class Edge:
-    """A pair of the window, on the chosen pixels of its two images."""
-
-    prediction: PairPrediction
-    points: dict[int, Array]  # [3, S] by image
-    weight: dict[int, Array]  # [S]
-    rotation: Array | None = None
-    translation: Array | None = None
-    scale: float = 1.0
-
-
-class LocalWindow:
+class LocalWindow(WindowData):
     """Keyframes by index, oldest first."""
-
-    def __init__(self) -> None:
-        self.nodes: dict[int, Node] = {}
-        self.edges: dict[Pair, Edge] = {}
 
     def add(
         self, keyframe: int, predictions: Sequence[PairPrediction], focal: float | None, principal_point: tuple[float, float] | None
@@ -87,7 +55,7 @@ class LocalWindow:
             if not self.placed:
                 found = self._begin(predictions)
             else:
-                self._take(predictions)
+                self.take(predictions)
                 found = self._extend(keyframe, predictions)
         if found is None:
             self.remove(keyframe)
@@ -107,43 +75,27 @@ class LocalWindow:
         self.nodes, self.edges = fresh.nodes, fresh.edges
         return found
 
-    @property
-    def placed(self) -> list[int]:
-        return [n for n, node in self.nodes.items() if node.depth is not None]
-
-    def remove(self, keyframe: int) -> None:
-        del self.nodes[keyframe]
-        self.edges = {pair: edge for pair, edge in self.edges.items() if keyframe not in pair}
-
     def move(self, moves: dict[int, Similarity]) -> None:
-        """Each keyframe with its depths by a similarity of its own; the pairs follow."""
+        """Each keyframe with its depths by a similarity of its own; the pairs follow.
+
+        If that bends the window, its keyframes are held from now on: left free they would bend back to what their pairs say alone.
+        """
         if not moves:
             return
+        first = next(iter(moves.values()))
+        bent = any(_differ(first, move, self.nodes[n]) for n, move in moves.items())
         for n, move in moves.items():
             node = self.nodes[n]
             if node.depth is not None and node.rotation is not None and node.position is not None:
                 node.rotation = move.rotation @ node.rotation
                 node.position = move.scale * move.rotation @ node.position + move.translation
                 node.depth = move.scale * node.depth
-        images, pairs = self._solved()
-        problem, state = self._problem(images, pairs)
+                node.held = node.held or bent
+        images, pairs = self.solved()
+        problem, state = self.problem(images, pairs)
         world = _world(problem, state)
         rotation, translation, scale = fit_pairs(problem, world, np.ones(state.depth.shape, bool))
-        self._keep(images, pairs, replace(state, pair_rotation=rotation, pair_translation=translation, pair_scale=scale))
-
-    def pose(self, keyframe: int) -> Similarity:
-        node = self.nodes[keyframe]
-        assert node.rotation is not None
-        assert node.position is not None
-        return Similarity(1.0, node.rotation.copy(), node.position.copy())
-
-    def own_points(self, keyframe: int) -> Array:
-        """[3, S] of the chosen pixels, in the keyframe's own camera."""
-        node = self.nodes[keyframe]
-        assert node.depth is not None
-        assert node.pixels is not None
-        xy = node.pixels / node.focal
-        return np.concatenate([xy, np.ones((1, xy.shape[1]))]) * node.depth
+        self.keep(images, pairs, replace(state, pair_rotation=rotation, pair_translation=translation, pair_scale=scale))
 
     # ---- how -------------------------------------------------------------------------------------------------------------------------
 
@@ -155,7 +107,7 @@ class LocalWindow:
             found = align(predictions, fixed, None, centres, shared_focal=True)
         except AlignmentError:
             return None
-        self._take([p for e, p in enumerate(predictions) if e not in found.dropped and p.i in found.images and p.j in found.images])
+        self.take([p for e, p in enumerate(predictions) if e not in found.dropped and p.i in found.images and p.j in found.images])
         for n, image in enumerate(found.images):
             node = self.nodes[image]
             node.rotation, node.position = found.poses[n, :3, :3].copy(), found.poses[n, :3, 3].copy()
@@ -180,7 +132,7 @@ class LocalWindow:
         if not any(keyframe in pair for pair in new):
             return None
         near = [*partners, keyframe]
-        problem, _ = self._problem(near, new)
+        problem, _ = self.problem(near, new)
         sides, scores = Sides(problem, new), [score(p) for p in predictions]
         placed = {n: self._as_placed(n, problem) for n in partners}
         given = self.nodes[keyframe].focal_given
@@ -206,13 +158,15 @@ class LocalWindow:
     def _settle(self) -> None:
         """The whole window to its optimum from where it is: the oldest keyframe holds still, and so does the pairs' mean scale."""
         while True:
-            images, pairs = self._solved()
-            problem, state = self._problem(images, pairs)
+            images, pairs = self.solved()
+            problem, state = self.problem(images, pairs)
             fixed = np.array([self.nodes[n].focal_given is not None for n in images])
             group = np.where(fixed, np.arange(len(images)), len(images))
-            layout = make_layout(problem, np.arange(len(images)) == 0, fixed, group)
+            held = np.array([self.nodes[n].held for n in images])
+            held[0] = held[0] or not held.any()
+            layout = make_layout(problem, held, fixed, group)
             state, _ = refine(problem, state, layout, STAGE, Constraints(), time.perf_counter())
-            self._keep(images, pairs, state)
+            self.keep(images, pairs, state)
             bad = bad_pairs(problem, state)
             if not bad:
                 return
@@ -221,9 +175,9 @@ class LocalWindow:
 
     def _views(self, changed: Iterable[int]) -> dict[int, AlignedView]:
         """All that have a place; with their depths those that changed."""
-        images, pairs = self._solved()
+        images, pairs = self.solved()
         changed = [n for n in changed if n in images]
-        _, state = self._problem(images, pairs)
+        _, state = self.problem(images, pairs)
         predictions = [self.edges[pair].prediction for pair in pairs]
         centres = {n: point for n in images if (point := self.nodes[n].principal_point) is not None}
         dense = solve_dense(predictions, images, centres, state, [images.index(n) for n in changed])
@@ -231,58 +185,6 @@ class LocalWindow:
         for n, depth, confidence in zip(changed, dense.depths, dense.confidences, strict=True):
             found[n] = replace(found[n], depth=depth.numpy(), confidence=confidence.numpy())
         return found
-
-    def _take(self, predictions: Sequence[PairPrediction]) -> None:
-        """New pairs on the chosen pixels, which are chosen when an image's first pairs come."""
-        seen: dict[int, list[NDArray[np.float32]]] = {}
-        for p in predictions:
-            for n, confidence in ((p.i, p.confidence_i), (p.j, p.confidence_j)):
-                seen.setdefault(n, []).append(flat(confidence, 1)[:, 0])
-        for n, confidences in seen.items():
-            if self.nodes[n].index is None:
-                height, width = next(p.confidence_i if p.i == n else p.confidence_j for p in predictions if n in (p.i, p.j)).shape
-                index = choose_pixels(height, width, confidences, PIXELS)
-                centre = np.array(self.nodes[n].principal_point or (width / 2, height / 2))
-                self.nodes[n].index, self.nodes[n].pixels = index, np.stack([index % width, index // width]) - centre[:, None]
-        for p in predictions:
-            edge = Edge(p, {}, {})
-            for n, points, confidence in ((p.i, p.points_i, p.confidence_i), (p.j, p.points_j, p.confidence_j)):
-                edge.points[n], edge.weight[n] = np.empty((3, PIXELS)), np.empty(PIXELS)
-                pick(flat(points, 3), flat(confidence, 1)[:, 0], self.nodes[n].index, KNOWN, 1.0, edge.points[n], edge.weight[n])
-            self.edges[p.i, p.j] = edge
-
-    def _solved(self) -> tuple[list[int], list[Pair]]:
-        """Images with a place and at least one pair, and the pairs among them."""
-        images = self.placed
-        pairs = [pair for pair in self.edges if pair[0] in images and pair[1] in images]
-        joined = {n for pair in pairs for n in pair}
-        return [n for n in images if n in joined], pairs
-
-    def _problem(self, images: Sequence[int], pairs: Sequence[Pair]) -> tuple[Problem, State]:
-        own = [[e for e, pair in enumerate(pairs) if n in pair] for n in images]
-        edges = [self.edges[pair] for pair in pairs]
-        share = 1.0 / (PIXELS * max(len(pairs), 1))
-        problem = Problem(
-            images=tuple(images),
-            start=np.concatenate([[0], np.cumsum([len(sides) for sides in own])]).astype(np.int64),
-            pair=np.array([e for sides in own for e in sides], np.int64),
-            points=np.stack([edges[e].points[n] for n, sides in zip(images, own, strict=True) for e in sides]),
-            weight=np.stack([edges[e].weight[n] for n, sides in zip(images, own, strict=True) for e in sides]) * share,
-            pixels=np.stack([pixels for n in images if (pixels := self.nodes[n].pixels) is not None]),
-            pairs=len(pairs),
-        )
-        nodes = [self.nodes[n] for n in images]
-        unplaced = (np.eye(3), np.zeros(3), np.ones(PIXELS))
-        state = State(
-            rotation=np.stack([node.rotation if node.rotation is not None else unplaced[0] for node in nodes]),
-            position=np.stack([node.position if node.position is not None else unplaced[1] for node in nodes]),
-            focal=np.array([node.focal for node in nodes]),
-            pair_rotation=np.stack([edge.rotation if edge.rotation is not None else unplaced[0] for edge in edges]),
-            pair_translation=np.stack([edge.translation if edge.translation is not None else unplaced[1] for edge in edges]),
-            pair_scale=np.array([edge.scale for edge in edges]),
-            depth=np.stack([node.depth if node.depth is not None else unplaced[2] for node in nodes]),
-        )
-        return problem, state
 
     def _as_placed(self, n: int, problem: Problem) -> Placed:
         node = self.nodes[n]
@@ -300,15 +202,14 @@ class LocalWindow:
         known = (placed.weight > 0) & (depth > 0)
         node.depth = np.where(known, depth, np.median(depth[known]) if known.any() else 1.0)
 
-    def _keep(self, images: Sequence[int], pairs: Sequence[Pair], state: State) -> None:
-        for at, n in enumerate(images):
-            node = self.nodes[n]
-            node.rotation, node.position = state.poses[at, :3, :3], state.position[at].copy()
-            node.focal, node.depth = float(state.focal[at]), state.depth[at].copy()
-        for e, pair in enumerate(pairs):
-            edge = self.edges[pair]
-            edge.rotation, edge.translation = state.pair_rotation[e].copy(), state.pair_translation[e].copy()
-            edge.scale = float(state.pair_scale[e])
+
+def _differ(one: Similarity, other: Similarity, node: Node) -> bool:
+    """Whether two moves put a keyframe at places that are apart by more than a little."""
+    if node.position is None or node.depth is None:
+        return False
+    turn = rotation_angle(one.rotation.T @ other.rotation)
+    apart = np.linalg.norm(one.apply(node.position[None]) - other.apply(node.position[None])) / (other.scale * np.median(node.depth))
+    return bool(turn > BENT or apart > BENT or abs(np.log(one.scale / other.scale)) > BENT)
 
 
 def _world(problem: Problem, state: State) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,7 @@ class KeyframeMap:
         self._store = KeyframeStore(config.map.max_keyframes)
         self._voxels = VoxelMap(config.map.voxel_size, config.map.max_points)
         self._edges: list[Pair] = []
-        self._since_whole = 0  # keyframes since the whole graph was aligned
+        self._since_whole, self._whole_is_due = 0, False  # keyframes since the whole graph was aligned
         self._ratios: dict[int, float] = {}  # how much larger keyframes became since somebody asked
 
     @property
@@ -116,9 +116,9 @@ class KeyframeMap:
         with stopwatch.time("align"):
             self._since_whole += 1
             every = self._config.alignment.every
-            if loops or (every and self._since_whole >= every):
-                self._align_whole()
-        return Growth(index, pairs, tuple(self._store.latest[keyframe.index] for keyframe in revised), loops)
+            self._whole_is_due = self._whole_is_due or bool(loops) or bool(every and self._since_whole >= every)
+            self._align_whole()
+        return Growth(index, pairs, tuple(self._as_it_is(keyframe) for keyframe in revised), loops)
 
     def align(self) -> tuple[Keyframe, ...]:
         """Estimate and solve the window once more, then the whole graph; the keyframes (none while there is no map)."""
@@ -135,6 +135,7 @@ class KeyframeMap:
         correction = self._aligner.finished()
         if correction is not None:
             self._correct(correction)
+            self._align_whole()
         return correction is not None
 
     def take_ratios(self) -> dict[int, float]:
@@ -215,7 +216,8 @@ class KeyframeMap:
             return ()
         with stopwatch.time("loops"):
             tokens = self._estimator.encode(self._loops.picture(old), self._loops.camera(old))
-            predictions = self._window.estimate([(old, index), (index, old)], {old: tokens})
+            estimated = self._window.estimate([(old, index), (index, old)], {old: tokens})
+            predictions = [p for p in estimated if {p.i, p.j} == {old, index}]  # an estimator may revise others too
             if not believable(predictions):
                 return ()
             views = {old: settled(keyframe), index: settled(self._store.latest[index])}
@@ -224,11 +226,12 @@ class KeyframeMap:
         return joined
 
     def _align_whole(self) -> None:
+        """If it is due. One that is under way does not know of the newest: another follows it."""
+        if not self._whole_is_due or (self._background and not self._aligner.start()):
+            return
+        self._since_whole, self._whole_is_due = 0, False
         if not self._background:
-            self._since_whole = 0
             self._correct(self._aligner.align())
-        elif self._aligner.start():  # one that is under way does not know of the newest: another follows
-            self._since_whole = 0
 
     def _correct(self, correction: Correction) -> None:
         moves: Mapping[int, Similarity] = correction.moves
@@ -238,6 +241,13 @@ class KeyframeMap:
             self._ratios[index] = self._ratios.get(index, 1.0) * float(move.scale)
         gone = set(correction.rejected)
         self._edges = [edge for edge in self._edges if (min(edge), max(edge)) not in gone] if gone else self._edges
+
+    def _as_it_is(self, keyframe: Keyframe) -> Keyframe:
+        """Whole, though it may just have left the window, and where the map has it now."""
+        now = self._store.latest[keyframe.index]
+        if now.depth.shape == keyframe.depth.shape:
+            return now
+        return replace(keyframe, pose=now.pose, depth=keyframe.depth * np.float32(self._ratios.get(keyframe.index, 1.0)))
 
     def _slide(self) -> None:
         """Let the oldest keyframes go: their points into the map for good, themselves remembered compactly."""

@@ -23,6 +23,7 @@ from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Similarity
 
 SAME_TURN, SAME_PLACE, SAME_SIZE = 0.15, 0.15, 0.2  # rad, share of the depth, log: between the two directions of a loop's pair
+DRIFT_TURN, DRIFT_SIZE, DRIFT_PLACE = 0.02, 0.02, 0.15  # rad and log a keyframe, share of the way: more is no drift
 LOOP_PIXELS = 600  # looked at in each view of a loop's pairs
 
 
@@ -113,7 +114,7 @@ class Aligner:
             link = make_link(*pair, sides[pair[0]], sides[pair[1]], loop=True)
             if link is not None:
                 found.setdefault(pair, []).append(link)
-        joined = [pair for pair, links in found.items() if len(links) > 1 and _agree(links[0], links[1], views)]
+        joined = [pair for pair, links in found.items() if len(links) > 1 and _agree(links[0], links[1]) and self._drifted_there(links[0])]
         self._loops.update({pair: merged(*found[pair][:2]) for pair in joined})
         return joined
 
@@ -157,6 +158,18 @@ class Aligner:
             self._frames[n] = pose if known is None else Similarity(known.scale, pose.rotation, pose.translation)
         return views
 
+    def _drifted_there(self, link: Link) -> bool:
+        """Whether drift since the earlier keyframe can explain where the link puts the later one."""
+        way = [n for n in sorted(self._frames) if link.i <= n <= link.j]
+        path = np.linalg.norm(np.diff([self._frames[n].translation for n in way], axis=0), axis=1).sum() / self._frames[link.j].scale
+        frames = Sim3.stack([self._frames[link.i], self._frames[link.j], link.relative])
+        off = (frames[2:].inverse() @ frames[:1].inverse() @ frames[1:2]).difference()[0]
+        return bool(
+            np.linalg.norm(off[:3]) < SAME_TURN + DRIFT_TURN * len(way)
+            and np.linalg.norm(off[3:6]) < DRIFT_PLACE * path + SAME_PLACE * link.depth
+            and abs(off[6]) < SAME_SIZE + DRIFT_SIZE * len(way)
+        )
+
     def _window_links(self, keyframe: int | None = None) -> dict[Pair, Link]:
         """Of all pairs of the window, or of one keyframe's."""
         window, found = self._window, dict[Pair, Link]()
@@ -194,12 +207,10 @@ class Aligner:
         return Correction(found, graph.rejected)
 
 
-def _agree(one: Link, other: Link, views: Mapping[int, SettledView]) -> bool:
+def _agree(one: Link, other: Link) -> bool:
     """Whether both directions of a pair put the later keyframe at about the same place."""
     off = (Sim3.stack([one.relative]).inverse() @ Sim3.stack([other.relative])).difference()[0]
-    known = views[one.j].depth[views[one.j].depth > 0]
-    depth = float(np.median(known)) if known.size else 0.0
-    return bool(np.linalg.norm(off[:3]) < SAME_TURN and np.linalg.norm(off[3:6]) < SAME_PLACE * depth and abs(off[6]) < SAME_SIZE)
+    return bool(np.linalg.norm(off[:3]) < SAME_TURN and np.linalg.norm(off[3:6]) < SAME_PLACE * one.depth and abs(off[6]) < SAME_SIZE)
 
 
 def _side(points: NDArray[np.float32], confidence: NDArray[np.float32], shape: Sequence[int], view: SettledView, unit: float) -> Side:

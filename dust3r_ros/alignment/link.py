@@ -34,6 +34,7 @@ class Link:
     relative: Similarity  # j's frame to i's
     information: Array  # [7, 7] of the increment on the right of `relative`: rotation, translation, log scale
     loop: bool = False  # between keyframes that are far apart in time: may be wrong, and is weighed robustly
+    depth: float = 1.0  # typical of keyframe j, in its own units
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +57,7 @@ def make_link(i: int, j: int, side_i: Side, side_j: Side, loop: bool = False) ->
     into_j = both[1:].adjoint()[0]
     size = float(np.median(np.linalg.norm(side_j.own[:, side_j.weight > 0], axis=0)))
     floor = np.diag([SYSTEMATIC**2] * 3 + [(SYSTEMATIC * size) ** 2] * 3 + [SYSTEMATIC**2])
-    return Link(i, j, relative, _inverse(into_j @ covariance @ into_j.T + floor), loop)
+    return Link(i, j, relative, _inverse(into_j @ covariance @ into_j.T + floor), loop, size)
 
 
 def _carried(side: Side) -> tuple[Similarity, Array] | None:
@@ -94,4 +95,4 @@ def merged(first: Link, second: Link) -> Link:
     total = first.information + second.information
     one, two = Sim3.stack([first.relative]), Sim3.stack([second.relative])
     step = np.linalg.solve(total, second.information @ (one.inverse() @ two).difference()[0])
-    return Link(first.i, first.j, one.moved(step[None]).one(0), total, first.loop)
+    return Link(first.i, first.j, one.moved(step[None]).one(0), total, first.loop, first.depth)

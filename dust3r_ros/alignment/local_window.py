@@ -51,6 +51,7 @@ class LocalWindow(WindowData):
         self.nodes[keyframe] = Node(focal, principal_point)
         if not predictions:
             return {}
+        predictions = [p for p in predictions if p.i in self.nodes and p.j in self.nodes]
         with one_thread_each():
             if not self.placed:
                 found = self._begin(predictions)

@@ -34,10 +34,10 @@ class SimulatedEstimator:
         bend: float = 0.0,
     ) -> None:
         """`bend`: radians about the vertical by which pairs of neighbouring keyframes turn too far: drift that a loop takes out."""
-        self._views = {view.image.tobytes(): view for view in views}
-        self._small = np.stack([_thumbnail(view.image) for view in views])
-        self._all, self._bend = list(views), bend
         self._size, self._noise, self._outliers, self._scales, self._seed = size, noise, outliers, scales, seed
+        self._views = {view.image.tobytes(): view for view in views}
+        self._small = np.stack([_thumbnail(self._working(view)) for view in views])
+        self._all, self._bend = list(views), bend
         self._wrong = set(wrong_pairs)
         self.encoded = 0
 
@@ -49,13 +49,17 @@ class SimulatedEstimator:
         depth = None
         if view is not None:  # sampled at pixel centres, not averaged: depth has edges
             u, v = np.meshgrid(np.arange(target.width), np.arange(target.height))
-            pixels = np.rint(camera.project(target.unproject(np.stack([u, v], -1).reshape(-1, 2)))).astype(int)
-            inside = ((pixels >= 0) & (pixels < (camera.width, camera.height))).all(1)
+            own = view.camera  # the picture may come back reduced
+            pixels = np.rint(own.project(target.unproject(np.stack([u, v], -1).reshape(-1, 2)))).astype(int)
+            inside = ((pixels >= 0) & (pixels < (own.width, own.height))).all(1)
             depth = np.where(inside, view.depth[tuple(np.where(inside[:, None], pixels, 0).T[::-1])], 0.0).reshape(
                 target.height, target.width
             )
         pose = None if view is None else view.pose
         return Tokens(camera, target, rectification.image(image), features=(depth, pose))
+
+    def _working(self, view: SimulatedView) -> NDArray[np.uint8]:
+        return np.asarray(Rectification(view.camera, working_camera(view.camera, self._size)).image(view.image))
 
     def _nearly(self, image: NDArray[np.uint8]) -> SimulatedView | None:
         """A picture that was reduced or compressed is known again."""

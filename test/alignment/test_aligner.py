@@ -1,0 +1,177 @@
+"""Alignment one keyframe at a time: as good as all at once, in memory that does not grow, and through loops."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from support.pair_simulator import PairSimulator
+
+from dust3r_ros.alignment import AlignedView, Aligner, SettledView, align
+from dust3r_ros.estimators import PairPrediction
+from dust3r_ros.geometry import Similarity, procrustes
+from dust3r_ros.simulation import circle_sequence, ring_sequence
+
+WINDOW = 6
+
+
+def both(views: PairSimulator, i: int, j: int) -> list[PairPrediction]:
+    return [views.pair(i, j), views.pair(j, i)]
+
+
+def centre(views: PairSimulator) -> tuple[float, float]:
+    return views.camera.cx, views.camera.cy
+
+
+def walked(views: PairSimulator, known_focal: bool = True) -> tuple[Aligner, dict[int, AlignedView]]:
+    """Every keyframe with the three before it; the aligner, and each keyframe's last depth."""
+    aligner, window, last = Aligner(), deque[int](), dict[int, AlignedView]()
+    for k in range(len(views.poses)):
+        pairs = [p for d in (1, 2, 3) if k - d in window for p in both(views, k - d, k)]
+        found = aligner.add(k, pairs, views.camera.fx if known_focal else None, centre(views))
+        assert found is not None
+        assert (k in found) == (k > 0)
+        last.update({n: view for n, view in found.items() if view.depth is not None})
+        window.append(k)
+        if len(window) > WINDOW:
+            aligner.retire(window.popleft())
+    return aligner, last
+
+
+def error(positions: dict[int, np.ndarray], views: PairSimulator) -> float:
+    """RMSE after the best similarity, metres."""
+    order = sorted(positions)
+    found, truth = np.stack([positions[n] for n in order]), np.stack([views.poses[n][:3, 3] for n in order])
+    return float(np.sqrt(((procrustes(found, truth).apply(found) - truth) ** 2).sum(1).mean()))
+
+
+@pytest.fixture(scope="module")
+def circle() -> PairSimulator:
+    return PairSimulator.of(circle_sequence(20, 80, 60), seed=4)
+
+
+@pytest.mark.parametrize("known_focal", [True, False])
+def test_one_by_one_comes_near_to_all_at_once(circle: PairSimulator, known_focal: bool) -> None:
+    aligner, last = walked(circle, known_focal)
+    pairs = [p for k in range(20) for d in (1, 2, 3) if k >= d for p in both(circle, k - d, k)]
+    whole = align(
+        pairs, dict.fromkeys(range(20), circle.camera.fx) if known_focal else None, None, dict.fromkeys(range(20), centre(circle))
+    )
+    aligner.align()
+    at_once = error(dict(enumerate(whole.poses[:, :3, 3])), circle)
+    assert error(aligner.positions, circle) < 2.0 * at_once + 0.005
+    assert sorted(last) == list(range(20))
+    ratios = [
+        np.median(view.depth[view.depth > 0] / circle.depths[n][view.depth > 0]) for n, view in last.items() if view.depth is not None
+    ]
+    np.testing.assert_allclose(ratios, np.median(ratios), rtol=0.06)
+
+
+def test_the_same_pairs_give_the_same_keyframes(circle: PairSimulator) -> None:
+    first, second = walked(circle)[0], walked(circle)[0]
+    for n, position in first.positions.items():
+        np.testing.assert_array_equal(position, second.positions[n])
+
+
+def test_a_keyframe_without_a_place_changes_nothing(circle: PairSimulator) -> None:
+    aligner = Aligner()
+    aligner.add(0, [], circle.camera.fx, centre(circle))
+    for k in (1, 2):
+        aligner.add(k, [p for j in range(k) for p in both(circle, j, k)], circle.camera.fx, centre(circle))
+    before = aligner.positions
+    blank = [replace(p, confidence_i=torch.ones(60, 80), confidence_j=torch.ones(60, 80)) for p in both(circle, 2, 3)]
+    assert aligner.add(3, blank, circle.camera.fx, centre(circle)) is None
+    assert aligner.add(4, [p for p in both(circle, 3, 4)], circle.camera.fx, centre(circle)) is None  # its partner has no place either
+    for n, position in aligner.positions.items():
+        np.testing.assert_array_equal(position, before[n])
+    assert aligner.add(5, both(circle, 2, 5), circle.camera.fx, centre(circle)) is not None
+
+
+def test_a_wrong_pair_in_the_window_is_left_out(circle: PairSimulator) -> None:
+    spoilt = PairSimulator(circle.depths, circle.poses, circle.camera, wrong={(9, 11): "moved", (11, 9): "moved"}, seed=4)
+    good, bad = walked(circle)[0], walked(spoilt)[0]
+    assert error(bad.positions, circle) < 1.5 * error(good.positions, circle) + 0.005
+    assert (9, 11) in {(link.i, link.j) for link in good.links}
+    assert (9, 11) not in {(link.i, link.j) for link in bad.links}
+
+
+def test_a_keyframe_that_left_costs_a_few_numbers(circle: PairSimulator) -> None:
+    aligner, _ = walked(circle)
+    window = aligner._window
+    assert list(window.nodes) == list(range(20 - WINDOW, 20))
+    assert all(min(pair) >= 20 - WINDOW for pair in window.edges)
+    assert all(link.information.size == 49 for link in aligner.links)
+    assert len(aligner._links) <= 3 * (20 - WINDOW)
+
+
+@pytest.fixture(scope="module")
+def ring() -> PairSimulator:
+    return PairSimulator.of(ring_sequence(60, 64, 48), seed=5)
+
+
+def settled(last: dict[int, AlignedView], aligner: Aligner, views: PairSimulator, *keyframes: int) -> dict[int, SettledView]:
+    depths = {n: last[n].depth for n in keyframes}
+    return {n: SettledView(depth, views.camera.fx, centre(views)) for n, depth in depths.items() if depth is not None}
+
+
+def test_loops_take_the_drift_out_as_the_whole_alignment_would(ring: PairSimulator) -> None:
+    aligner, last = walked(ring)
+    aligner.align()
+    drifted = error(aligner.positions, ring)
+    loops = [(0, 59), (1, 58), (2, 57)]
+    pairs = [p for i, j in loops for p in both(ring, i, j)]
+    assert aligner.close_loop(pairs, settled(last, aligner, ring, 0, 1, 2, 57, 58, 59)) == loops
+    assert aligner.start()
+    assert not aligner.start()  # one at a time
+    correction = None
+    while correction is None:
+        correction = aligner.finished()
+    assert correction.rejected == ()
+    chain = [p for k in range(60) for d in (1, 2, 3) if k >= d for p in both(ring, k - d, k)]
+    whole = align([*chain, *pairs], dict.fromkeys(range(60), ring.camera.fx), None, dict.fromkeys(range(60), centre(ring)))
+    at_once = error(dict(enumerate(whole.poses[:, :3, 3])), ring)
+    assert error(aligner.positions, ring) < max(0.7 * drifted, 1.5 * at_once)
+
+
+def test_a_loop_whose_directions_disagree_or_that_no_drift_explains_is_none(ring: PairSimulator) -> None:
+    aligner, last = walked(ring)
+    views = settled(last, aligner, ring, 10, 18, 59, 0)
+    assert aligner.close_loop([ring.pair(0, 59)], views) == []  # one direction alone
+    turned = PairSimulator(ring.depths, ring.poses, ring.camera, wrong={(0, 59): "moved"}, seed=5)
+    assert aligner.close_loop(both(turned, 0, 59), views) == []
+    twin = PairSimulator([*ring.depths], [*ring.poses[:18], ring.poses[40], *ring.poses[19:]], ring.camera, seed=5)
+    assert aligner.close_loop(both(twin, 10, 18), views) == []  # 18 as if it stood where 40 stands
+    assert not [link for link in aligner.links if link.loop]
+
+
+def test_what_comes_while_the_graph_is_solved_moves_with_the_newest(circle: PairSimulator) -> None:
+    aligner = Aligner()
+    for k in range(8):
+        aligner.add(k, [p for d in (1, 2) if k >= d for p in both(circle, k - d, k)], circle.camera.fx, centre(circle))
+    bent = {n: replace(frame, translation=frame.translation + 0.05 * n) for n, frame in aligner._frames.items()}
+    aligner.start()
+    assert aligner._running is not None
+    future, before = aligner._running
+    aligner._running = (_Done(replace(future.result(), nodes=bent)), before)
+    aligner.add(8, [p for d in (1, 2) for p in both(circle, 8 - d, 8)], circle.camera.fx, centre(circle))
+    there = aligner.positions
+    correction = aligner.finished()
+    assert correction is not None
+    np.testing.assert_allclose(aligner.positions[8] - there[8], correction.moves[7].apply(there[8][None])[0] - there[8], atol=1e-9)
+    assert isinstance(correction.moves[8], Similarity)
+
+
+class _Done:
+    """A future that is done."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def done(self) -> bool:
+        return True
+
+    def result(self) -> object:
+        return self._value

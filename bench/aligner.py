@@ -1,7 +1,7 @@
 """The online alignment over many keyframes: time of each, resident memory, the whole graph: `python bench/aligner.py [--keyframes 10000]`.
 
 Simulated pairs (smooth noise) of a camera that goes round a square of corridors again and again, window of 10, each keyframe with the
-three before it, a loop closed once a round. Every tenth of the way: time of `add` and `retire` (median and 95th percentile of the last 200),
+three before it, a loop closed once a round. Every tenth of the way: time of `add` and `retire` (median, 95th percentile of the last 200),
 of the whole graph's alignment, resident memory above that after the first 100 keyframes, and the trajectory error before and after.
 """
 

@@ -176,7 +176,8 @@ class KeyframeMap:
             if keyframe.index in snapshot.window:
                 self._enter(keyframe.index, self._window.encode(keyframe))
         if len(self._window) > 1:
-            self._accept(self._aligner.again(self._window.estimate_all(self._graph), self._there()), self._window.indices[-1])
+            # The map stays as it was saved: only what comes next is aligned with the window.
+            self._aligner.again(self._window.estimate_all(self._graph), self._there())
 
     # ---- how -------------------------------------------------------------------------------------------------------------------------
 

@@ -57,16 +57,14 @@ def circle() -> PairSimulator:
 def test_one_by_one_comes_near_to_all_at_once(circle: PairSimulator, known_focal: bool) -> None:
     aligner, last = walked(circle, known_focal)
     pairs = [p for k in range(20) for d in (1, 2, 3) if k >= d for p in both(circle, k - d, k)]
-    whole = align(
-        pairs, dict.fromkeys(range(20), circle.camera.fx) if known_focal else None, None, dict.fromkeys(range(20), centre(circle))
-    )
+    focals = dict.fromkeys(range(20), circle.camera.fx) if known_focal else None
+    whole = align(pairs, focals, None, dict.fromkeys(range(20), centre(circle)))
     aligner.align()
     at_once = error(dict(enumerate(whole.poses[:, :3, 3])), circle)
     assert error(aligner.positions, circle) < 2.0 * at_once + 0.005
     assert sorted(last) == list(range(20))
-    ratios = [
-        np.median(view.depth[view.depth > 0] / circle.depths[n][view.depth > 0]) for n, view in last.items() if view.depth is not None
-    ]
+    depths = {n: view.depth for n, view in last.items() if view.depth is not None}
+    ratios = [np.median(depth[depth > 0] / circle.depths[n][depth > 0]) for n, depth in depths.items()]
     np.testing.assert_allclose(ratios, np.median(ratios), rtol=0.06)
 
 
@@ -84,7 +82,7 @@ def test_a_keyframe_without_a_place_changes_nothing(circle: PairSimulator) -> No
     before = aligner.positions
     blank = [replace(p, confidence_i=torch.ones(60, 80), confidence_j=torch.ones(60, 80)) for p in both(circle, 2, 3)]
     assert aligner.add(3, blank, circle.camera.fx, centre(circle)) is None
-    assert aligner.add(4, [p for p in both(circle, 3, 4)], circle.camera.fx, centre(circle)) is None  # its partner has no place either
+    assert aligner.add(4, both(circle, 3, 4), circle.camera.fx, centre(circle)) is None  # its partner has no place either
     for n, position in aligner.positions.items():
         np.testing.assert_array_equal(position, before[n])
     assert aligner.add(5, both(circle, 2, 5), circle.camera.fx, centre(circle)) is not None
@@ -112,7 +110,7 @@ def ring() -> PairSimulator:
     return PairSimulator.of(ring_sequence(60, 64, 48), seed=5)
 
 
-def settled(last: dict[int, AlignedView], aligner: Aligner, views: PairSimulator, *keyframes: int) -> dict[int, SettledView]:
+def settled(last: dict[int, AlignedView], views: PairSimulator, *keyframes: int) -> dict[int, SettledView]:
     depths = {n: last[n].depth for n in keyframes}
     return {n: SettledView(depth, views.camera.fx, centre(views)) for n, depth in depths.items() if depth is not None}
 
@@ -123,7 +121,7 @@ def test_loops_take_the_drift_out_as_the_whole_alignment_would(ring: PairSimulat
     drifted = error(aligner.positions, ring)
     loops = [(0, 59), (1, 58), (2, 57)]
     pairs = [p for i, j in loops for p in both(ring, i, j)]
-    assert aligner.close_loop(pairs, settled(last, aligner, ring, 0, 1, 2, 57, 58, 59)) == loops
+    assert aligner.close_loop(pairs, settled(last, ring, 0, 1, 2, 57, 58, 59)) == loops
     assert aligner.start()
     assert not aligner.start()  # one at a time
     correction = None
@@ -138,7 +136,7 @@ def test_loops_take_the_drift_out_as_the_whole_alignment_would(ring: PairSimulat
 
 def test_a_loop_whose_directions_disagree_or_that_no_drift_explains_is_none(ring: PairSimulator) -> None:
     aligner, last = walked(ring)
-    views = settled(last, aligner, ring, 10, 18, 59, 0)
+    views = settled(last, ring, 10, 18, 59, 0)
     assert aligner.close_loop([ring.pair(0, 59)], views) == []  # one direction alone
     turned = PairSimulator(ring.depths, ring.poses, ring.camera, wrong={(0, 59): "moved"}, seed=5)
     assert aligner.close_loop(both(turned, 0, 59), views) == []

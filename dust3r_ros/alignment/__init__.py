@@ -9,6 +9,7 @@ from dust3r_ros.alignment.local_window import AlignedView
 from dust3r_ros.alignment.objective import objective, world_points
 from dust3r_ros.alignment.priors import FocalPrior, MotionPrior, PosePrior, PriorError
 from dust3r_ros.alignment.sky import sky_mask
+from dust3r_ros.alignment.warm_up import warm_up
 
 __all__ = [
     "AlignedView",
@@ -29,5 +30,6 @@ __all__ = [
     "objective",
     "pose_similarity",
     "sky_mask",
+    "warm_up",
     "world_points",
 ]

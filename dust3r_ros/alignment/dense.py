@@ -18,7 +18,7 @@ from dust3r_ros.kernels import alignment as kernels
 
 CHUNK = 4096  # pixels worked on together: what a core's own cache holds
 # Round by round: the norm's smoothing, of the median depth, and how far the step goes from reweighting (0) to Newton's (1).
-ROUNDS = ((0.1, 0.0), (0.03, 0.0), (0.015, 0.5), (7e-3, 0.6), (3e-3, 0.6), (1e-3, 0.6))
+ROUNDS = ((0.1, 0.0), (0.03, 0.0), (0.015, 0.5), (7e-3, 0.6), (3e-3, 0.6), (1e-3, 0.6), (3e-4, 0.6), (3e-4, 0.6))
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,8 @@ from scipy.sparse import coo_matrix, csc_matrix
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import splu
 
-from dust3r_ros.alignment.compiled import EDGE, POSE, assemble, entries
+from dust3r_ros.alignment.compiled import EDGE, POSE
+from dust3r_ros.alignment.compiled_assembly import assemble, entries
 from dust3r_ros.alignment.problem import Problem
 
 Array = NDArray[np.float64]

@@ -16,9 +16,10 @@ from dust3r_ros.alignment.refine import Constraints, Progress, Stage, evaluate, 
 from dust3r_ros.geometry import Similarity
 
 COARSE = (Stage(100, 5e-2, 0.0, 12, 3e-3), Stage(100, 1e-2, 0.9, 30, 1e-3))
-FINE = (Stage(400, 3e-3, 0.9, 20, 1e-2), Stage(1200, 1e-3, 0.95, 12, 2e-3))  # near the optimum a step of Newton's leaves a gain squared
+# Near the optimum a step of Newton's leaves a gain squared.
+FINE = (Stage(300, 3e-3, 0.9, 20, 1e-2), Stage(1600, 7e-4, 0.95, 12, 2e-3))
 LONG = 40  # images
-PIXELS = 1200  # chosen of each image
+PIXELS = 1600  # chosen of each image
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
+from dust3r_ros.alignment import warm_up
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.mapping import ConfigError, Mapper, MapSnapshot, TrackingState
 from dust3r_ros.mapping.config import settings
@@ -121,6 +122,7 @@ class Dust3rNode(LifecycleNode):
         self.reports = Reports(self, self.book)
         self._teardown.callback(self.reports.destroy)
         self.worker: Worker[Any] = Worker(self._map_image, self._on_failure)
+        self.worker.submit(warm_up).add_done_callback(self._log_failure)  # while nobody waits for a keyframe
         self._map_services = MapServices(self, self)
         self._teardown.callback(self._map_services.destroy)
         self._teardown.callback(self._stop_worker)  # first of all: it publishes

@@ -2,12 +2,12 @@
 
     python bench/alignment.py [--problems NAME ...] [--steps 300 3000] [--rates 0.01] [--quick] [--output FOLDER]
 
-Simulated pairs of known truth (`alignment_problems.py`). Time: from predictions to poses, focal lengths, depths and similarities; ours is
-the median of nine (of three where one takes a second, one where it takes a minute), after one on a few keyframes; Adam's once. Objective:
-over all pixels of the pairs that are right, by `dust3r_ros.alignment.objective`; a pair that a way left out is fitted onto its scene first. ATE:
-RMSE of positions after Sim(3), also as a share of the path's extent. Focal error: the largest. Memory: the most resident memory above that
-before the call, in a process of its own. Writes `results.jsonl` and `convergence.png` (objective above the best that any way found) to
-the output folder.
+Simulated pairs of known truth (`alignment_problems.py`). Time: from predictions to poses, focal lengths, depths and similarities; ours
+is the median of nine (of three where one takes a second, one where it takes a minute), after one on a few keyframes; Adam's once.
+Objective: over all pixels of the pairs that are right, by `dust3r_ros.alignment.objective`; a pair that a way left out is fitted onto its
+scene first. ATE: RMSE of positions after Sim(3), also as a share of the path's extent. Focal error: the largest. Memory: the most resident
+memory above that before the call, in a process of its own. Writes `results.jsonl` and `convergence.png` (objective above the best that
+any way found) to the output folder.
 """
 
 from __future__ import annotations

@@ -76,7 +76,9 @@ class Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS), metavar="NAME", help=", ".join(PROBLEMS))
+    parser.add_argument(
+        "--problems", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS), metavar="NAME", help=", ".join(PROBLEMS).replace("%", "%%")
+    )
     parser.add_argument("--steps", type=int, nargs="*", default=[300], help="of Adam; none: ours alone")
     parser.add_argument("--rates", type=float, nargs="+", default=[RATE], help="Adam's learning rates")
     parser.add_argument("--quick", action="store_true", help="circle-8 alone, 300 steps")

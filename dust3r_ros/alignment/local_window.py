@@ -93,6 +93,8 @@ class LocalWindow(WindowData):
                 node.depth = move.scale * node.depth
                 node.held = node.held or bent
         images, pairs = self.solved()
+        if not pairs:
+            return
         problem, state = self.problem(images, pairs)
         world = _world(problem, state)
         rotation, translation, scale = fit_pairs(problem, world, np.ones(state.depth.shape, bool))
@@ -160,6 +162,8 @@ class LocalWindow(WindowData):
         """The whole window to its optimum from where it is: the oldest keyframe holds still, and so does the pairs' mean scale."""
         while True:
             images, pairs = self.solved()
+            if not pairs:
+                return
             problem, state = self.problem(images, pairs)
             fixed = np.array([self.nodes[n].focal_given is not None for n in images])
             group = np.where(fixed, np.arange(len(images)), len(images))

@@ -17,6 +17,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from dust3r_ros import __version__
 from dust3r_ros.errors import Dust3rError
@@ -55,8 +56,8 @@ class MapWriter:
         self.folder, self.name, self._mapper = folder, name, mapper
         (folder / "depth").mkdir()
         self._open: dict[int, Keyframe] = {}  # those that may still be revised
-        self._written: dict[int, str] = {}
         self._cameras: dict[int, dict[str, Any]] = {}
+        self._unit_when_written: dict[int, float] = {}
         self._strips: list[Strip] = []
         self._seconds: dict[str, float] = {}
         self.frames = 0  # added so far
@@ -78,6 +79,7 @@ class MapWriter:
         """Write all the rest. Raises NothingMappedError if there is no map."""
         for index in sorted(self._open):
             self._settle(self._open[index])
+        self._rescale()
         keyframes, trajectory, cloud = self._mapper.keyframes, self._mapper.trajectory(), self._mapper.cloud()
         if not self.frames:
             raise NothingMappedError(f"{self.name}: not one frame could be used: give images of at least 32x32 pixels, in order of time")
@@ -105,9 +107,8 @@ class MapWriter:
         depth, confidence = depth_image(keyframe)
         units = np.where(confidence >= self._mapper.config.map.min_confidence, np.rint(depth * MILLI), 0)
         stamp = f"{keyframe.stamp // 10**9}.{keyframe.stamp % 10**9:09d}"
-        written, data = cv2.imencode(".png", np.where(units < 65536, units, 0).astype(np.uint16))
-        assert written
-        (self.folder / "depth" / f"{stamp}.png").write_bytes(data.tobytes())
+        _write_depth(self.folder / "depth" / f"{stamp}.png", units)
+        self._unit_when_written[keyframe.index] = self._mapper.unit(keyframe.index)
         self._cameras[keyframe.index] = {
             "index": keyframe.index,
             "stamp": stamp,
@@ -117,6 +118,16 @@ class MapWriter:
         self._strips.append(Strip(keyframe.index, stamp, keyframe.image, keyframe.depth, keyframe.confidence))
         if len(self._strips) > 4 * STRIPS:  # a long run shows a few of many
             self._strips = self._strips[::2]
+
+    def _rescale(self) -> None:
+        """Depths that were written before a loop was closed get the size that their keyframe has now."""
+        for index, unit in self._unit_when_written.items():
+            larger = self._mapper.unit(index) / unit
+            if abs(larger - 1.0) > 1e-3:
+                file = self.folder / self._cameras[index]["depth"]
+                units = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+                assert units is not None
+                _write_depth(file, np.rint(units * larger))
 
     def _chosen_strips(self) -> list[Strip]:
         count = len(self._strips)
@@ -162,3 +173,10 @@ def _refuse_foreign(folder: Path) -> None:
 
 def _json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _write_depth(file: Path, units: NDArray[Any]) -> None:
+    """16-bit PNG; what does not fit is unknown."""
+    written, data = cv2.imencode(".png", np.where(units < 65536, units, 0).astype(np.uint16))
+    assert written
+    file.write_bytes(data.tobytes())

@@ -243,6 +243,10 @@ class Mapper:
         """All that are remembered, oldest first; those that have left the window are smaller than they were."""
         return self._map.keyframes
 
+    def unit(self, index: int) -> float:
+        """How many times its first size a keyframe with its depths has now: corrections of the whole map changed it."""
+        return self._map.units.get(index, 1.0)
+
     @property
     def edges(self) -> tuple[Pair, ...]:
         """Directed pairs of keyframe indices that the map was made from."""

@@ -16,10 +16,12 @@ import pytest
 import trimesh
 
 from dust3r_ros.cli import read_config
+from dust3r_ros.geometry import Similarity
 from dust3r_ros.io.bags import BagWriter
+from dust3r_ros.io.outputs import map_folder
 from dust3r_ros.io.point_clouds import read_ply
 from dust3r_ros.io.trajectory import TrajectoryError, read_tum, write_tum
-from dust3r_ros.mapping import ConfigError, settings
+from dust3r_ros.mapping import ConfigError, Frame, Mapper, MapperConfig, settings, with_settings
 from dust3r_ros.simulation import SimulatedView, room_sequence
 
 SETTINGS = ["--set", "estimator.size=160", "--set", "keyframes.min_baseline=0.05"]
@@ -238,3 +240,16 @@ def test_tum_files_round_trip_and_name_the_wrong_line(tmp_path: Path) -> None:
         (tmp_path / "t").write_text(f"# comment\n{wrong}\n")
         with pytest.raises(TrajectoryError, match=r"line 2: (could not|3 numbers)"):
             read_tum(tmp_path / "t")
+
+
+def test_depth_written_before_a_loop_is_closed_gets_the_size_of_its_keyframe(views: list[SimulatedView], tmp_path: Path) -> None:
+    mapper = Mapper(with_settings(MapperConfig(), {"window.size": 3, "estimator.size": 160, "keyframes.min_baseline": 0.03}))
+    with map_folder(tmp_path / "out", "room", mapper) as writer:
+        for view in views:
+            writer.add(mapper.add(Frame(view.stamp, view.image, view.camera)))
+        (file,) = sorted(writer.folder.glob("depth/*.png"))[:1]
+        before = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        mapper._map._store.move({0: Similarity(1.25, np.eye(3), np.zeros(3))})
+    after = cv2.imread(str(tmp_path / "out" / "depth" / file.name), cv2.IMREAD_UNCHANGED)
+    assert (before > 0).any()
+    np.testing.assert_allclose(after[before > 0], 1.25 * before[before > 0], atol=1)

@@ -6,7 +6,7 @@ neighbours: 35 numbers each. The whole graph is solved on those, on another thre
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -66,8 +66,9 @@ class Aligner:
     ) -> dict[int, AlignedView] | None:
         """A new keyframe and its pairs with those of the window: all keyframes of the window as they lie now.
 
-        Depths come with the new one and its partners. Without pairs the keyframe waits (empty). None, and nothing has changed, if no place
-        is found for it. focal and principal_point in pixels; a focal length that is not given is the same for all and is found.
+        Depths come with the new one and those whose earlier pairs were revised. Without pairs the keyframe waits (empty). None, and nothing
+        has changed, if no place is found for it. focal and principal_point in pixels; a focal length that is not given is the same for all
+        and is found.
         """
         return self._told(self._window.add(keyframe, predictions, focal, principal_point))
 
@@ -76,14 +77,17 @@ class Aligner:
         return self._told(self._window.again(predictions, there))
 
     def discard(self, keyframe: int) -> None:
-        """A keyframe of the window goes as if it had never been."""
-        self._window.remove(keyframe)
+        """The keyframe that was added last goes as if it had never been."""
+        self._window.take_back()
         self._frames.pop(keyframe, None)
+        self._follow(self._window.placed)
 
-    def retire(self, keyframe: int) -> None:
-        """A keyframe leaves the window: its pairs become links."""
+    def retire(self, keyframe: int) -> AlignedView | None:
+        """A keyframe leaves the window: its pairs become links. How it lies, its depths by all its pairs; None if it never had a place."""
+        view = self._window.view(keyframe)
         self._links.update(self._window_links(keyframe))
         self._window.remove(keyframe)
+        return view
 
     def know(self, frames: Mapping[int, Similarity], links: Sequence[Link]) -> None:
         """Keyframes of a saved map, and what holds them together."""
@@ -151,12 +155,15 @@ class Aligner:
     # ---- how -------------------------------------------------------------------------------------------------------------------------
 
     def _told(self, views: dict[int, AlignedView] | None) -> dict[int, AlignedView] | None:
+        self._follow(views or {})
+        return views
+
+    def _follow(self, keyframes: Iterable[int]) -> None:
         """A keyframe's frame follows the window's pose; its units stay."""
-        for n in views or {}:
+        for n in keyframes:
             pose = self._window.pose(n)
             known = self._frames.get(n)
             self._frames[n] = pose if known is None else Similarity(known.scale, pose.rotation, pose.translation)
-        return views
 
     def _drifted_there(self, link: Link) -> bool:
         """Whether drift since the earlier keyframe can explain where the link puts the later one."""

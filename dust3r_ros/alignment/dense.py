@@ -17,6 +17,7 @@ from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.kernels import alignment as kernels
 
 CHUNK = 4096  # pixels worked on together: what a core's own cache holds
+PART = 16 * CHUNK  # pixels that a thread takes at once
 # Round by round: the norm's smoothing, of the median depth, and how far the step goes from reweighting (0) to Newton's (1).
 ROUNDS = ((0.1, 0.0), (0.03, 0.0), (0.015, 0.5), (7e-3, 0.6), (3e-3, 0.6), (1e-3, 0.6), (3e-4, 0.6), (3e-4, 0.6))
 
@@ -50,75 +51,105 @@ def solve_dense(
     rounds[:, 0] = (rounds[:, 0] * float(np.median(state.depth))) ** 2
     linear = state.linear
 
-    def one(n: int) -> tuple[NDArray[np.float32], NDArray[np.float32], Array]:
-        seen, to_camera = sides[images[n]], state.rotation[n].T
-        pairs = [e for e, _, _ in seen]
+    def view(image: int) -> _View:
+        n, seen = images.index(image), sides[image]
+        pairs, to_camera = [e for e, _, _ in seen], state.rotation[n].T
         transforms = np.empty((len(seen), 3, 4), np.float32)
         transforms[:, :, :3] = to_camera @ linear[pairs]
         transforms[:, :, 3] = (state.pair_translation[pairs] - state.position[n]) @ to_camera.T
         height, width = seen[0][2].shape
-        centre = principal_points.get(images[n], (width / 2, height / 2))
-        work = _image if device is None else _image_on_device
-        return work([(points, confidence) for _, points, confidence in seen], transforms, centre, float(state.focal[n]), rounds)
+        centre = principal_points.get(image, (width / 2, height / 2))
+        return _View([points for _, points, _ in seen], [sure for _, _, sure in seen], transforms, centre, float(state.focal[n]), rounds)
 
-    # A GPU's work is one queue: threads would not help.
-    found = each(lambda k: one(wanted[k]), len(wanted)) if device is None else [one(n) for n in wanted]
+    views = [view(images[n]) for n in wanted]
+    found = _on_cpu(views) if device is None else [_on_device(one) for one in views]
     pair_cost = np.zeros(len(predictions))
     for n, (depth, _, cost) in zip(wanted, found, strict=True):
         pair_cost[[e for e, _, _ in sides[images[n]]]] += cost / depth.size
     return Dense([torch.from_numpy(d) for d, _, _ in found], [torch.from_numpy(c) for _, c, _ in found], pair_cost)
 
 
-def _image(
-    sides: list[tuple[Tensor, Tensor]],
-    transforms: NDArray[np.float32],
-    centre: tuple[float, float],
-    focal: float,
-    rounds: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.float32], Array]:
-    """[H, W] depth and largest confidence, and each side's summed cost."""
-    height, width = sides[0][1].shape
-    across, down = _rays(height, width, centre, focal)
-    u, v = np.tile(across, height), np.repeat(down, width)
-    square = u * u + v * v + 1
+Solved = tuple[NDArray[np.float32], NDArray[np.float32], Array]  # [H, W] depth and largest confidence, and each side's summed cost
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """One image, and what each of its pairs says of it."""
+
+    points: list[Tensor]  # [H, W, 3] each
+    confidence: list[Tensor]  # [H, W] each
+    transforms: NDArray[np.float32]  # [K, 3, 4] from each pair's frame to the camera's
+    centre: tuple[float, float]
+    focal: float
+    rounds: NDArray[np.float32]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        height, width = self.confidence[0].shape
+        return height, width
+
+    def rays(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """u [W] and v [H]: (u, v, 1) goes through a pixel."""
+        height, width = self.shape
+        across, down = (np.arange(width) - self.centre[0]) / self.focal, (np.arange(height) - self.centre[1]) / self.focal
+        return across.astype(np.float32), down.astype(np.float32)
+
+
+def _on_cpu(views: Sequence[_View]) -> list[Solved]:
+    """Part by part, two at a time; the parts do not depend on the number of threads, so neither do the sums."""
     flat = [
-        (points.reshape(-1, 3).float().contiguous().cpu().numpy(), confidence.reshape(-1).float().contiguous().cpu().numpy())
-        for points, confidence in sides
+        (
+            [points.reshape(-1, 3).float().contiguous().cpu().numpy() for points in view.points],
+            [confidence.reshape(-1).float().contiguous().cpu().numpy() for confidence in view.confidence],
+            np.empty(view.confidence[0].numel(), np.float32),
+            np.ones(view.confidence[0].numel(), np.float32),
+        )
+        for view in views
     ]
-    depth, most, cost = np.empty(height * width, np.float32), np.ones(height * width, np.float32), np.zeros(len(sides))
-    a, b, w = (np.empty((len(sides), CHUNK), np.float32) for _ in range(3))
-    known = np.float32(KNOWN)
-    for begin in range(0, height * width, CHUNK):
-        part = slice(begin, min(begin + CHUNK, height * width))
-        count = part.stop - begin
+    parts = [(n, begin) for n, view in enumerate(views) for begin in range(0, view.confidence[0].numel(), PART)]
+
+    def part(k: int) -> Array:
+        n, begin = parts[k]
+        return _part(views[n], *flat[n], begin, min(begin + PART, len(flat[n][2])))
+
+    costs = each(part, len(parts))
+    found: list[Solved] = []
+    for n, (view, (_, _, depth, most)) in enumerate(zip(views, flat, strict=True)):
+        own = [cost for (of, _), cost in zip(parts, costs, strict=True) if of == n]
+        found.append((depth.reshape(view.shape), most.reshape(view.shape), np.sum(own, axis=0)))
+    return found
+
+
+def _part(
+    view: _View,
+    points: list[NDArray[np.float32]],
+    confidence: list[NDArray[np.float32]],
+    depth: NDArray[np.float32],
+    most: NDArray[np.float32],
+    begin: int,
+    end: int,
+) -> Array:
+    """Pixels `begin` to `end` of `depth` and `most`, row by row; each side's summed cost over them."""
+    across, down = view.rays()
+    cost, known = np.zeros(len(points)), np.float32(KNOWN)
+    a, b, w = (np.empty((len(points), CHUNK), np.float32) for _ in range(3))
+    for first in range(begin, end, CHUNK):
+        chunk = slice(first, min(first + CHUNK, end))
+        count = chunk.stop - first
         if count < CHUNK:
-            a, b, w = (np.empty((len(sides), count), np.float32) for _ in range(3))
-        for k, (points, confidence) in enumerate(flat):
-            dense_side(points[part], confidence[part], transforms[k], u[part], v[part], known, a[k], b[k], w[k], most[part])
-        dense_depths(a, b, w, square[part], rounds, depth[part], cost)
-    return depth.reshape(height, width), most.reshape(height, width), cost
+            a, b, w = (np.empty((len(points), count), np.float32) for _ in range(3))
+        row, column = np.divmod(np.arange(first, chunk.stop), len(across))
+        u, v = across[column], down[row]
+        for k, (own, sure) in enumerate(zip(points, confidence, strict=True)):
+            dense_side(own[chunk], sure[chunk], view.transforms[k], u, v, known, a[k], b[k], w[k], most[chunk])
+        dense_depths(a, b, w, u * u + v * v + 1, view.rounds, depth[chunk], cost)
+    return cost
 
 
-def _image_on_device(
-    sides: list[tuple[Tensor, Tensor]],
-    transforms: NDArray[np.float32],
-    centre: tuple[float, float],
-    focal: float,
-    rounds: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.float32], Array]:
-    """As `_image`, where the sides are."""
-    height, width = sides[0][1].shape
-    u, v = _rays(height, width, centre, focal)
-    points, confidences = [own for own, _ in sides], [confidence for _, confidence in sides]
-    rays = torch.from_numpy(u), torch.from_numpy(v)
-    found = kernels.dense_depths(
-        points, confidences, torch.from_numpy(transforms), rays, torch.from_numpy(rounds), float(np.float32(KNOWN))
-    )
+def _on_device(view: _View) -> Solved:
+    """Where the predictions are. A GPU's work is one queue: threads would not help."""
+    rays = [torch.from_numpy(values) for values in view.rays()]
+    transforms, rounds = torch.from_numpy(view.transforms), torch.from_numpy(view.rounds)
+    found = kernels.dense_depths(view.points, view.confidence, transforms, (rays[0], rays[1]), rounds, float(np.float32(KNOWN)))
     depth, most, cost = (values.cpu().numpy() for values in found)
     return depth, most, cost
-
-
-def _rays(height: int, width: int, centre: tuple[float, float], focal: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """u [W] and v [H]: (u, v, 1) goes through a pixel."""
-    across, down = (np.arange(width) - centre[0]) / focal, (np.arange(height) - centre[1]) / focal
-    return across.astype(np.float32), down.astype(np.float32)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,14 +18,15 @@ from dust3r_ros.alignment.problem import Array, Problem, State
 from dust3r_ros.alignment.refine import Constraints, Stage, refine
 from dust3r_ros.alignment.spanning_tree import Branch, score
 from dust3r_ros.alignment.start import Placed, Sides, fit_pairs, place_branch
-from dust3r_ros.alignment.window_data import PIXELS, Node, WindowData
+from dust3r_ros.alignment.window_data import PIXELS, Edge, Node, Pair, WindowData
 from dust3r_ros.alignment.workers import one_thread_each
 from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Similarity, rotation_angle
 
 BENT = 2e-3  # rad, share of the depth, log
 MIN_SHARED = 12  # pixels of known depth, to lay one window onto another
-STAGE = Stage(PIXELS, 3e-3, 0.9, 6, 3e-3)
+FREE_TOO = 2  # keyframes before the new one's partners: fewer drift more, more gain nothing
+STAGE = Stage(PIXELS, 3e-3, 0.9, 4, 3e-3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +42,18 @@ class AlignedView:
 class LocalWindow(WindowData):
     """Keyframes by index, oldest first."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._before: tuple[dict[int, Node], dict[Pair, Edge]] = {}, {}
+
     def add(
         self, keyframe: int, predictions: Sequence[PairPrediction], focal: float | None, principal_point: tuple[float, float] | None
     ) -> dict[int, AlignedView] | None:
-        """The keyframes that changed, those whose pairs are new with their depths; None, and nothing has changed, if no place is found.
+        """All keyframes that have a place, with depths the new one and those whose earlier pairs were revised.
 
-        Keyframes that came before any pair wait without a place.
+        None, and nothing has changed, if no place is found. Keyframes that came before any pair wait without a place.
         """
+        self._before = {n: copy(node) for n, node in self.nodes.items()}, {pair: copy(edge) for pair, edge in self.edges.items()}
         self.nodes[keyframe] = Node(focal, principal_point)
         if not predictions:
             return {}
@@ -59,8 +65,17 @@ class LocalWindow(WindowData):
                 self.take(predictions)
                 found = self._extend(keyframe, predictions)
         if found is None:
-            self.remove(keyframe)
+            self.take_back()
         return found
+
+    def take_back(self) -> None:
+        """As it was before the last `add`."""
+        self.nodes, self.edges = self._before
+
+    def view(self, keyframe: int) -> AlignedView | None:
+        """A keyframe with its depths by all that is known now; None if it has no place."""
+        with one_thread_each():
+            return self._views([keyframe]).get(keyframe) if keyframe in self.solved()[0] else None
 
     def again(self, predictions: Sequence[PairPrediction], there: Mapping[int, AlignedView]) -> dict[int, AlignedView] | None:
         """All pairs anew, solved from nothing and laid onto keyframes as they are `there`; None, and nothing has changed, if that fails."""
@@ -153,24 +168,28 @@ class LocalWindow(WindowData):
         for e, pair in enumerate(new):
             edge = self.edges[pair]
             edge.rotation, edge.translation, edge.scale = rotation[e], translation[e], float(scale[e])
-        self._settle()
+        self._settle({*near, *[n for n in self.placed if n not in near][-FREE_TOO:]})
         if not any(keyframe in pair for pair in self.edges):
             return None
-        return self._views([n for n in near if n in self.nodes])
+        return self._views({keyframe, *(n for pair in new if keyframe not in pair for n in pair)})
 
-    def _settle(self) -> None:
-        """The whole window to its optimum from where it is: the oldest keyframe holds still, and so does the pairs' mean scale."""
+    def _settle(self, free: set[int]) -> None:
+        """The keyframes `free` to their optimum from where they are, held by what else they are paired with and by the pairs' mean scale.
+
+        Where all are free, the oldest holds still.
+        """
         while True:
-            images, pairs = self.solved()
+            pairs = [pair for pair in self.solved()[1] if pair[0] in free or pair[1] in free]
+            images = [n for n in self.nodes if any(n in pair for pair in pairs)]
             if not pairs:
                 return
             problem, state = self.problem(images, pairs)
             fixed = np.array([self.nodes[n].focal_given is not None for n in images])
             group = np.where(fixed, np.arange(len(images)), len(images))
-            held = np.array([self.nodes[n].held for n in images])
+            held = np.array([self.nodes[n].held or n not in free for n in images])
             held[0] = held[0] or not held.any()
             layout = make_layout(problem, held, fixed, group)
-            state, _ = refine(problem, state, layout, STAGE, Constraints(), time.perf_counter())
+            state, _ = refine(problem, state, layout, STAGE, Constraints())
             self.keep(images, pairs, state)
             bad = bad_pairs(problem, state)
             if not bad:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csc_matrix
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
 from dust3r_ros.alignment.link import Link
@@ -121,7 +122,11 @@ def _settle(problem: _Problem, state: Sim3, free: NDArray[np.bool_], weight: Arr
             damped = inner.copy()
             damped.setdiag(diagonal * (1.0 + damping) + 1e-12 * diagonal.max())
             step = np.zeros(len(unknown))
-            step[unknown] = splu(damped, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve(-gradient[unknown])
+            try:
+                step[unknown] = splu(damped, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve(-gradient[unknown])
+            except RuntimeError:  # singular
+                damping *= 10.0
+                continue
             candidate = state.moved(step.reshape(-1, 7))
             value = float((weight * problem.chi_square(candidate)).sum())
             if value <= cost:
@@ -138,8 +143,6 @@ def _settle(problem: _Problem, state: Sim3, free: NDArray[np.bool_], weight: Arr
 
 def _free(ends: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
     """[N]: all but the first of every connected part."""
-    from scipy.sparse.csgraph import connected_components
-
     graph = coo_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(count, count))
     _, part = connected_components(graph, directed=False)
     free = np.ones(count, bool)
@@ -151,6 +154,6 @@ def _turn_inverse(vector: Array) -> Array:
     """[N, 3, 3]: the inverse of the right Jacobian of rotation vectors."""
     angle = np.linalg.norm(vector, axis=1)[:, None, None]
     cross = crosses(vector)
-    safe = np.maximum(angle, 1e-6)
-    factor = np.where(angle < 1e-3, 1.0 / 12.0, 1.0 / safe**2 - (1.0 + np.cos(safe)) / (2.0 * safe * np.sin(np.minimum(safe, 3.1))))
+    safe = np.clip(angle, 1e-6, 3.1)  # at pi the factor has no bound; a difference of half a turn has no side to turn to anyway
+    factor = np.where(angle < 1e-3, 1.0 / 12.0, 1.0 / safe**2 - (1.0 + np.cos(safe)) / (2.0 * safe * np.sin(safe)))
     return np.asarray(np.eye(3) + 0.5 * cross + factor * (cross @ cross))

@@ -254,13 +254,13 @@ class KeyframeMap:
         """Let the oldest keyframes go: their points into the map for good, themselves remembered compactly."""
         while len(self._window) > self._config.window.size:
             oldest = self._window.indices[0]
-            self._fuse(oldest, self._voxels, self._map_config)
-            if oldest in self._store.latest:
-                entry = self._window[oldest]
-                self._loops.remember(oldest, entry.tokens.image, self._store.latest[oldest].camera)
-                self._store.retire(oldest)
-                self._loops.forget(tuple(self._store.latest))
-            self._aligner.retire(oldest)
+            view, known = self._aligner.retire(oldest), self._store.latest.get(oldest)
+            if known is not None:
+                keyframe = known if view is None else self._window.keyframe(oldest, view, known)
+                self._store.put(keyframe or known)
+                self._fuse(oldest, self._voxels, self._map_config)
+                self._loops.remember(oldest, known.image, known.camera)
+                self._loops.forget(set(self._store.retire(oldest)))
             self._window.remove(oldest)
 
     def _fuse(self, index: int, voxels: VoxelMap, config: MapConfig) -> None:

@@ -34,16 +34,16 @@ class KeyframeStore:
         self.poses[keyframe.index] = keyframe.pose
         self._next = max(self._next, keyframe.index + 1)
 
-    def retire(self, index: int) -> None:
-        """A keyframe has left the window: remember it compactly, and thin out when there are too many.
+    def retire(self, index: int) -> list[int]:
+        """A keyframe has left the window: remember it compactly, and thin out when there are too many. Whose picture and depth went.
 
         What goes is every other of the older half, so that what stays is still spread over the whole way.
         """
         self.latest[index] = compact(self.latest[index])
-        if len(self.latest) > self.max_pictures:
-            older = sorted(self.latest)[: self.max_pictures // 2]
-            for gone in older[1::2]:
-                del self.latest[gone]
+        gone = sorted(self.latest)[: self.max_pictures // 2][1::2] if len(self.latest) > self.max_pictures else []
+        for one in gone:
+            del self.latest[one]
+        return gone
 
     def move(self, moves: Mapping[int, Similarity]) -> None:
         """Keyframes and their depths, each by a similarity of its own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import cv2
 import numpy as np
@@ -43,15 +43,15 @@ class LoopFinder:
         _, coded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         self._pictures[index], self._cameras[index] = np.asarray(coded, np.uint8), camera
 
-    def forget(self, kept: Sequence[int]) -> None:
-        """Only these keyframes may still be compared."""
-        keep = set(kept)
-        if len(self._pictures) > len(keep):
-            self._pictures = {index: picture for index, picture in self._pictures.items() if index in keep}
-            self._cameras = {index: camera for index, camera in self._cameras.items() if index in keep}
-            rows = [row for row, index in enumerate(self._indices) if index in keep]
+    def forget(self, gone: Collection[int]) -> None:
+        """These keyframes may no longer be compared."""
+        rows = [row for row, index in enumerate(self._indices) if index not in gone]
+        if len(rows) < len(self._indices):
             self._descriptors[: len(rows)] = self._descriptors[rows]
             self._indices = [self._indices[row] for row in rows]
+            for index in gone:
+                self._pictures.pop(index, None)
+                self._cameras.pop(index, None)
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """[h, w, 3] RGB."""

@@ -15,6 +15,7 @@ from dust3r_ros.mapping.types import PointCloud
 
 BITS = 21  # per axis: 2 million voxels to each side of the origin's centre
 HALF = 1 << (BITS - 1)
+NEGLIGIBLE = 0.25  # of a voxel
 KEPT_WHEN_FULL = 0.9  # so that a full map does not sort out its points at every cloud
 
 
@@ -26,6 +27,7 @@ class VoxelMap:
         self._keys: NDArray[np.int64] = np.zeros(0, np.int64)
         self._sums: NDArray[np.float64] = np.zeros((0, 8))  # weighted x y z r g b, weight, largest confidence
         self._owner: NDArray[np.int32] = np.zeros(0, np.int32)  # the keyframe that saw each first and moves it along
+        self._waiting: dict[int, Similarity] = {}  # small moves of owners that were not carried out yet
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -43,19 +45,40 @@ class VoxelMap:
         self._merge(keys, sums, owners)
 
     def move(self, moves: Mapping[int, Similarity]) -> None:
-        """Every voxel with its owner; those whose owner does not move stay."""
-        owners = np.array(sorted(moves), np.int32)
+        """Every voxel with its owner; those whose owner does not move stay.
+
+        Moves of less than `NEGLIGIBLE` voxels wait until they have added up: a correction that hardly changes anything costs no re-binning.
+        """
+        whole = {n: move @ self._waiting[n] if n in self._waiting else move for n, move in moves.items()}
+        owners = np.array(sorted(whole), np.int32)
         at = np.searchsorted(owners, self._owner)
         at[at == len(owners)] = 0
-        moved = owners[at] == self._owner if len(owners) else np.zeros(len(self), bool)
-        if not moved.any():
+        owned = np.flatnonzero(owners[at] == self._owner) if len(owners) else np.zeros(0, np.int64)
+        if not len(owned):
             return
-        linear = np.stack([moves[n].scale * moves[n].rotation for n in owners])
-        offset = np.stack([moves[n].translation for n in owners])
-        weight = np.maximum(self._sums[moved, 6:7], 1e-12)
-        points = np.einsum("nij,nj->ni", linear[at[moved]], self._sums[moved, :3] / weight) + offset[at[moved]]
-        sums, owner = self._sums.copy(), self._owner.copy()
-        sums[moved, :3] = points * weight
+        at = at[owned]
+        linear = np.stack([whole[n].scale * whole[n].rotation for n in owners])
+        offset = np.stack([whole[n].translation for n in owners])
+        weight = np.maximum(self._sums[owned, 6:7], 1e-12)
+        before = self._sums[owned, :3] / weight
+        after = np.einsum("nij,nj->ni", linear[at], before) + offset[at]
+        farthest = np.full(len(owners), -1.0)
+        np.maximum.at(farthest, at, np.abs(after - before).max(1))
+        go = farthest > NEGLIGIBLE * self.voxel_size
+        waiting = (farthest >= 0) & ~go
+        self._waiting = {n: move for n, move in self._waiting.items() if n not in whole}
+        self._waiting.update({int(n): whole[int(n)] for n in owners[waiting]})
+        moving = go[at]
+        if moving.any():
+            self._rebin(owned[moving], after[moving] * weight[moving])
+
+    def _rebin(self, rows: NDArray[np.int64], places: NDArray[np.float64]) -> None:
+        """Voxels `rows` go to where their weighted sums of x, y, z are `places`."""
+        sums, owners = self._sums[rows], self._owner[rows]
+        sums[:, :3] = places
+        stay = np.ones(len(self), bool)
+        stay[rows] = False
+        self._keys, self._sums, self._owner = self._keys[stay], self._sums[stay], self._owner[stay]
         cells = np.floor(sums[:, :3] / np.maximum(sums[:, 6:7], 1e-12) / self.voxel_size)
         usable = np.isfinite(cells).all(axis=1) & (np.abs(cells) < HALF).all(axis=1)
         keys, first, group = np.unique(_key(cells[usable]), return_index=True, return_inverse=True)
@@ -63,7 +86,7 @@ class VoxelMap:
         np.add.at(merged, group, sums[usable])
         merged[:, 7] = 0.0
         np.maximum.at(merged[:, 7], group, sums[usable, 7])
-        self._keys, self._sums, self._owner = keys, merged, owner[usable][first]
+        self._merge(keys, merged, owners[usable][first])
 
     def _merge(self, keys: NDArray[np.int64], sums: NDArray[np.float64], owners: NDArray[np.int32]) -> None:
         at = np.searchsorted(self._keys, keys)
@@ -90,6 +113,7 @@ class VoxelMap:
     def copy(self) -> VoxelMap:
         twin = VoxelMap(self.voxel_size, self.max_points)
         twin._keys, twin._sums, twin._owner = self._keys.copy(), self._sums.copy(), self._owner.copy()
+        twin._waiting = dict(self._waiting)
         return twin
 
     def _usable(self, cloud: PointCloud) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import replace
 
@@ -10,9 +11,9 @@ import pytest
 import torch
 from support.pair_simulator import PairSimulator
 
-from dust3r_ros.alignment import AlignedView, Aligner, SettledView, align
+from dust3r_ros.alignment import AlignedView, Aligner, Correction, SettledView, align
 from dust3r_ros.estimators import PairPrediction
-from dust3r_ros.geometry import Similarity, procrustes
+from dust3r_ros.geometry import procrustes
 from dust3r_ros.simulation import circle_sequence, ring_sequence
 
 WINDOW = 6
@@ -37,8 +38,19 @@ def walked(views: PairSimulator, known_focal: bool = True) -> tuple[Aligner, dic
         last.update({n: view for n, view in found.items() if view.depth is not None})
         window.append(k)
         if len(window) > WINDOW:
-            aligner.retire(window.popleft())
+            oldest = window.popleft()
+            view = aligner.retire(oldest)
+            assert view is not None
+            last[oldest] = view
     return aligner, last
+
+
+def waited_for(aligner: Aligner) -> Correction:
+    until = time.monotonic() + 60
+    while (correction := aligner.finished()) is None:
+        assert time.monotonic() < until, "the whole graph's alignment did not end within a minute"
+        time.sleep(0.001)
+    return correction
 
 
 def error(positions: dict[int, np.ndarray], views: PairSimulator) -> float:
@@ -124,10 +136,7 @@ def test_loops_take_the_drift_out_as_the_whole_alignment_would(ring: PairSimulat
     assert aligner.close_loop(pairs, settled(last, ring, 0, 1, 2, 57, 58, 59)) == loops
     assert aligner.start()
     assert not aligner.start()  # one at a time
-    correction = None
-    while correction is None:
-        correction = aligner.finished()
-    assert correction.rejected == ()
+    assert waited_for(aligner).rejected == ()
     chain = [p for k in range(60) for d in (1, 2, 3) if k >= d for p in both(ring, k - d, k)]
     whole = align([*chain, *pairs], dict.fromkeys(range(60), ring.camera.fx), None, dict.fromkeys(range(60), centre(ring)))
     at_once = error(dict(enumerate(whole.poses[:, :3, 3])), ring)
@@ -145,31 +154,28 @@ def test_a_loop_whose_directions_disagree_or_that_no_drift_explains_is_none(ring
     assert not [link for link in aligner.links if link.loop]
 
 
-def test_what_comes_while_the_graph_is_solved_moves_with_the_newest(circle: PairSimulator) -> None:
-    aligner = Aligner()
-    for k in range(8):
-        aligner.add(k, [p for d in (1, 2) if k >= d for p in both(circle, k - d, k)], circle.camera.fx, centre(circle))
-    bent = {n: replace(frame, translation=frame.translation + 0.05 * n) for n, frame in aligner._frames.items()}
+def test_what_comes_while_the_graph_is_solved_moves_with_the_newest(ring: PairSimulator) -> None:
+    aligner, last = walked(ring)
+    loops = [p for i, j in ((0, 57), (1, 58)) for p in both(ring, i, j)]
+    assert aligner.close_loop(loops, settled(last, ring, 0, 1, 57, 58))
     aligner.start()
-    assert aligner._running is not None
-    future, before = aligner._running
-    aligner._running = (_Done(replace(future.result(), nodes=bent)), before)
-    aligner.add(8, [p for d in (1, 2) for p in both(circle, 8 - d, 8)], circle.camera.fx, centre(circle))
+    again = [p for i in (58, 59) for p in (replace(ring.pair(i, 57), j=60), replace(ring.pair(57, i), i=60))]  # 57's picture once more
+    assert aligner.add(60, again, ring.camera.fx, centre(ring)) is not None
     there = aligner.positions
-    correction = aligner.finished()
-    assert correction is not None
-    np.testing.assert_allclose(aligner.positions[8] - there[8], correction.moves[7].apply(there[8][None])[0] - there[8], atol=1e-9)
-    assert isinstance(correction.moves[8], Similarity)
+    correction = waited_for(aligner)
+    moved = correction.moves[59].apply(there[60][None])[0]
+    assert np.linalg.norm(moved - there[60]) > 0.01  # the loop took some drift out
+    np.testing.assert_allclose(aligner.positions[60], moved, atol=1e-9)
 
 
-class _Done:
-    """A future that is done."""
-
-    def __init__(self, value: object) -> None:
-        self._value = value
-
-    def done(self) -> bool:
-        return True
-
-    def result(self) -> object:
-        return self._value
+def test_a_keyframe_that_is_discarded_leaves_all_as_it_was(circle: PairSimulator) -> None:
+    aligner, _ = walked(circle)
+    before, window = aligner.positions, dict(aligner._window.edges)
+    fresh = [p for d in (1, 2) for p in (replace(circle.pair(20 - d, 16), j=20), replace(circle.pair(16, 20 - d), i=20))]
+    assert aligner.add(20, fresh, circle.camera.fx, centre(circle)) is not None
+    assert any((aligner.positions[n] != before[n]).any() for n in before)
+    aligner.discard(20)
+    assert sorted(aligner.positions) == sorted(before)
+    for n, position in aligner.positions.items():
+        np.testing.assert_array_equal(position, before[n])
+    assert aligner._window.edges.keys() == window.keys()

@@ -87,7 +87,7 @@ def test_a_place_never_seen_before_is_no_loop() -> None:
     assert finder.most_alike(101, pictures[4], 0.75) == 4
     assert finder.most_alike(102, pictures[4], 0.75) is None  # tries are spread
     np.testing.assert_allclose(finder.picture(4).mean((0, 1)), pictures[4].mean((0, 1)), atol=3)
-    finder.forget([0, 1, 2])
+    finder.forget({*range(3, 10)})
     assert finder.most_alike(200, pictures[4], 0.75) is None
     assert finder.most_alike(201, pictures[2], 0.75) == 2
 
@@ -106,6 +106,20 @@ def test_voxels_move_with_the_keyframe_that_saw_them() -> None:
     assert set(voxels.owners()) == {3, 7}
     voxels.move({3: Similarity(1e-6, np.eye(3), np.zeros(3))})  # all into one voxel
     assert len(voxels) == 51
+
+
+def test_moves_too_small_for_a_voxel_add_up() -> None:
+    rng = np.random.default_rng(1)
+    points = rng.random((50, 3)).astype(np.float32)
+    voxels = VoxelMap(0.01, 10_000)
+    voxels.add(PointCloud(points, np.full((50, 3), 9, np.uint8), np.ones(50, np.float32)), 3)
+    before = voxels.cloud().points
+    for _ in range(2):
+        voxels.move({3: Similarity(1.0, np.eye(3), np.array([0.001, 0, 0]))})
+        np.testing.assert_array_equal(voxels.cloud().points, before)
+    voxels.copy().move({3: Similarity(1.0, np.eye(3), np.array([0.1, 0, 0]))})  # what waits is each copy's own
+    voxels.move({3: Similarity(1.0, np.eye(3), np.array([0.001, 0, 0]))})
+    np.testing.assert_allclose(voxels.cloud().points.sum(0), before.sum(0) + np.array([50 * 0.003, 0, 0]), atol=1e-4)
 
 
 def test_frames_grow_with_their_keyframe() -> None:

@@ -26,7 +26,8 @@ from dust3r_ros.geometry import Similarity, rotation_angle
 BENT = 2e-3  # rad, share of the depth, log
 MIN_SHARED = 12  # pixels of known depth, to lay one window onto another
 FREE_TOO = 2  # keyframes before the new one's partners: fewer drift more, more gain nothing
-STAGE = Stage(PIXELS, 3e-3, 0.9, 4, 3e-3)
+STAGE = Stage(PIXELS, 3e-3, 0.9, 4, 3e-3)  # from near by: the next keyframe goes on where this one ended
+REVISED = Stage(PIXELS, 3e-3, 0.9, 12, 3e-3)  # where pairs that were settled have changed
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,12 +169,13 @@ class LocalWindow(WindowData):
         for e, pair in enumerate(new):
             edge = self.edges[pair]
             edge.rotation, edge.translation, edge.scale = rotation[e], translation[e], float(scale[e])
-        self._settle({*near, *[n for n in self.placed if n not in near][-FREE_TOO:]})
+        revised = {n for pair in new if keyframe not in pair for n in pair}
+        self._settle({*near, *[n for n in self.placed if n not in near][-FREE_TOO:]}, REVISED if revised else STAGE)
         if not any(keyframe in pair for pair in self.edges):
             return None
-        return self._views({keyframe, *(n for pair in new if keyframe not in pair for n in pair)})
+        return self._views({keyframe, *revised})
 
-    def _settle(self, free: set[int]) -> None:
+    def _settle(self, free: set[int], stage: Stage) -> None:
         """The keyframes `free` to their optimum from where they are, held by what else they are paired with and by the pairs' mean scale.
 
         Where all are free, the oldest holds still.
@@ -189,7 +191,7 @@ class LocalWindow(WindowData):
             held = np.array([self.nodes[n].held or n not in free for n in images])
             held[0] = held[0] or not held.any()
             layout = make_layout(problem, held, fixed, group)
-            state, _ = refine(problem, state, layout, STAGE, Constraints())
+            state, _ = refine(problem, state, layout, stage, Constraints())
             self.keep(images, pairs, state)
             bad = bad_pairs(problem, state)
             if not bad:

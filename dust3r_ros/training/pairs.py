@@ -55,5 +55,8 @@ def points_in(view: View, pose: Tensor) -> Tensor:
     rays_x, rays_y = (x - cx) / fx, (y - cy) / fy
     shape = view.depth.shape
     rays = torch.stack([rays_x[:, None, :].expand(shape), rays_y[:, :, None].expand(shape), torch.ones_like(view.depth)], dim=-1)
-    relative = torch.linalg.solve(pose.double(), view.pose.double()).float()
-    return (rays * view.depth[..., None]) @ relative[:, None, :3, :3].transpose(-1, -2) + relative[:, None, None, :3, 3]
+    there, here = pose.double(), view.pose.double()
+    back = there[:, :3, :3].transpose(1, 2)  # the inverse by hand: a solver on a GPU would wait to say whether it is singular
+    rotation = (back @ here[:, :3, :3]).float()
+    translation = (back @ (here[:, :3, 3:] - there[:, :3, 3:])).float()
+    return (rays * view.depth[..., None]) @ rotation[:, None].transpose(-1, -2) + translation[:, None, None, :, 0]

@@ -65,31 +65,37 @@ def ways_to_be_lost(
         yield "paused for 30 s", [], [(300.0, views[at]), *there[1:]]
 
 
+def lost(
+    mapper: Mapper, views: list[SimulatedView], unseen: list[tuple[float, SimulatedView]], there: list[tuple[float, SimulatedView]]
+) -> tuple[float, float, float]:
+    """Frames until it is found, the largest error (m), seconds a search."""
+    stamp, truth = 0, {}
+
+    def show(periods: float, view: SimulatedView) -> MapUpdate:
+        nonlocal stamp
+        stamp += int(periods * PERIOD)
+        truth[stamp] = view.pose[:3, 3]
+        return mapper.add(Frame(stamp, view.image, view.camera))
+
+    for view in views[:MAPPED]:
+        show(1.0, view)
+    for periods, view in unseen:
+        show(periods, view)
+    updates = [show(periods, view) for periods, view in there]
+    found = next((n for n, update in enumerate(updates) if update.state is TrackingState.TRACKING), len(updates))
+    keyframes = mapper.keyframes
+    to_room = procrustes(np.stack([k.pose[:3, 3] for k in keyframes]), np.stack([truth[k.stamp] for k in keyframes]))
+    off = [np.linalg.norm(to_room.apply(u.pose[:3, 3]) - truth[u.frame.stamp]) for u in updates if u.pose is not None]
+    spent = [u.seconds["relocalise"] for u in updates if "relocalise" in u.seconds]
+    return found, float(max(off, default=np.nan)), float(np.median(spent)) if spent else np.nan
+
+
 def room() -> None:
     views = list(circle_sequence(110, 160, 120))
     config = with_settings(MapperConfig(), {"window.size": 5, "window.scene_graph": "swin-2", "map.voxel_size": 0.02})
     results: dict[str, list[tuple[float, float, float]]] = {}
     for name, unseen, there in ways_to_be_lost(views):
-        mapper = Mapper(config, SimulatedEstimator(views, size=160, noise=0.01))
-        stamp, truth = 0, {}
-
-        def show(periods: float, view: SimulatedView) -> MapUpdate:
-            nonlocal stamp
-            stamp += int(periods * PERIOD)
-            truth[stamp] = view.pose[:3, 3]
-            return mapper.add(Frame(stamp, view.image, view.camera))
-
-        for view in views[:MAPPED]:
-            show(1.0, view)
-        for periods, view in unseen:
-            show(periods, view)
-        updates = [show(periods, view) for periods, view in there]
-        found = next((n for n, update in enumerate(updates) if update.state is TrackingState.TRACKING), len(updates))
-        keyframes = mapper.keyframes
-        to_room = procrustes(np.stack([k.pose[:3, 3] for k in keyframes]), np.stack([truth[k.stamp] for k in keyframes]))
-        off = [np.linalg.norm(to_room.apply(u.pose[:3, 3]) - truth[u.frame.stamp]) for u in updates if u.pose is not None]
-        spent = [u.seconds["relocalise"] for u in updates if "relocalise" in u.seconds]
-        results.setdefault(name, []).append((found, float(max(off, default=np.nan)), float(np.median(spent)) if spent else np.nan))
+        results.setdefault(name, []).append(lost(Mapper(config, SimulatedEstimator(views, size=160, noise=0.01)), views, unseen, there))
     for name, rows in results.items():
         found, off, spent = np.array(rows).T
         print(

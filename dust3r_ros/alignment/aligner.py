@@ -165,6 +165,11 @@ class Aligner:
         return {n: frame.translation for n, frame in self._frames.items()}
 
     @property
+    def frames(self) -> dict[int, Similarity]:
+        """Of every keyframe that has a place: its own frame and depth units to the world's."""
+        return dict(self._frames)
+
+    @property
     def links(self) -> list[Link]:
         """All that holds the keyframes together, loops last."""
         return [*self._links.values(), *self._window_links().values(), *self._loops.values()]

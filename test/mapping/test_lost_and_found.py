@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -33,12 +34,12 @@ def elsewhere() -> list[SimulatedView]:
 class Walk:
     """A Mapper that has seen most of a round, and what it said; frames follow each other at 10 Hz unless some are left out."""
 
-    def __init__(self, views: list[SimulatedView], also: list[SimulatedView] = []) -> None:  # noqa: B006
+    def __init__(self, views: list[SimulatedView], also: Sequence[SimulatedView] = (), mapped: int = MAPPED) -> None:
         self.mapper = Mapper(CONFIG, SimulatedEstimator([*views, *also], size=160, noise=0.01))
         self.truth: dict[int, np.ndarray] = {}
         self.updates: list[MapUpdate] = []
         self._stamp = views[0].stamp
-        self.show(views[:MAPPED])
+        self.show(views[:mapped])
         assert self.mapper.state is TrackingState.TRACKING
         assert len(self.mapper.keyframes) > 2 * CONFIG.window.size
         self.before = self.updates[-1]
@@ -164,3 +165,44 @@ def test_a_loaded_map_is_searched_whole(views: list[SimulatedView]) -> None:
     after = walk.show(views[14:26])
     assert frames_until_found(after) < WITHIN
     assert max(walk.errors(after)) < 0.1
+
+
+def test_what_it_sees_while_lost_is_mapped_apart_and_joined_when_found(views: list[SimulatedView]) -> None:
+    walk = Walk(views, mapped=30)
+    old = {k.index for k in walk.mapper.keyframes}
+    points, trajectory = len(walk.mapper.cloud()), len(walk.mapper.trajectory())
+    walk.dark(views[30], 31)
+    away = walk.show(views[46:72])  # on the other side of the room, which has not been seen from there
+    assert {update.state for update in away} == {TrackingState.LOST}
+    assert "keyframes grows apart" in away[-1].reason
+    assert {k.index for k in walk.mapper.keyframes} == old  # until it is joined the map is the old one
+    assert len(walk.mapper.cloud()) == points
+    after = walk.show(views[72:] + views[:10])
+    found = next(update for update in after if update.found_again)
+    assert "keyframes joined" in found.reason
+    assert found.corrected
+    # One map: keyframes, frames, points and the graph of both, on one scale.
+    mapper = walk.mapper
+    new = [k for k in mapper.keyframes if k.index not in old and k.stamp <= found.frame.stamp]
+    assert len(new) >= 5
+    assert len(mapper.trajectory()) > trajectory + len(new)
+    assert len(mapper.cloud()) > 1.3 * points
+    first = next(k for k in mapper.keyframes if k.index in old)
+    truth = {stamp: next(v for v in views if v.pose is pose) for stamp, pose in walk.truth.items()}
+    scales = [_median_depth(k.depth) / _median_depth(truth[k.stamp].depth) for k in (first, *new)]
+    np.testing.assert_allclose(scales, scales[0], rtol=0.05)
+    to_room = procrustes(
+        np.stack([k.pose[:3, 3] for k in mapper.keyframes if k.index in old]),
+        np.stack([walk.truth[k.stamp][:3, 3] for k in mapper.keyframes if k.index in old]),
+    )
+    assert max(float(np.linalg.norm(to_room.apply(k.pose[:3, 3]) - walk.truth[k.stamp][:3, 3])) for k in new) < 0.15
+    hangs = set(old)
+    for _ in mapper.edges:
+        hangs |= {j for i, j in mapper.edges if i in hangs}
+    assert {k.index for k in mapper.keyframes} <= hangs
+    mapper.align()
+    assert max(walk.errors(after)) < 0.15
+
+
+def _median_depth(depth: np.ndarray) -> float:
+    return float(np.median(depth[depth > 0]))

@@ -23,7 +23,7 @@ from dust3r_ros.training.scenes.composition import composed
 from dust3r_ros.training.scenes.config import SPLITS, PairsConfig, SceneError
 from dust3r_ros.training.scenes.overlap import seen
 from dust3r_ros.training.scenes.rendering import Renderer
-from dust3r_ros.training.scenes.sensor import NUMBERS, exposed
+from dust3r_ros.training.scenes.sensor import CHANCES, NUMBERS, exposed
 from dust3r_ros.training.scenes.solids import Scenes
 from dust3r_ros.training.scenes.standpoints import Standpoints
 
@@ -108,9 +108,11 @@ class GeneratedPairs:
         second = first + 1 + pair % config.pairs_per_scene
         turned = torch.from_numpy(rng.random(config.pairs) < 0.5).to(self.device)
         order = torch.cat([torch.where(turned, second, first), torch.where(turned, first, second)])
-        random = torch.from_numpy(rng.standard_normal((2 * config.pairs, NUMBERS), np.float32)).to(self.device)
-        noise = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
-        images = exposed(light[order], config.effects, random, noise)
+        normal = torch.from_numpy(rng.standard_normal((2 * config.pairs, NUMBERS), np.float32)).to(self.device)
+        uniform = torch.from_numpy(rng.random((2 * config.pairs, CHANCES), np.float32)).to(self.device)
+        generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
+        noise = torch.randn(len(order), *light.shape[1:], device=self.device, generator=generator)
+        images = exposed(light[order], config.effects, normal, uniform, noise)
         valid = torch.isfinite(depth)[order]
         depth = torch.where(valid, depth[order], 0.0)
         sides = zip(*(value.chunk(2) for value in (images, depth, valid, intrinsics[order], pose[order])), strict=True)

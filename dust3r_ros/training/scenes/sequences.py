@@ -70,7 +70,7 @@ def _path(scene: Scenes, stand: Standpoints, frames: int, step: float, rng: np.r
     aims = target[:, None] + rng.normal(size=(PATHS, KNOTS, 3)) * 0.12 * np.linalg.norm(target - start, axis=1)[:, None, None]
     time = np.linspace(0, KNOTS - 1, frames)
     position, aim = (torch.from_numpy(_spline(value, time)).float().to(device) for value in (knots, aims))
-    clear = clearance(scene, position.view(1, -1, 3)).view(PATHS, frames).amin(1)
+    clear = clearance(scene, position.reshape(1, -1, 3)).view(PATHS, frames).amin(1)
     far = (aim - position).square().sum(-1).sqrt().amin(1)
     best = torch.minimum(clear, 0.2 * far).argmax()
     return looking_at(position[best], aim[best], torch.zeros(frames, device=device))

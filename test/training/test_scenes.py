@@ -93,7 +93,7 @@ def test_points_of_one_view_have_the_depth_of_the_other_where_it_sees_them(kind:
     inverse = torch.where(batch.second.valid, 1 / batch.second.depth, 0.0)[:, None]
     sampled = torch.nn.functional.grid_sample(inverse, grid[:, :, None], align_corners=True, padding_mode="border")[:, 0, :, 0]
     error = (z * sampled - 1).abs()[valid]
-    assert error.quantile(0.75) < 1e-4  # what is round or cut by an edge is the rest
+    assert error.quantile(0.75) < (2e-3 if kind == "terrain" else 1e-4)  # what is round or cut by an edge is the rest
 
 
 def test_correspondences_have_the_same_colour() -> None:
@@ -189,7 +189,7 @@ def test_depth_is_that_of_textbook_intersections_in_float64(kind: str) -> None:
     source = of_kind(kind, pairs=2, pairs_per_scene=2)
     batch = source.batch(4)
     rng = np.random.default_rng([5, 0, 4])
-    scene, _ = composed(source.config.scene, source.atlas.groups, 1, rng)
+    scene, _ = composed(source.config.scene, source.atlas.groups, None, 1, 4, rng)[0]
     bounds = (solids.WALLS, solids.FIRST_BOX, solids.FIRST_SPHERE, solids.FIRST_CYLINDER)
     checked = wrong = 0
     for view in (batch.first, batch.second):

@@ -13,6 +13,7 @@ from dust3r_ros.training.scenes.atlas import Atlas
 from dust3r_ros.training.scenes.cameras import clearance, intrinsics_of, looking_at
 from dust3r_ros.training.scenes.composition import composed
 from dust3r_ros.training.scenes.config import SPLITS, PairsConfig, SceneError
+from dust3r_ros.training.scenes.meshes import load_meshes
 from dust3r_ros.training.scenes.rendering import Renderer
 from dust3r_ros.training.scenes.sensor import encoded
 from dust3r_ros.training.scenes.solids import Scenes
@@ -46,10 +47,11 @@ def sequence(seed: int, frames: int, config: PairsConfig | None = None, *, step:
     config = config or PairsConfig()
     rng = np.random.default_rng([seed, SPLITS.index(split), STREAM])
     atlas = Atlas.of(config.scene, device)
-    scene, stand = composed(config.scene, atlas.groups, 1, rng)
+    meshes = None if config.scene.meshes is None else load_meshes(config.scene.meshes, config.scene.mesh_triangles)
+    scene, stand = composed(config.scene, atlas.groups, meshes, 1, int(rng.integers(2**16)), rng)[0]
     scene = scene.to(device)
     pose = _path(scene, stand, frames, step, rng)
-    intrinsics = intrinsics_of(config.width, config.height, torch.tensor([np.deg2rad(field_of_view)]), torch.zeros(1, 2)).to(device)
+    intrinsics = intrinsics_of(config.width, config.height, torch.tensor([field_of_view]).deg2rad(), torch.zeros(1, 2)).to(device)
     renderer = Renderer(atlas, config.width, config.height, config.compile)
     index = torch.zeros(frames, dtype=torch.long, device=device)
     light, depth = renderer.render(scene, index, intrinsics.expand(frames, -1), pose)

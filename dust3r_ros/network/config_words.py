@@ -31,7 +31,19 @@ RANGES = {
     "desc_conf_mode": ("exp", 0.0, math.inf),
 }
 SQUARE = 224  # published networks of this size were trained on squares; ours of this size say [224, 168]
-USED = {*SIZES, *RANGES, "patch_size", "img_size", "pos_embed", "head_type", "output_mode", "mlp_ratio", "patch_embed_cls", "two_confs", "head_width"}
+USED = {
+    *SIZES,
+    *RANGES,
+    "patch_size",
+    "img_size",
+    "pos_embed",
+    "head_type",
+    "output_mode",
+    "mlp_ratio",
+    "patch_embed_cls",
+    "two_confs",
+    "head_width",
+}
 
 
 def words_of_call(text: str, source: str) -> dict[str, Any]:

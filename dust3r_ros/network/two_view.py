@@ -128,7 +128,12 @@ class TwoViewNetwork(nn.Module):
             raise NetworkError(f"images of shape {tuple(images.shape)}: give (B, 3, H, W) with H and W multiples of {patch}")
         if not images.is_floating_point():
             raise NetworkError(f"images of {images.dtype}: give real numbers, (rgb / 255 - 0.5) / 0.5")
-        if not self.looks_at_images or images.is_meta or torch.compiler.is_compiling() or (images.is_cuda and torch.cuda.is_current_stream_capturing()):
+        if (
+            not self.looks_at_images
+            or images.is_meta
+            or torch.compiler.is_compiling()
+            or (images.is_cuda and torch.cuda.is_current_stream_capturing())
+        ):
             return  # nothing can look at values there
         if not bool(torch.isfinite(images.sum())):
             raise NetworkError("images with NaN or infinite values: every token would become NaN; give finite ones")

@@ -17,7 +17,7 @@ def matching_loss(
 ) -> Tensor:
     """The mean of -log s(i, j) / sum_k s(k, j) - log s(i, j) / sum_k s(i, k) over correspondences, s = exp(cosine / temperature).
 
-    The other correspondences of the same pair are what each is told from. With confidence: C l - alpha log C, as for points. All in float32.
+    The other correspondences of the same pair are what each is told from. With confidence: C l - alpha log C, as for points. In float32.
     """
     similarity = descriptors_1.float() @ descriptors_2.float().transpose(1, 2) / temperature  # [B, M, M]
     nobody = torch.finfo(similarity.dtype).min

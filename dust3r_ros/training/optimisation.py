@@ -65,6 +65,7 @@ class Optimisation:
                 found[f"{name}/{key}"] = value
         return found
 
+    @torch.no_grad()
     def load_state(self, state: dict[str, Tensor]) -> None:
         device = self.parameters[0].device
         self.skipped = state["skipped"].to(device)
@@ -72,7 +73,10 @@ class Optimisation:
         for key, value in state.items():
             name, slash, what = key.rpartition("/")
             if slash:
-                self.optimiser.state[parameters[name]][what] = value.to(device)
+                parameter = parameters[name]
+                if value.shape == parameter.shape:  # lies as its parameter does: the fused step goes through both as memory, not by index
+                    value = torch.empty_like(parameter).copy_(value)
+                self.optimiser.state[parameter][what] = value.to(device)
 
 
 def decays(name: str, parameter: Tensor) -> bool:

@@ -21,10 +21,10 @@ SALT = 5  # tells this data's random numbers from others of the same seed
 
 
 class RgbdPairs:
-    """A `PairSource` of pictures on the disk: pairs whose overlap, computed from their depth, is as asked. What cannot be used is said once.
+    """A `PairSource` of pictures on the disk: pairs whose overlap, computed from their depth, is as asked. What cannot be used is said.
 
-    `batch(step)` depends on the folder, the settings, seed, split and step alone. Training pairs come in either order, held-out ones as they
-    are. Raises TrainingError where the folder gives no pair.
+    `batch(step)` depends on the folder, the settings, seed, split and step alone. Training pairs come in either order, held-out ones
+    as they are. Raises TrainingError where the folder gives no pair.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class RgbdPairs:
             kept, chosen = pairs_by_overlap(sequence, settings)
             found += [(a + len(self.pictures), b + len(self.pictures)) for a, b in chosen]
             self.pictures += kept
-            log.info("%s, %s: %d pictures, %d without enough depth dropped, %d pairs", folder, split, len(sequence),
-                     len(sequence) - len(kept), len(chosen))  # fmt: skip
+            dropped = len(sequence) - len(kept)
+            log.info("%s, %s: %d pictures, %d without enough depth dropped, %d pairs", folder, split, len(sequence), dropped, len(chosen))
         if not found:
             raise TrainingError(
-                f"data.rgbd.folder {settings.folder}: no pair ({split}) has an overlap of {list(settings.overlap)}: widen data.rgbd.overlap, "
-                "lower data.rgbd.every, or check the poses, data.rgbd.intrinsics and data.rgbd.depth_scale"
+                f"data.rgbd.folder {settings.folder}: no pair ({split}) has an overlap of {list(settings.overlap)}: widen "
+                "data.rgbd.overlap, lower data.rgbd.every, or check the poses, data.rgbd.intrinsics and data.rgbd.depth_scale"
             )
         self.found = np.array(found)
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dust3r_ros.network import CheckpointError, CrossViewCompletion, NetworkConfig, TwoViewNetwork, load_network, named
+from dust3r_ros.network import CheckpointError, CrossViewCompletion, TwoViewNetwork, load_network, named
 from dust3r_ros.network.config_words import config_of_words, words_of_config
 from dust3r_ros.training.checkpoints import CheckpointRefusedError, TrainingCheckpoint
-from dust3r_ros.training.errors import TrainingError
 from dust3r_ros.training.initialisation import fresh_network
 from dust3r_ros.training.objectives import MEASURES
 from dust3r_ros.training.optimisation import Optimisation, copied
@@ -57,18 +56,22 @@ def fresh_state(recipe: Recipe, device: torch.device, weights: Path | str = "", 
 
         given = str(fetch(weights_of(recipe.network.model)))
     network = fresh_network(named(recipe.network.model), recipe.seed) if not given else _loaded(given, recipe)
+    state = state_of_network(network, recipe, device)
+    state.step = state.first_step = start_step
+    return state
+
+
+def state_of_network(network: TwoViewNetwork, recipe: Recipe, device: torch.device) -> TrainingState:
+    """A run that begins with these weights."""
     learner = CrossViewCompletion(network.requires_grad_(True))
     nn.init.xavier_uniform_(learner.prediction_head.weight, generator=torch.Generator().manual_seed(recipe.seed))
     nn.init.zeros_(learner.prediction_head.bias)
-    state = _state(learner, recipe, device)
-    state.step = state.first_step = start_step
-    return state
+    return _state(learner, recipe, device)
 
 
 def state_of(checkpoint: TrainingCheckpoint, recipe: Recipe, device: torch.device) -> TrainingState:
     """The run that wrote the checkpoint. Raises CheckpointRefusedError where its tensors are not those of such a run."""
     config = config_of_words(checkpoint.network, {}, "the checkpoint")
-    _expect(config, recipe)
     learner = CrossViewCompletion(TwoViewNetwork(config))
     state = _state(learner, recipe, device)
     for prefix, module in (("weights", state.learner), ("average", state.average)):
@@ -107,12 +110,3 @@ def _loaded(weights: str, recipe: Recipe) -> TwoViewNetwork:
         if "do not say which network" not in str(error):
             raise
         return load_network(Path(weights), recipe.network.model)
-
-
-def _expect(config: NetworkConfig, recipe: Recipe) -> None:
-    wanted = named(recipe.network.model)
-    if not recipe.network.weights and config != wanted:
-        raise TrainingError(
-            f"the checkpoint's network is not '{recipe.network.model}' as this release has it: go on with the release that wrote it, "
-            "or start from its exported weights with --weights"
-        )

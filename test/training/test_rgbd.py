@@ -9,43 +9,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from support.rgbd_folder import FOCAL, HEIGHT, SETTINGS, WALL, WIDTH, rgbd_folder
 
-from dust3r_ros.io.trajectory import write_tum
 from dust3r_ros.training.errors import TrainingError
 from dust3r_ros.training.inputs import truths_of
-from dust3r_ros.training.recipe import RgbdSection
 from dust3r_ros.training.rgbd import RgbdPairs
-
-WIDTH, HEIGHT, FOCAL, WALL = 160, 120, 130.0, 3.0
-SETTINGS = RgbdSection(intrinsics=(FOCAL, FOCAL, (WIDTH - 1) / 2, (HEIGHT - 1) / 2), every=1, overlap=(0.3, 0.98), held_out=0.25)
-
-
-def _folder(folder: Path, count: int = 16) -> RgbdSection:
-    """A camera that slides along a wall, 0.2 m a picture, looking at it; the wall's colour is its position."""
-    for name in ("rgb", "depth"):
-        (folder / name).mkdir(parents=True)
-    v, u = np.mgrid[:HEIGHT, :WIDTH].astype(np.float64)
-    poses, lists = [], {"rgb": ["# seconds file"], "depth": []}
-    for index in range(count):
-        pose = np.eye(4)
-        pose[0, 3] = 0.2 * index
-        x = (u - (WIDTH - 1) / 2) / FOCAL * WALL + pose[0, 3]
-        image = np.stack([127 + 100 * np.sin(3 * x), 127 + 100 * np.cos(2 * x), v], -1)
-        depth = np.full((HEIGHT, WIDTH), round(5000 * WALL), np.uint16)
-        depth[:10] = 0  # a sensor never knows all
-        cv2.imwrite(str(folder / f"rgb/{index}.png"), image.astype(np.uint8))
-        cv2.imwrite(str(folder / f"depth/{index}.png"), depth)
-        lists["rgb"].append(f"{index / 10:.4f} rgb/{index}.png")
-        lists["depth"].append(f"{index / 10 + 0.005:.4f} depth/{index}.png")
-        poses.append((index * 10**8, pose))
-    for name, lines in lists.items():
-        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
-    write_tum(folder / "groundtruth.txt", poses)
-    return replace(SETTINGS, folder=str(folder))
 
 
 def test_pairs_overlap_as_asked_and_their_geometry_is_true(tmp_path: Path) -> None:
-    source = RgbdPairs(_folder(tmp_path), 80, 48, 8, seed=0)
+    source = RgbdPairs(rgbd_folder(tmp_path), 80, 48, 8, seed=0)
     for a, b in source.found:
         share = 1 - 0.2 * abs(b - a) / (WALL * WIDTH / FOCAL)  # of the wall in view
         assert 0.3 - 0.05 <= share <= 0.98 + 0.02
@@ -63,7 +35,7 @@ def test_pairs_overlap_as_asked_and_their_geometry_is_true(tmp_path: Path) -> No
 
 
 def test_batches_are_the_steps_own(tmp_path: Path) -> None:
-    settings = _folder(tmp_path)
+    settings = rgbd_folder(tmp_path)
     one, two = RgbdPairs(settings, 64, 48, 4, seed=3), RgbdPairs(settings, 64, 48, 4, seed=3)
     two.batch(0)
     assert torch.equal(one.batch(7).first.images, two.batch(7).first.images)
@@ -71,7 +43,7 @@ def test_batches_are_the_steps_own(tmp_path: Path) -> None:
 
 
 def test_what_is_held_out_is_never_trained_on(tmp_path: Path) -> None:
-    settings = _folder(tmp_path)
+    settings = rgbd_folder(tmp_path)
     trained = RgbdPairs(settings, 64, 48, 4, seed=0)
     held_out = RgbdPairs(settings, 64, 48, 4, seed=0, split="held_out")
     assert {picture.image for picture in trained.pictures}.isdisjoint(picture.image for picture in held_out.pictures)
@@ -79,7 +51,7 @@ def test_what_is_held_out_is_never_trained_on(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_used_is_dropped_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    settings = _folder(tmp_path)
+    settings = rgbd_folder(tmp_path)
     (tmp_path / "rgb/3.png").unlink()
     cv2.imwrite(str(tmp_path / "depth/4.png"), np.zeros((HEIGHT, WIDTH), np.uint16))
     (tmp_path / "depth/5.png").write_bytes(b"no picture")
@@ -98,6 +70,6 @@ def test_what_cannot_be_used_is_dropped_and_said(tmp_path: Path, caplog: pytest.
 def test_errors_name_the_folder_and_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"has rgb\.txt, depth\.txt, groundtruth\.txt"):
         RgbdPairs(replace(SETTINGS, folder=str(tmp_path)), 64, 48, 4, 0)
-    settings = replace(_folder(tmp_path / "a"), overlap=(0.999, 1.0))
+    settings = replace(rgbd_folder(tmp_path / "a"), overlap=(0.999, 1.0))
     with pytest.raises(TrainingError, match=r"no pair \(train\) has an overlap of \[0.999, 1.0\]: widen"):
         RgbdPairs(settings, 64, 48, 4, 0)

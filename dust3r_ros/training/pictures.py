@@ -19,11 +19,14 @@ SCALE = 2
 
 
 def draw_samples(output: TwoViewOutput, batch: PairBatch, count: int, path: Path) -> None:
-    """A PNG with a row for each of the first `count` pairs: the two views, view 1's true and predicted depth, its confidence, and view 2's
-    predicted depth in camera 1. The prediction is brought to the truth's median, and both depths have one scale of colours."""
+    """A PNG with a row for each of `count` of the pairs: the two views, view 1's true and predicted depth, its confidence, and view 2's
+    predicted depth in camera 1. The prediction is brought to the truth's median, and all depths have one
+    logarithmic scale of colours."""
     from PIL import Image, ImageDraw
 
-    rows = [_row(output, batch, index) for index in range(min(count, len(batch.first.images)))]
+    pairs = len(batch.first.images)
+    chosen = sorted({index * pairs // count for index in range(count)})  # neighbours may show one scene
+    rows = [_row(output, batch, index) for index in chosen]
     sheet = np.concatenate(rows)
     picture = Image.fromarray(sheet).resize((sheet.shape[1] * SCALE, sheet.shape[0] * SCALE), Image.Resampling.NEAREST)
     framed = Image.new("RGB", (picture.width, picture.height + 16), "white")
@@ -42,11 +45,10 @@ def _row(output: TwoViewOutput, batch: PairBatch, index: int) -> NDArray[np.uint
     predicted = [points[index, ..., 2].float().cpu().numpy() for points in (output.points_1, output.points_2)]
     known = truth > 0
     scale = float(np.median(truth[known]) / max(float(np.median(predicted[0][known])), 1e-8)) if known.any() else 1.0
-    near, far = (float(np.quantile(truth[known], share)) for share in (0.01, 0.99)) if known.any() else (0.0, 1.0)
-    depths = [
-        depth_picture((depth * factor).astype(np.float32), near, far)
-        for depth, factor in ((truth, 1.0), (predicted[0], scale), (predicted[1], scale))
-    ]
+    colours = np.log1p(truth)  # of the logarithm: a window's far ground would else make the room one colour
+    near, far = (float(np.quantile(colours[known], share)) for share in (0.01, 0.99)) if known.any() else (0.0, 1.0)
+    scaled = [truth, *(np.maximum(scale * depth, 0).astype(np.float32) for depth in predicted)]
+    depths = [depth_picture(np.log1p(depth), near, far) for depth in scaled]
     sure = confidence_picture(output.confidence_1[index].float().cpu().numpy())
     height, width = truth.shape
     return np.concatenate([_framed(picture, height, width) for picture in (*images, depths[0], depths[1], sure, depths[2])], axis=1)

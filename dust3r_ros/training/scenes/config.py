@@ -36,7 +36,7 @@ class CameraEffects:
 class SceneConfig:
     """What is in the scenes."""
 
-    weights: Mapping[str, float] = field(default_factory=lambda: {"room": 4, "corridor": 2, "table": 2, "street": 2, "terrain": 1})
+    weights: Mapping[str, float] = field(default_factory=lambda: {"room": 4, "corridor": 2, "table": 2, "street": 2, "terrain": 0.5})
     layer_size: int = 256  # texels along the edge of a texture layer; a power of two, 64 to 1024
     noise_layers: int = 24  # layers of multi-scale noise
     pattern_layers: int = 48  # bricks, tiles, checks, stripes, boards, windows, writing
@@ -75,7 +75,7 @@ class PairsConfig:
     candidates: int = 20  # second views that are tried for each scene
     scene: SceneConfig = field(default_factory=SceneConfig)
     effects: CameraEffects = field(default_factory=CameraEffects)
-    compile: bool = False  # torch.compile the ray caster and the shading
+    compile: bool = False  # torch.compile the ray caster and the shading, but for hills
 
     def __post_init__(self) -> None:
         _in_range("width", self.width, 16, 4096)

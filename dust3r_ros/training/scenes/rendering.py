@@ -33,11 +33,12 @@ class Renderer:
     def render(self, scene: Scenes, index: Tensor, intrinsics: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
         """Light [V, 3, H, W], linear RGB, and depth [V, H, W], inf for the sky, of views of the scenes `index` [V]."""
         light, depth = [], []
+        shade = radiance if scene.field.shape[-1] else self._radiance  # a march unrolled takes minutes to compile
         for part in self._parts(len(index), sum(piece.shape[1] for piece in self.pixels), index.device):
             own, seen_from, turned = scene.of(index[part]), intrinsics[part], pose[part]
             width = 1 / seen_from[:, 0]
             directions = (rays(seen_from, turned, piece) for piece in self.pixels)
-            done = [self._radiance(own, self.atlas, turned[:, :3, 3], direction, width) for direction in directions]
+            done = [shade(own, self.atlas, turned[:, :3, 3], direction, width) for direction in directions]
             light.append(torch.cat([colour for colour, _ in done], 2))
             depth.append(torch.cat([t for _, t in done], 1))
         centres = torch.cat(depth)[: len(index), : self.width * self.height]
@@ -46,9 +47,10 @@ class Renderer:
     def look(self, scene: Scenes, index: Tensor, intrinsics: Tensor, pose: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Depth [V, N], inf for the sky, and the solid hit [V, N] at `pixels` [2, N], of views of the scenes `index` [V]; no light."""
         done = []
+        cast = first_hits if scene.field.shape[-1] else self._first_hits
         for part in self._parts(len(index), pixels.shape[1], index.device):
             own, turned = index[part], pose[part]
-            found = self._first_hits(scene.of(own), turned[:, :3, 3:], rays(intrinsics[part], turned, pixels))
+            found = cast(scene.of(own), turned[:, :3, 3:], rays(intrinsics[part], turned, pixels))
             done.append(found)
         depth, solid = (torch.cat(value)[: len(index)] for value in zip(*done, strict=True))
         return depth, solid

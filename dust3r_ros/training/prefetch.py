@@ -13,15 +13,16 @@ Work = tuple[int, int, bool]  # step, part, whether for completion
 
 
 class Prefetch:
-    """Inputs in the order asked for, one ahead: on a CUDA stream of its own, in a thread where they come from the disk, else at once.
+    """Inputs in the order asked for, one ahead: in a thread, on a CUDA stream of its own; on a CPU only where they come from the disk.
 
-    What comes next must be said a call ahead. The CUDA way has not run on a GPU yet.
+    The thread, because what the host uploads waits for the stream's earlier work: the training step is started meanwhile. What comes next
+    must be said a call ahead. The CUDA way has not run on a GPU yet.
     """
 
     def __init__(self, maker: InputMaker, device: torch.device, enabled: bool, from_disk: bool) -> None:
         self.maker, self.device = maker, device
         self.stream = torch.cuda.Stream(device) if enabled and device.type == "cuda" else None
-        self.thread = ThreadPoolExecutor(1) if enabled and from_disk else None
+        self.thread = ThreadPoolExecutor(1) if enabled and (from_disk or self.stream is not None) else None
         self.ahead: tuple[Work, Inputs | Future[Inputs]] | None = None
 
     def take(self, work: Work, following: Work | None) -> Inputs:
@@ -33,8 +34,7 @@ class Prefetch:
             current.wait_stream(self.stream)
             for value in inputs.tensors():
                 value.record_stream(current)
-        ahead = self.stream is not None or self.thread is not None
-        self.ahead = (following, self._begin(following)) if ahead and following is not None else None
+        self.ahead = (following, self._begin(following)) if self.thread is not None and following is not None else None
         return inputs
 
     def _begin(self, work: Work) -> Inputs | Future[Inputs]:

@@ -205,7 +205,7 @@ def test_a_folder_of_other_things_is_never_replaced(bag: Path, tmp_path: Path, p
         (("replay", "/no/such/bag", "-o", "x"), "/no/such/bag does not exist"),
         (("reconstruct", "/no/such/folder", "-o", "x"), "/no/such/folder does not exist"),
         (("map", "info", "/no/such.map"), "/no/such.map does not exist"),
-        (("evaluate", "/no/such.tum", "x"), "/no/such.tum cannot be read"),
+        (("compare", "/no/such.tum", "x"), "/no/such.tum cannot be read"),
     ],
 )
 def test_errors_are_one_line_and_a_code(arguments: tuple[str, ...], says: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dust3r_ros.alignment import warm_up
 from dust3r_ros.demo.inputs import DemoError, TrueView, room
 from dust3r_ros.demo.measure import depth_score, path_score
 from dust3r_ros.demo.offline import map_frames
@@ -48,6 +49,7 @@ def sequence_figures(estimator: Estimator, views: Sequence[TrueView], advance: C
             if advance is not None:
                 advance()
 
+    warm_up()  # compiled code is no part of an image's time
     recording = map_frames(frames(), Mapper(estimator=estimator))
     placed = len(recording.trajectory) / len(views)
     ate, abs_rel, estimated, coverage = None, 1.0, None, 0.0

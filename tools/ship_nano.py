@@ -3,8 +3,9 @@
     python tools/ship_nano.py exported.safetensors --record record.json
 
 The weights are measured as they will ship (float16 in the file, float32 on the CPU) on the fixed held-out scenes, the motorcycle and the
-demo's walk, beside flow and the model that is in the package. They have to be better on every headline figure; --force REASON ships them all
-the same, and the card tells the reason. The record is what the training wrote: steps, pairs, minutes, device, recipe.
+demo's walk, beside flow and the model that is in the package. They have to be better on every headline figure; --force REASON ships them
+all the same, and the card tells the reason. The record is what the training wrote: steps, pairs, minutes, device, recipe and, where it was
+not generated scenes alone, data.
 """
 
 from __future__ import annotations

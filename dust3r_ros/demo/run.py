@@ -13,8 +13,11 @@ from rich.console import Console
 from dust3r_ros.demo import live, offline
 from dust3r_ros.demo.inputs import DemoError, TrueView, motorcycle, room, write_bag
 from dust3r_ros.demo.measure import Bounds, complaints, depth_score, path_score
+from dust3r_ros.demo.models import PICTURE, compare_models, draw_models, sentence
 from dust3r_ros.demo.outcome import Outcome, tell, write_pictures, write_summary
 from dust3r_ros.demo.page import write_page
+from dust3r_ros.estimators.choice import choose
+from dust3r_ros.models.shipped import shipped_weights
 
 LIVE = "Each bag was played over ROS 2 to the node, a process of its own, and another process recorded what it published."
 OFFLINE = "Each bag was read by the Mapper directly, without ROS."
@@ -50,15 +53,26 @@ def run(output: Path, is_offline: bool = False, acts: Sequence[Act] = ACTS) -> N
         _require_ros()
     try:
         _empty(output)
+        choice = choose()  # as the node and the Mapper do
+        console.print(f"[bold]model[/bold] {sentence(choice)}")
         outcomes = [_perform(act, output / act.name, is_offline, console, f"{k}/{len(acts)}") for k, act in enumerate(acts, 1)]
-        write_summary(output, outcomes, is_offline)
-        write_page(output, outcomes, OFFLINE if is_offline else LIVE)
+        _show_models(output)
+        write_summary(output, outcomes, is_offline, choice)
+        write_page(output, outcomes, OFFLINE if is_offline else LIVE, sentence(choice))
     except OSError as error:
         raise DemoError(f"cannot write to {output}: {error}; name a folder on a disk with space: DUST3R_DEMO_OUTPUT=FOLDER") from error
     tell(console, output, outcomes, time.perf_counter() - start)
     wrong = [f"{outcome.name}: {line}" for outcome in outcomes for line in outcome.complaints]
     if wrong:
         raise DemoError(f"{'; '.join(wrong)}: see {output / 'report.html'}")
+
+
+def _show_models(output: Path) -> None:
+    """Where a model is shipped: its depth of the motorcycle beside flow's."""
+    views = motorcycle() if shipped_weights() is not None else []
+    found = compare_models(views)
+    if found:
+        draw_models(output / PICTURE, views[0], found)
 
 
 def _perform(act: Act, folder: Path, is_offline: bool, console: Console, count: str) -> Outcome:

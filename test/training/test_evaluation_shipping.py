@@ -22,7 +22,7 @@ from dust3r_ros.training.evaluation.sequence_run import TrueSequence
 from dust3r_ros.training.evaluation.shipping import Shipped, ShippingError, ship
 from dust3r_ros.training.evaluation.truth import TrueView
 
-RECORD = TrainingRecord(5000, 80_000, 75.0, "2 CPU cores", "dust3r_nano_cpu", {"last_loss": 0.31})
+RECORD = TrainingRecord(5000, 80_000, 75.0, "2 CPU cores", "dust3r_nano_cpu", more={"last_loss": 0.31})
 DATA = [
     DataSet("held_out", "", lambda: room_pairs(1, seed=5, size=64)),
     DataSet("motorcycle", "", motorcycle_pair),

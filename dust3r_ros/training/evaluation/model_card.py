@@ -22,6 +22,9 @@ GOALS = (  # data, measure, bound, more is better, words
 )
 
 
+GENERATED = "generated scenes alone, which docs/training_data.md describes: no data set was downloaded, no other network taught it"
+
+
 class RecordError(Dust3rError):
     """A training record that lacks something."""
 
@@ -35,6 +38,7 @@ class TrainingRecord:
     minutes: float
     device: str
     recipe: str
+    data: str = GENERATED
     more: Mapping[str, Any] = field(default_factory=dict)  # whatever else was recorded, as it stands
 
     @classmethod
@@ -50,8 +54,8 @@ class TrainingRecord:
             numbers = int(words["steps"]), int(words["pairs"]), float(words["minutes"])
         except (TypeError, ValueError) as error:
             raise RecordError(f"training record {source}: steps, pairs and minutes are numbers ({error})") from error
-        more = {name: value for name, value in words.items() if name not in wanted and isinstance(value, (str, int, float))}
-        return cls(*numbers, str(words["device"]), str(words["recipe"]), more)
+        more = {name: value for name, value in words.items() if name not in (*wanted, "data") and isinstance(value, (str, int, float))}
+        return cls(*numbers, str(words["device"]), str(words["recipe"]), str(words.get("data") or GENERATED), more)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +98,7 @@ def _what(facts: Facts) -> list[str]:
 def _training(record: TrainingRecord) -> list[str]:
     return [
         "## What it saw",
-        "Generated scenes alone (docs/training_data.md says what they are made of): no data set was downloaded, no other network taught it.",
+        f"{record.data[0].upper()}{record.data[1:]}.",
         "",
         "| | |",
         "|---|---|",
@@ -117,7 +121,7 @@ def _scores(facts: Facts) -> list[str]:
     lines += ["", f"What `auto` takes where there are no published weights: **{facts.better.model}** ({facts.better.reason}).", ""]
     if facts.forced:
         lines += [
-            f"It replaced a model that was better in some of this ({'; '.join(facts.worse)}), for this reason: {facts.forced}.",
+            f"It replaced a model that it does not beat everywhere ({'; '.join(facts.worse)}), for this reason: {facts.forced}.",
             "",
         ]
     return lines
@@ -136,11 +140,12 @@ def _failures(facts: Facts) -> list[str]:
         lines.append(
             f"| {band.words} | {f.pairs} | {_number(f.depth_abs_rel)} | {_share(f.rra_15)} | {_share(f.rta_15)} | {_share(f.focal_error)} |"
         )
+    unseen = "People, animals, things that move, glass, mirrors and lenses whose distortion was not taken out were never in its pictures."
+    if facts.record.data == GENERATED:
+        lines += ["", f"It saw no picture of a real place: there it is as good as the motorcycle's row says, or worse. {unseen}"]
     return [
         *lines,
         "",
-        "It saw no picture of a real place: there it is as good as the motorcycle's row says, or worse. People, animals, things that move, "
-        "glass, mirrors and lenses whose distortion was not taken out were never in its pictures.",
         "The scale of what it says is the pair's own: nothing is metric.",
         "",
     ]
@@ -149,7 +154,7 @@ def _failures(facts: Facts) -> list[str]:
 def _use(facts: Facts) -> list[str]:
     return [
         "## How to use it",
-        f"`estimator.model: {facts.name}`, or `--set estimator.model={facts.name}`; on a CPU or a GPU. docs/training.md: to train it further.",
+        f"`estimator.model: {facts.name}`, or `--set estimator.model={facts.name}`. docs/training.md says how to train it further.",
     ]
 
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dust3r_ros.training.scenes.casting import nearest
 from dust3r_ros.training.scenes.solids import FIRST_BOX, FIRST_CYLINDER, FIRST_SPHERE, Scenes
 
 FIRST_NUMBERS, SECOND_NUMBERS = 4, 10  # uniform numbers that a camera takes
@@ -19,7 +18,7 @@ LIBERTY = 0.06  # metres at least between a camera and a solid
 
 
 def looking_at(position: Tensor, target: Tensor, roll: Tensor) -> Tensor:
-    """Poses [..., 4, 4], camera to scene (OpenCV axes; the scene has z up), from `position` to `target` [..., 3], `roll` [...] in radians."""
+    """Poses [..., 4, 4], camera to scene (OpenCV axes; the scene has z up), `position` to `target` [..., 3], `roll` [...] in radians."""
     forward = functional.normalize(target - position, dim=-1)
     up = torch.zeros_like(forward)
     up[..., 2] = 1
@@ -73,25 +72,18 @@ def clearance(scene: Scenes, position: Tensor) -> Tensor:
     return torch.cat([box[..., :a], ball[..., a:b], tin[..., b:]], dim=-1).amin(-1)
 
 
-def first_look(scene: Scenes, intrinsics: Tensor, pose: Tensor, pixels: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
-    """Depth [S, C, N], inf for the sky, of cameras [S, C, ...], and how bad each view is [S, C]: 0 is good, 1 and more is not to be used.
+def badness(scene: Scenes, origin: Tensor, depth: Tensor, solid: Tensor, near: Tensor) -> Tensor:
+    """How bad views are [S, C] that see `depth` [S, C, N], inf for the sky, and the solids `solid` [S, C, N] from `origin` [S, C, 3].
 
-    Bad: inside a solid or nearly, a median depth under `near` [S], mostly sky, or mostly one solid.
+    0 is good, 1 and more is not to be used: inside a solid or nearly, a median depth under `near` [S], mostly sky, or mostly one solid.
     """
-    scenes, cameras = pose.shape[:2]
-    direction = rays(intrinsics.flatten(0, 1), pose.flatten(0, 1), pixels).unflatten(0, (scenes, cameras))
-    origin = pose[..., :3, 3]
-    found = [nearest(scene.to_unit, scene.openings, origin[:, c], direction[:, c]) for c in range(cameras)]
-    depth, index = torch.stack([t for t, _ in found], 1), torch.stack([k for _, k in found], 1)
     hit = torch.isfinite(depth)
     share = hit.float().mean(-1)
     median = torch.where(hit, depth, 1e4).median(dim=-1).values
-    solids = scene.to_unit.shape[1]
-    counts = torch.zeros(scenes, cameras, solids, device=depth.device).scatter_add_(2, index, hit.float())
+    counts = torch.zeros(*depth.shape[:2], scene.to_unit.shape[1], device=depth.device).scatter_add_(2, solid, hit.float())
     most = counts.amax(-1) / depth.shape[-1]
     bad = (clearance(scene, origin) < LIBERTY).float() * 4
-    bad = bad + (1 - median / near[:, None]).clamp_min(0) * 4 + (0.45 - share).clamp_min(0) * 8 + (most - 0.75).clamp_min(0) * 8
-    return depth, bad
+    return bad + (1 - median / near[:, None]).clamp_min(0) * 4 + (0.45 - share).clamp_min(0) * 8 + (most - 0.75).clamp_min(0) * 8
 
 
 def second_poses(numbers: Tensor, first: Tensor, depth: Tensor, direction: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -128,7 +120,7 @@ def second_poses(numbers: Tensor, first: Tensor, depth: Tensor, direction: Tenso
         [
             c * reach[..., 0] - s * reach[..., 1],
             s * reach[..., 0] + c * reach[..., 1],
-            reach[..., 2] + reach.norm(dim=-1) * 0.4 * size * (numbers[..., 7] - 0.5),
+            reach[..., 2] + reach.square().sum(-1).sqrt() * 0.4 * size * (numbers[..., 7] - 0.5),
         ],
         -1,
     )

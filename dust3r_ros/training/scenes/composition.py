@@ -9,13 +9,18 @@ import numpy as np
 import torch
 
 from dust3r_ros.training.scenes.config import SceneConfig
+from dust3r_ros.training.scenes.corridors import corridors
 from dust3r_ros.training.scenes.drafting import Draft, Lighting, finished
 from dust3r_ros.training.scenes.materials import Groups
 from dust3r_ros.training.scenes.rooms import rooms
 from dust3r_ros.training.scenes.solids import Scenes
 from dust3r_ros.training.scenes.standpoints import Standpoints
+from dust3r_ros.training.scenes.streets import streets
+from dust3r_ros.training.scenes.tables import tables
 
-BUILDERS: dict[str, Callable[[Draft, Groups], tuple[Lighting, Standpoints]]] = {"room": rooms}
+BUILDERS: dict[str, Callable[[Draft, Groups], tuple[Lighting, Standpoints]]] = {
+    "room": rooms, "corridor": corridors, "table": tables, "street": streets,
+}  # fmt: skip
 
 
 def composed(config: SceneConfig, groups: Groups, count: int, rng: np.random.Generator) -> tuple[Scenes, Standpoints]:

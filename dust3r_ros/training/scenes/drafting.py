@@ -9,10 +9,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from dust3r_ros.training.scenes.config import SceneError
-from dust3r_ros.training.scenes.solids import BOXES, CYLINDERS, MATERIAL, OPENINGS, PANELS, SPHERES, Scenes
+from dust3r_ros.training.scenes.solids import BOXES, CYLINDERS, MATERIAL, OPENINGS, PANELS, SPHERES, WALLS, Scenes
 
 Array = NDArray[np.floating]
-CAPACITY = {"panel": PANELS, "box": BOXES, "sphere": SPHERES, "cylinder": CYLINDERS}
+CAPACITY = {"wall": WALLS, "panel": PANELS - WALLS, "box": BOXES, "sphere": SPHERES, "cylinder": CYLINDERS}
 BURIED = np.array([0.0, 0.0, -1e4])  # where solids lie that a scene does not have
 
 
@@ -56,7 +56,7 @@ class Draft:
         y = np.broadcast_to([0.0, 0.0, 1.0], x.shape)
         rotation = np.stack([x, y, np.cross(x, y)], 2)
         unit = None if openings is None else openings / half[:, None, [0, 1, 0, 1]]
-        self._add("panel", middle, half, rotation, material, True, unit)
+        self._add("panel" if openings is None else "wall", middle, half, rotation, material, True, unit)
 
     def _each(self, value: ArrayLike) -> Array:
         return np.broadcast_to(np.asarray(value, np.float64), (self.count,))
@@ -84,7 +84,12 @@ class Draft:
         middle, half, rotation, material, holes = (np.stack(column, 1) for column in zip(*rows, strict=True))
         linear = rotation.swapaxes(-1, -2) / half[..., :, None]
         offset = -np.einsum("spij,spj->spi", linear, middle)
-        return np.concatenate([linear, offset[..., None]], -1), half, material, holes[:, :PANELS]
+        return np.concatenate([linear, offset[..., None]], -1), half, material, holes[:, :WALLS]
+
+
+def at(x: Array, y: Array, z: Array) -> Array:
+    """[count, 3]"""
+    return np.stack([x, y, z], 1)
 
 
 def about_z(angle: Array) -> Array:

@@ -10,7 +10,7 @@ from dust3r_ros.training.pairs import PairBatch, View
 from dust3r_ros.training.scenes.atlas import Atlas
 from dust3r_ros.training.scenes.cameras import (
     SECOND_NUMBERS,
-    first_look,
+    badness,
     intrinsics_of,
     looking_at,
     pixel_grid,
@@ -68,7 +68,7 @@ class GeneratedPairs:
         direction = rays(coarse[:, 0], first, grid)
         bounds = tuple(torch.from_numpy(value).float().to(self.device) for value in (stand.low, stand.high))
         second = second_poses(numbers(count, config.candidates, SECOND_NUMBERS), first, coarse_depth, direction, *bounds)
-        depths, bad = first_look(scene, coarse[:, 1:], second, grid, 0.6 * near)
+        depths, bad = self._looked(scene, coarse[:, 1:], second, 0.6 * near)
         overlap = _coarse_overlap(coarse, torch.cat([first[:, None], second], 1), torch.cat([coarse_depth[:, None], depths], 1))
         lowest, highest = config.overlap
         slots = torch.from_numpy(rng.permutation(count * config.pairs_per_scene).reshape(count, -1)).to(self.device)
@@ -87,10 +87,18 @@ class GeneratedPairs:
         )
         poses = looking_at(positions, targets, roll)
         coarse = shrunk(intrinsics, self.config.width / COARSE[0], self.config.height / COARSE[1]).expand(-1, poses.shape[1], -1)
-        depth, bad = first_look(scene, coarse, poses, pixel_grid(*COARSE, self.device), near)
+        depth, bad = self._looked(scene, coarse, poses, near)
         best = bad.argmin(1)
         rows = torch.arange(len(best), device=self.device)
         return poses[rows, best], depth[rows, best], near
+
+    def _looked(self, scene: Scenes, intrinsics: Tensor, pose: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
+        """Coarse depth [S, C, N] and badness [S, C] of cameras [S, C, ...]."""
+        scenes, cameras = pose.shape[:2]
+        index = torch.arange(scenes, device=self.device).repeat_interleave(cameras)
+        found = self.renderer.look(scene, index, intrinsics.flatten(0, 1), pose.flatten(0, 1), pixel_grid(*COARSE, self.device))
+        depth, solid = (value.unflatten(0, (scenes, cameras)) for value in found)
+        return depth, badness(scene, pose[..., :3, 3], depth, solid, near)
 
     def _paired(self, rng: np.random.Generator, light: Tensor, depth: Tensor, intrinsics: Tensor, pose: Tensor) -> PairBatch:
         config = self.config

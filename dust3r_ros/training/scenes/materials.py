@@ -17,6 +17,12 @@ LAYER, SCALE, OFFSET_U, OFFSET_V, SECOND_LAYER, SECOND_SCALE, BLEND, RED, GREEN,
 Groups = Mapping[str, tuple[int, int]]  # name of a group of layers -> first layer, count
 
 
+# What walls, floors and things are made of
+WALL = ["noise", "photo", "stripe", "brick", "tile", "noise", "check"]
+FLOOR = ["board", "tile", "check", "noise", "photo", "brick"]
+THING = ["photo", "noise", "writing", "stripe", "spot", "check", "board", "photo"]
+
+
 def draw(groups: Groups, rng: np.random.Generator, count: int, names: Sequence[str], tile: tuple[float, float],
          tint: tuple[float, float] = (0.35, 1.1), gloss: float = 0.3) -> NDArray[np.float64]:  # fmt: skip
     """Materials [count, MATERIAL] from the groups `names`, noise where the atlas lacks one; `tile` is a texture's width in metres."""

@@ -26,7 +26,7 @@ def radiance(scene: Scenes, atlas: Atlas, origin: Tensor, direction: Tensor, pix
     t is the depth; `pixel` [V] is a pixel's width at depth 1.
     """
     views, solids = scene.to_unit.shape[:2]
-    t, index = nearest(scene.to_unit, scene.openings, origin, direction)
+    t, index = nearest(scene.to_unit, scene.openings, origin[..., None], direction)
     hit = torch.isfinite(t)
     index = torch.where(hit, index, solids)
     rows = index + (solids + 1) * torch.arange(views, device=t.device)[:, None]
@@ -45,7 +45,7 @@ def radiance(scene: Scenes, atlas: Atlas, origin: Tensor, direction: Tensor, pix
 
     metric = unit * half
     u = torch.where(is_round, torch.atan2(unit[1], unit[0]) * half[0], torch.where(along_x, metric[1], metric[0]))
-    v = torch.where(along_z, metric[1], metric[2])
+    v = torch.where(along_z, metric[1], -metric[2])  # rows of a texture go down
     high = direction[:, 2].clamp_min(0.05 * length)
     u = torch.where(hit, u, CLOUDS * direction[:, 0] / high)
     v = torch.where(hit, v, CLOUDS * direction[:, 1] / high)
@@ -119,8 +119,10 @@ def _lit(scene: Scenes, material: Tensor, albedo: Tensor, point: Tensor, normal:
         if lamp == 0:
             strength = strength * ~blocked(scene.to_unit, scene.openings, start, way * 0.98)
         light = light + strength[:, None] * colour[..., None]
-        middle = functional.normalize(toward - view, dim=1)
-        sharp = (normal * middle).sum(1).clamp_min(1e-3).pow(material[materials.SHARPNESS])
+        middle = toward - view
+        sharp = (
+            ((normal * middle).sum(1) * middle.square().sum(1).clamp_min(1e-8).rsqrt()).clamp_min(1e-3).pow(material[materials.SHARPNESS])
+        )
         shine = shine + (strength * sharp * material[materials.GLOSS])[:, None] * colour[..., None]
     glow = material[materials.GLOW][:, None] * scene.lamp_colour[:, 0].amax(1)[:, None, None]
     return albedo * light + shine + albedo * glow

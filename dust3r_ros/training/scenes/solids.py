@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 # Solids of each kind in every scene. All scenes have the same, so that a batch is one tensor; what a scene does not need lies buried.
-PANELS, BOXES, SPHERES, CYLINDERS = 12, 16, 4, 6
+PANELS, BOXES, SPHERES, CYLINDERS = 10, 18, 4, 6
+WALLS = 4  # panels that have openings: the first ones
 FIRST_BOX, FIRST_SPHERE, FIRST_CYLINDER = PANELS, PANELS + BOXES, PANELS + BOXES + SPHERES
 SOLIDS = PANELS + BOXES + SPHERES + CYLINDERS
 OPENINGS = 2  # of a panel
@@ -24,7 +25,7 @@ class Scenes:
 
     to_unit: Tensor  # [S, P, 3, 4] float32: from the scene to the unit solid
     half: Tensor  # [S, P, 3] half extents in metres
-    openings: Tensor  # [S, PANELS, OPENINGS, 4] middle x, y and half extents, in the unit panel
+    openings: Tensor  # [S, WALLS, OPENINGS, 4] middle x, y and half extents, in the unit panel
     material: Tensor  # [S, P + 1, MATERIAL]; the last is the sky
     lamps: Tensor  # [S, L, 3] position in metres; the first one throws shadows
     lamp_colour: Tensor  # [S, L, 3] intensity: irradiance at 1 m, or of the sun anywhere

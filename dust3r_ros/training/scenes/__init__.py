@@ -2,7 +2,20 @@
 
 from dust3r_ros.training.scenes.config import CameraEffects, PairsConfig, SceneConfig, SceneError
 from dust3r_ros.training.scenes.contact_sheet import picture_of
+from dust3r_ros.training.scenes.correspondences import correspondences
 from dust3r_ros.training.scenes.generator import GeneratedPairs
 from dust3r_ros.training.scenes.overlap import overlaps
+from dust3r_ros.training.scenes.sequences import GeneratedSequence, sequence
 
-__all__ = ["CameraEffects", "GeneratedPairs", "PairsConfig", "SceneConfig", "SceneError", "overlaps", "picture_of"]
+__all__ = [
+    "CameraEffects",
+    "GeneratedPairs",
+    "GeneratedSequence",
+    "PairsConfig",
+    "SceneConfig",
+    "SceneError",
+    "correspondences",
+    "overlaps",
+    "picture_of",
+    "sequence",
+]

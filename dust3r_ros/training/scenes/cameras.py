@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dust3r_ros.training.scenes.height_fields import height
 from dust3r_ros.training.scenes.solids import FIRST_BOX, FIRST_CYLINDER, FIRST_SPHERE, Scenes
 
 FIRST_NUMBERS, SECOND_NUMBERS = 4, 10  # uniform numbers that a camera takes
@@ -69,7 +70,10 @@ def clearance(scene: Scenes, position: Tensor) -> Tensor:
     ball = (unit.square().sum(-1).sqrt() - 1) * half.amin(-1)
     tin = torch.maximum((radius - 1) * half[..., 0], (size[..., 2] - 1) * half[..., 2])
     a, b = FIRST_SPHERE - FIRST_BOX, FIRST_CYLINDER - FIRST_BOX
-    return torch.cat([box[..., :a], ball[..., a:b], tin[..., b:]], dim=-1).amin(-1)
+    clear = torch.cat([box[..., :a], ball[..., a:b], tin[..., b:]], dim=-1).amin(-1)
+    if scene.field.shape[-1]:
+        clear = torch.minimum(clear, position[..., 2] - height(scene.field, position[..., 0], position[..., 1])[0])
+    return clear
 
 
 def badness(scene: Scenes, origin: Tensor, depth: Tensor, solid: Tensor, near: Tensor) -> Tensor:
@@ -80,8 +84,10 @@ def badness(scene: Scenes, origin: Tensor, depth: Tensor, solid: Tensor, near: T
     hit = torch.isfinite(depth)
     share = hit.float().mean(-1)
     median = torch.where(hit, depth, 1e4).median(dim=-1).values
-    counts = torch.zeros(*depth.shape[:2], scene.to_unit.shape[1], device=depth.device).scatter_add_(2, solid, hit.float())
+    counts = torch.zeros(*depth.shape[:2], scene.material.shape[1], device=depth.device).scatter_add_(2, solid, hit.float())
     most = counts.amax(-1) / depth.shape[-1]
+    if scene.field.shape[-1]:
+        most = torch.zeros_like(most)  # a hillside is no flat wall
     bad = (clearance(scene, origin) < LIBERTY).float() * 4
     return bad + (1 - median / near[:, None]).clamp_min(0) * 4 + (0.45 - share).clamp_min(0) * 8 + (most - 0.75).clamp_min(0) * 8
 

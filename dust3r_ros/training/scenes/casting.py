@@ -26,6 +26,22 @@ def blocked(to_unit: Tensor, openings: Tensor, start: Tensor, way: Tensor) -> Te
     return _entries(to_unit, openings, start, way).amin(dim=1) < 1 - NEAR
 
 
+def first_triangle(triangles: Tensor, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """As `nearest`, of `triangles` [V, T, 3, 4]."""
+    return _triangle(*_in_unit(triangles, origin, direction)).min(dim=1)
+
+
+def triangles_between(triangles: Tensor, start: Tensor, way: Tensor) -> Tensor:
+    """As `blocked`, of `triangles` [V, T, 3, 4]."""
+    return _triangle(*_in_unit(triangles, start, way)).amin(dim=1) < 1 - NEAR
+
+
+def _triangle(start: Vector, way: Vector) -> Tensor:
+    t = -start[2] / way[2]
+    x, y = start[0] + t * way[0], start[1] + t * way[1]
+    return torch.where((x >= 0) & (y >= 0) & (x + y <= 1) & (t > NEAR), t, torch.inf)
+
+
 def _entries(to_unit: Tensor, openings: Tensor, start: Tensor, way: Tensor) -> Tensor:
     """Ray parameters [V, P, N] at which solids are entered, inf where they are not."""
     kinds = (slice(0, WALLS), slice(WALLS, FIRST_BOX), slice(FIRST_BOX, FIRST_SPHERE), slice(FIRST_SPHERE, FIRST_CYLINDER))

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from dust3r_ros.training.scenes.config import SceneError
+from dust3r_ros.training.scenes.meshes import to_unit_triangles
 from dust3r_ros.training.scenes.solids import BOXES, CYLINDERS, MATERIAL, OPENINGS, PANELS, SPHERES, WALLS, Scenes
 
-Array = NDArray[np.floating]
+Array = NDArray[np.float64]
 CAPACITY = {"wall": WALLS, "panel": PANELS - WALLS, "box": BOXES, "sphere": SPHERES, "cylinder": CYLINDERS}
 BURIED = np.array([0.0, 0.0, -1e4])  # where solids lie that a scene does not have
 
@@ -22,6 +23,9 @@ class Draft:
 
     count: int
     rng: np.random.Generator
+    heights: Array | None = None
+    triangles: Array | None = None
+    uneven_material: Array | None = None
     _solids: dict[str, list[tuple[Array, Array, Array, Array, Array]]] = field(default_factory=lambda: {kind: [] for kind in CAPACITY})
 
     def uniform(self, low: float | Array, high: float | Array) -> Array:
@@ -57,6 +61,14 @@ class Draft:
         rotation = np.stack([x, y, np.cross(x, y)], 2)
         unit = None if openings is None else openings / half[:, None, [0, 1, 0, 1]]
         self._add("panel" if openings is None else "wall", middle, half, rotation, material, True, unit)
+
+    def ground(self, heights: Array, material: Array) -> None:
+        """A height field [count, G, G] instead of a floor; see `height_fields`."""
+        self.heights, self.uneven_material = heights, material
+
+    def mesh(self, triangles: Array, material: Array) -> None:
+        """A mesh of triangles [count, T, 3, 3]."""
+        self.triangles, self.uneven_material = triangles, material
 
     def _each(self, value: ArrayLike) -> Array:
         return np.broadcast_to(np.asarray(value, np.float64), (self.count,))
@@ -119,12 +131,17 @@ class Lighting:
 def finished(draft: Draft, light: Lighting) -> Scenes:
     """The draft as tensors on the host."""
     to_unit, half, material, openings = draft.solids()
-    material = np.concatenate([material, light.sky_material[:, None]], 1)
+    uneven = np.zeros_like(light.sky_material) if draft.uneven_material is None else draft.uneven_material
+    material = np.concatenate([material, uneven[:, None], light.sky_material[:, None]], 1)
+    field = np.zeros((draft.count, 0, 0)) if draft.heights is None else draft.heights
+    triangles = np.zeros((draft.count, 0, 3, 4)) if draft.triangles is None else to_unit_triangles(draft.triangles)
     arrays = (
         to_unit,
         half,
         openings,
         material,
+        field,
+        triangles,
         light.lamps,
         light.lamp_colour,
         light.lamp_falls,

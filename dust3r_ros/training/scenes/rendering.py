@@ -7,9 +7,9 @@ from torch import Tensor
 
 from dust3r_ros.training.scenes.atlas import Atlas
 from dust3r_ros.training.scenes.cameras import pixel_grid, rays
-from dust3r_ros.training.scenes.casting import nearest
 from dust3r_ros.training.scenes.shading import radiance
 from dust3r_ros.training.scenes.solids import SOLIDS, Scenes
+from dust3r_ros.training.scenes.uneven import first_hits
 
 RAYS = {"cpu": 6144, "cuda": 2**28 // SOLIDS}  # at a time: what stays in a CPU's cache, and in a GPU's memory (1 GiB a temporary)
 
@@ -28,7 +28,7 @@ class Renderer:
         self.limit = RAYS.get(device.type, RAYS["cuda"])
         self.pixels = _equal(pixels, -(-pixels.shape[1] // self.limit), 1)
         self._radiance = torch.compile(radiance, dynamic=False) if compiled else radiance
-        self._nearest = torch.compile(nearest, dynamic=False) if compiled else nearest
+        self._first_hits = torch.compile(first_hits, dynamic=False) if compiled else first_hits
 
     def render(self, scene: Scenes, index: Tensor, intrinsics: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
         """Light [V, 3, H, W], linear RGB, and depth [V, H, W], inf for the sky, of views of the scenes `index` [V]."""
@@ -48,7 +48,7 @@ class Renderer:
         done = []
         for part in self._parts(len(index), pixels.shape[1], index.device):
             own, turned = index[part], pose[part]
-            found = self._nearest(scene.to_unit[own], scene.openings[own], turned[:, :3, 3:], rays(intrinsics[part], turned, pixels))
+            found = self._first_hits(scene.of(own), turned[:, :3, 3:], rays(intrinsics[part], turned, pixels))
             done.append(found)
         depth, solid = (torch.cat(value)[: len(index)] for value in zip(*done, strict=True))
         return depth, solid

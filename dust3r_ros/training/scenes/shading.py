@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from dust3r_ros.training.scenes import materials
 from dust3r_ros.training.scenes.atlas import Atlas
-from dust3r_ros.training.scenes.casting import blocked, nearest
 from dust3r_ros.training.scenes.solids import FIRST_BOX, FIRST_CYLINDER, FIRST_SPHERE, MATERIAL, Scenes
+from dust3r_ros.training.scenes.uneven import SKY, UNEVEN, first_hits, in_shadow, normals
 
 LIFT = 2e-3  # share of the depth by which a shadow's ray starts above its surface
 SHARPER = 0.3  # mip levels that textures are taken below the footprint: five rays a pixel carry that
@@ -25,11 +25,9 @@ def radiance(scene: Scenes, atlas: Atlas, origin: Tensor, direction: Tensor, pix
     `scene` has one scene for each view; rays are `origin` [V, 3] + t `direction` [V, 3, N], whose part along the view's axis is 1, so that
     t is the depth; `pixel` [V] is a pixel's width at depth 1.
     """
-    views, solids = scene.to_unit.shape[:2]
-    t, index = nearest(scene.to_unit, scene.openings, origin[..., None], direction)
-    hit = torch.isfinite(t)
-    index = torch.where(hit, index, solids)
-    rows = index + (solids + 1) * torch.arange(views, device=t.device)[:, None]
+    t, index = first_hits(scene, origin[..., None], direction)
+    hit = index != SKY
+    rows = index + (SKY + 1) * torch.arange(len(index), device=t.device)[:, None]
     linear_x, linear_y, linear_z, half, material = _gathered(scene, rows)
     far = torch.where(hit, t, 1.0)
     point = origin[..., None] + far[:, None] * direction
@@ -39,6 +37,14 @@ def radiance(scene: Scenes, atlas: Atlas, origin: Tensor, direction: Tensor, pix
     normal_unit, along_x, along_z, is_round = _surface(index, unit)
     normal = sum(row[:3] * value for row, value in zip((linear_x, linear_y, linear_z), normal_unit, strict=True))  # transposed product
     normal = normal.movedim(0, 1)
+    own = normals(scene, origin[..., None], direction, point)
+    if own is not None:
+        uneven = index == UNEVEN
+        normal = torch.where(uneven[:, None], own, normal)
+        size = own.abs()
+        upright = size[:, 2] >= torch.maximum(size[:, 0], size[:, 1])
+        along_z, is_round = torch.where(uneven, upright, along_z), is_round & ~uneven
+        along_x = torch.where(uneven, ~upright & (size[:, 0] >= size[:, 1]), along_x)
     facing = -(normal * direction).sum(1)
     normal = normal * (torch.where(facing < 0, -1.0, 1.0) * normal.square().sum(1).clamp_min(1e-20).rsqrt())[:, None]
     slant = (normal * direction).sum(1).abs() / length
@@ -57,9 +63,11 @@ def radiance(scene: Scenes, atlas: Atlas, origin: Tensor, direction: Tensor, pix
 
 def _gathered(scene: Scenes, rows: Tensor) -> tuple[Tensor, ...]:
     """The map's three rows [4, V, N], half extents [3, V, N] and material [MATERIAL, V, N] of each ray's solid."""
-    views, solids = scene.to_unit.shape[:2]
+    views = scene.to_unit.shape[0]
+    whole = torch.cat([torch.eye(3, 4, device=rows.device).flatten(), torch.ones(3, device=rows.device)])  # the scene's own metres
     geometry = torch.cat([scene.to_unit.flatten(2), scene.half], dim=2)
-    table = torch.cat([functional.pad(geometry, (0, 0, 0, 1), value=1.0), scene.material], dim=2).view(views * (solids + 1), -1)
+    geometry = torch.cat([geometry, whole.expand(views, 2, -1)], dim=1)
+    table = torch.cat([geometry, scene.material], dim=2).flatten(0, 1)
     own = functional.embedding(rows.flatten(), table).t().contiguous().view(-1, *rows.shape)
     return own[0:4], own[4:8], own[8:12], own[12:15], own[15 : 15 + MATERIAL]
 
@@ -117,7 +125,7 @@ def _lit(scene: Scenes, material: Tensor, albedo: Tensor, point: Tensor, normal:
         cosine = (normal * toward).sum(1).clamp_min(0)
         strength = cosine / torch.where(falls[:, None] > 0, distance.clamp_min(0.05), 1.0)
         if lamp == 0:
-            strength = strength * ~blocked(scene.to_unit, scene.openings, start, way * 0.98)
+            strength = strength * ~in_shadow(scene, start, way * 0.98)
         light = light + strength[:, None] * colour[..., None]
         middle = toward - view
         sharp = (

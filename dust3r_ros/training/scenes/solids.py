@@ -26,7 +26,9 @@ class Scenes:
     to_unit: Tensor  # [S, P, 3, 4] float32: from the scene to the unit solid
     half: Tensor  # [S, P, 3] half extents in metres
     openings: Tensor  # [S, WALLS, OPENINGS, 4] middle x, y and half extents, in the unit panel
-    material: Tensor  # [S, P + 1, MATERIAL]; the last is the sky
+    material: Tensor  # [S, P + 2, MATERIAL]; the last ones are what is uneven and the sky
+    field: Tensor  # [S, G, G] heights of the ground in metres, or [S, 0, 0]
+    triangles: Tensor  # [S, T, 3, 4] from the scene to the unit triangle, or [S, 0, 3, 4]
     lamps: Tensor  # [S, L, 3] position in metres; the first one throws shadows
     lamp_colour: Tensor  # [S, L, 3] intensity: irradiance at 1 m, or of the sun anywhere
     lamp_falls: Tensor  # [S, L] 1 where light falls with the square of the distance, 0 for a sun

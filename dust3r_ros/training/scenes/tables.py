@@ -43,7 +43,7 @@ def _things(draft: Draft, groups: Groups, table: np.ndarray, top: np.ndarray) ->
     for number in range(10):
         flat = draft.chance(0.4)[:, None]
         size = np.where(flat, rng.uniform([0.05, 0.07, 0.008], [0.13, 0.16, 0.035], (n, 3)), rng.uniform(0.02, 0.09, (n, 3)))
-        place = at(*places[:, number].T, top + size[:, 2])
+        place = at(places[:, number, 0], places[:, number, 1], top + size[:, 2])
         there = draft.chance(0.75)
         draft.box(place, size, draw(groups, rng, n, THING, (0.06, 0.4)), draft.uniform(0, np.pi), there)
         if number == 0:
@@ -53,10 +53,20 @@ def _things(draft: Draft, groups: Groups, table: np.ndarray, top: np.ndarray) ->
     for number in range(10, 16):
         radius = draft.uniform(0.02, 0.06)
         size = np.stack([radius, radius, draft.uniform(0.03, 0.13)], 1)
-        draft.cylinder(at(*places[:, number].T, top + size[:, 2]), size, draw(groups, rng, n, THING, (0.06, 0.4)), draft.chance(0.7))
+        draft.cylinder(
+            at(places[:, number, 0], places[:, number, 1], top + size[:, 2]),
+            size,
+            draw(groups, rng, n, THING, (0.06, 0.4)),
+            draft.chance(0.7),
+        )
     for number in range(16, 19):
         size = draft.uniform(0.02, 0.07)[:, None] * np.where(draft.chance(0.6)[:, None], 1.0, rng.uniform(0.7, 1.2, (n, 3)))
-        draft.sphere(at(*places[:, number].T, top + size[:, 2]), size, draw(groups, rng, n, THING, (0.06, 0.4)), present=draft.chance(0.8))
+        draft.sphere(
+            at(places[:, number, 0], places[:, number, 1], top + size[:, 2]),
+            size,
+            draw(groups, rng, n, THING, (0.06, 0.4)),
+            present=draft.chance(0.8),
+        )
 
 
 def _standpoints(draft: Draft, table: np.ndarray, top: np.ndarray, half: np.ndarray) -> Standpoints:

@@ -55,5 +55,5 @@ def points_in(view: View, pose: Tensor) -> Tensor:
     rays_x, rays_y = (x - cx) / fx, (y - cy) / fy
     shape = view.depth.shape
     rays = torch.stack([rays_x[:, None, :].expand(shape), rays_y[:, :, None].expand(shape), torch.ones_like(view.depth)], dim=-1)
-    relative = torch.linalg.solve(pose.double(), view.pose.double()).float()
+    relative = torch.linalg.solve_ex(pose.double(), view.pose.double()).result.float()  # the plain one waits for the device
     return (rays * view.depth[..., None]) @ relative[:, None, :3, :3].transpose(-1, -2) + relative[:, None, None, :3, 3]

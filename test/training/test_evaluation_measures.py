@@ -58,18 +58,20 @@ def test_depth_is_compared_after_one_scale() -> None:
     assert score.abs_rel_estimated == pytest.approx(score.abs_rel)
 
 
-def test_a_depth_without_an_estimate_is_an_error_of_one() -> None:
+def test_a_depth_without_an_estimate_counts_as_the_median() -> None:
     estimated = np.array([True, True, True, False, True])
     score = depth_score(TRUE_DEPTH * (1, 1, 1, 1, -1), TRUE_DEPTH, estimated)  # and one behind the camera
     assert score.coverage == pytest.approx(3 / 5)
-    assert score.abs_rel == pytest.approx(2 / 5)
+    assert score.abs_rel == pytest.approx((4 / 8 + 6 / 10) / 5)  # 4 is the median
     assert score.within_25_percent == pytest.approx(3 / 5)
     assert score.abs_rel_estimated == pytest.approx(0)
 
 
-def test_no_depth_at_all() -> None:
+def test_no_depth_at_all_is_as_good_as_a_constant() -> None:
     score = depth_score(np.full(5, np.nan), TRUE_DEPTH, np.ones(5, bool))
-    assert (score.abs_rel, score.within_25_percent, score.abs_rel_estimated, score.coverage) == (1, 0, None, 0)
+    assert (score.abs_rel_estimated, score.coverage) == (None, 0)
+    assert score.abs_rel == pytest.approx((3 / 1 + 2 / 2 + 0 + 4 / 8 + 6 / 10) / 5)
+    assert score.within_25_percent == pytest.approx(1 / 5)
 
 
 # ---- pose ----------------------------------------------------------------------------------------------------------------------------

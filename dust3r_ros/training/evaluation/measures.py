@@ -1,7 +1,8 @@
 """How far a pair's prediction is from the truth: numbers in, numbers out.
 
 Every measure is over the pixels whose truth is known. A pixel without an estimate (confidence 1, or not finite) is an error, not a gap: its
-point counts as the camera's own centre, its depth as 0. So an estimator gains nothing by saying less, and `coverage` says how much it said.
+point counts as the camera's own centre, its depth as the view's median, which is what somebody who sees nothing would say. So an estimator
+gains nothing by saying less, and `coverage` says how much it said.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ MIN_ERROR = 1e-6  # of the scene's size: keeps the logarithm of a perfect point 
 class DepthScore:
     """Depth along z after one scale, the median ratio over the pixels with an estimate (Eigen et al., NIPS 2014)."""
 
-    abs_rel: float  # mean of |estimate - truth| / truth, 1 where there is no estimate
-    within_25_percent: float  # share with max(estimate / truth, truth / estimate) < 1.25, not met where there is no estimate
+    abs_rel: float  # mean of |estimate - truth| / truth; the estimate is the true median where there is none
+    within_25_percent: float  # share with max(estimate / truth, truth / estimate) < 1.25, in the same way
     abs_rel_estimated: float | None  # the first over the pixels with an estimate alone; None: there are none
     coverage: float  # share with an estimate
 
@@ -67,11 +68,17 @@ def normalised_errors(points: Array, truth: Array, estimated: Mask) -> Array:
 def depth_score(depth: Array, truth: Array, estimated: Mask) -> DepthScore:
     """Depths [N] of the pixels whose true depth, above 0, is known. An estimate that is not above 0 is none."""
     given = np.where(estimated & np.isfinite(depth) & (depth > 0), depth, 0.0)
+    blind = np.full_like(truth, np.median(truth))
     if not (given > 0).any():
-        return DepthScore(1.0, 0.0, None, 0.0)
+        return DepthScore(*_errors(blind / truth), None, 0.0)
     error = depth_error(given.astype(np.float32), truth.astype(np.float32))
-    share = error.coverage
-    return DepthScore(share * error.abs_rel + 1 - share, share * error.within_25_percent, error.abs_rel, share)
+    filled = np.where(given > 0, given * error.scale, blind)
+    return DepthScore(*_errors(filled / truth), error.abs_rel, error.coverage)
+
+
+def _errors(ratio: Array) -> tuple[float, float]:
+    """Mean relative error, and the share within 25 per cent."""
+    return float(np.abs(ratio - 1).mean()), float((np.maximum(ratio, 1 / ratio) < 1.25).mean())
 
 
 def pose_score(pose: Array | None, truth: Array, distance: float) -> PoseScore:

@@ -46,7 +46,7 @@ COLUMNS: tuple[tuple[str, Cell], ...] = (
 )
 LEGEND = (
     "n: directed pairs, or images of a sequence; points: mean normalised distance; AbsRel, d<1.25: depth after one scale, a pixel without "
-    "an estimate counts as wrong; where given: AbsRel of the others alone; RRA, RTA: share of rotations and of translation directions "
+    "an estimate counts as the median; where given: AbsRel of the others alone; RRA, RTA: share of rotations and of translation directions "
     "within 15 degrees; focal: median error; AUSE, corr: of the confidence, best 0 and -1; time: of a pair both ways, or of an image"
 )
 

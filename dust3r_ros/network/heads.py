@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from dust3r_ros.network.blocks import Mlp, precise
+from dust3r_ros.network.blocks import Mlp
 from dust3r_ros.network.config import NetworkConfig
 
 LEVEL_SHARES = (3, 6, 12, 24)  # eighths of the fused width: 96, 192, 384, 768 of 256
@@ -48,7 +48,7 @@ class DptHead(nn.Module):
             self.head_local_features = Mlp(width, config.mlp_ratio * width, (config.descriptor_width + 1) * config.patch_size**2)
 
     def detail(self, tokens: Tensor, grid: Grid) -> Tensor:
-        """What the finest fusion adds, [B, head_width, 4h, 4w]: of the encoder's tokens [B, N, C] alone, so one for all pairs of an image."""
+        """What the finest fusion adds, [B, head_width, 4h, 4w], of the encoder's tokens [B, N, C] alone, one for all its pairs."""
         return self.dpt.detail(self._map(tokens, grid))
 
     def forward(self, levels: Sequence[Tensor], grid: Grid, detail: Tensor | None = None) -> Tensor:
@@ -143,10 +143,10 @@ class _ResidualUnit(nn.Module):
         return x + self.conv2(F.relu(self.conv1(F.relu(x))))
 
 
-def _exact(layer: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
+def _exact(layer: nn.Module, x: Tensor) -> Tensor:
     """The layer that makes points and confidence keeps its weights' precision, also where training lowers that of all others."""
     with torch.autocast(x.device.type, enabled=False):
-        return layer(x.to(layer.weight.dtype))
+        return layer(x.to(next(layer.parameters()).dtype))
 
 
 def unpatched(values: Tensor, grid: Grid, patch_size: int) -> Tensor:

@@ -15,9 +15,9 @@ def matching_loss(
     confidence: Tensor | None = None,  # [B, M] above 0, of both ends
     alpha: float = 0.2,
 ) -> Tensor:
-    """The mean over correspondences of -log s(i, j) / sum_k s(k, j) - log s(i, j) / sum_k s(i, k), s = exp(cosine / temperature), in float32.
+    """The mean of -log s(i, j) / sum_k s(k, j) - log s(i, j) / sum_k s(i, k) over correspondences, s = exp(cosine / temperature).
 
-    The other correspondences of the same pair are what each is told from. With confidence: C l - alpha log C, as for points.
+    The other correspondences of the same pair are what each is told from. With confidence: C l - alpha log C, as for points. All in float32.
     """
     similarity = descriptors_1.float() @ descriptors_2.float().transpose(1, 2) / temperature  # [B, M, M]
     nobody = torch.finfo(similarity.dtype).min

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from dust3r_ros.io.atomic import atomic_file
-from dust3r_ros.network import TwoViewNetwork, load_network, save_network
+from dust3r_ros.network import TwoViewNetwork, save_network
 from dust3r_ros.network.config_words import config_of_words
 from dust3r_ros.training.checkpoints import TrainingCheckpoint
 from dust3r_ros.training.errors import TrainingError
@@ -20,7 +20,7 @@ LICENCE = "Apache-2.0"
 
 
 def export_weights(network: TwoViewNetwork, path: Path, dtype: torch.dtype = torch.float16, of_completion: bool = False) -> None:
-    """Write them, and read them again to be sure. `of_completion`: only the first decoder is trained yet, the second becomes its copy.
+    """Write them, licence Apache-2.0 said. `of_completion`: only the first decoder is trained yet, the second becomes its copy.
 
     Raises TrainingError for weights that `dtype` cannot hold, OutputError where nothing can be written.
     """
@@ -35,7 +35,6 @@ def export_weights(network: TwoViewNetwork, path: Path, dtype: torch.dtype = tor
         named = temporary.with_name(f"{temporary.name}.safetensors")  # by which readers know it
         try:
             save_network(network, named, dtype, LICENCE)
-            load_network(named)
             named.replace(temporary)
         finally:
             named.unlink(missing_ok=True)

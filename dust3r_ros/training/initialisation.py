@@ -13,7 +13,7 @@ SPREAD = 0.02
 
 
 def fresh_network(config: NetworkConfig, seed: int) -> TwoViewNetwork:
-    """Transformers as ViT and MAE have it: Xavier-uniform linear layers (the patch embedding as one), biases zero, mask token of spread 0.02.
+    """As ViT and MAE have it: Xavier-uniform linear layers (the patch embedding as one), biases zero, mask token of spread 0.02.
 
     Convolutions keep PyTorch's own (Kaiming-uniform). The heads' last layers start small, with z biased forward: the first pointmap is a
     nearly flat wall before the camera and the first confidence about 2, so that no pixel starts with a wild loss.
@@ -26,6 +26,7 @@ def fresh_network(config: NetworkConfig, seed: int) -> TwoViewNetwork:
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(network.patch_embed.proj.weight.view(config.encoder_width, -1))
+        assert network.patch_embed.proj.bias is not None
         nn.init.zeros_(network.patch_embed.proj.bias)
         nn.init.normal_(network.mask_token, std=SPREAD)
         for head in (network.downstream_head1, network.downstream_head2):

@@ -1,4 +1,4 @@
-"""From a batch of pairs to what an objective takes: images, truth in both orders, hidden patches, correspondences. All on the data's device."""
+"""From a batch of pairs to what an objective takes: images, truth in both orders, hidden patches, correspondences; on the data's device."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Inputs:
 
     def tensors(self) -> list[Tensor]:
         found = [self.images_1, self.images_2, *(value for truth in self.truths for value in vars(truth).values())]
-        return found + [self.hidden] * (self.hidden is not None) + list(self.matches or ())  # type: ignore[list-item]
+        return [*found, *([] if self.hidden is None else [self.hidden]), *(self.matches or ())]
 
 
 @dataclass(frozen=True)

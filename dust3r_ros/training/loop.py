@@ -65,7 +65,7 @@ class TrainingLoop:
         precision: torch.dtype,
         validation: Validation | None = None,
         find: FindCorrespondences | None = None,
-        say: Callable[[Line], None] = lambda line: None,
+        say: Callable[[Line], None] = lambda _: None,
     ) -> None:
         self.recipe, self.state, self.schedule, self.say = recipe, state, Schedule(recipe), say
         self.device = state.sums.device

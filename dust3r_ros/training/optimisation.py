@@ -21,8 +21,8 @@ class Optimisation:
         named = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
         self.names, self.parameters = list(named), list(named.values())
         copies = dict(average.named_parameters())
-        self.average = [copies[name] for name in self.names if name in copies]
-        self.averaged = [named[name] for name in self.names if name in copies]
+        self.average: list[Tensor] = [copies[name] for name in self.names if name in copies]
+        self.averaged: list[Tensor] = [named[name] for name in self.names if name in copies]
         groups = [
             {"params": [p for name, p in named.items() if decays(name, p)], "weight_decay": settings.weight_decay},
             {"params": [p for name, p in named.items() if not decays(name, p)], "weight_decay": 0.0},

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from dust3r_ros.training.loop import Line
-from dust3r_ros.training.recipe import Recipe
 from dust3r_ros.training.validation import Validation
 
 
 @contextmanager
-def progress_line(recipe: Recipe, validation: Validation | None) -> Iterator[Callable[[Line], None]]:
+def progress_line(validation: Validation | None) -> Iterator[Callable[[Line], None]]:
     """Yields what each line is said to."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn

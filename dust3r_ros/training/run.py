@@ -13,6 +13,7 @@ from dust3r_ros.training.checkpoint_folder import CheckpointFolder
 from dust3r_ros.training.checkpoints import TrainingCheckpoint, read_checkpoint
 from dust3r_ros.training.errors import TrainingError
 from dust3r_ros.training.export import export_weights
+from dust3r_ros.training.host_memory import keep_memory
 from dust3r_ros.training.inputs import FindCorrespondences
 from dust3r_ros.training.loop import Ended, TrainingLoop
 from dust3r_ros.training.progress import progress_line
@@ -53,7 +54,7 @@ def train(
         validation.begin(state.step)
         if not has_begun:
             validation.look(state.average.network, state.step, 0.0, 0)
-    with progress_line(recipe, validation) as say:
+    with progress_line(validation) as say:
         loop = TrainingLoop(
             recipe, state, training_source(recipe, device), output, precision, validation, _correspondences(recipe, state), say
         )
@@ -71,6 +72,7 @@ def train(
 
 def prepared(settings: HardwareSection) -> tuple[torch.device, torch.dtype]:
     """Where it trains and how it multiplies, with the switches set that training wants."""
+    keep_memory()
     if settings.threads:
         torch.set_num_threads(settings.threads)
     hardware = choose_hardware(settings.device, settings.precision)

@@ -17,9 +17,9 @@ from dust3r_ros.models.verdict import HEADLINES
 from dust3r_ros.network import NetworkConfig, TwoViewNetwork, load_network, save_network
 from dust3r_ros.simulation import room_sequence
 from dust3r_ros.training.evaluation.data import DataSet, motorcycle_pair, room_pairs
-from dust3r_ros.training.evaluation.model_card import RecordError, TrainingRecord
 from dust3r_ros.training.evaluation.sequence_run import TrueSequence
 from dust3r_ros.training.evaluation.shipping import Shipped, ShippingError, ship
+from dust3r_ros.training.evaluation.training_record import RecordError, TrainingRecord, combined, read_record
 from dust3r_ros.training.evaluation.truth import TrueView
 
 RECORD = TrainingRecord(5000, 80_000, 75.0, "2 CPU cores", "dust3r_nano_cpu", more={"last_loss": 0.31})
@@ -103,6 +103,23 @@ def test_a_record_that_lacks_something() -> None:
         TrainingRecord.of({**words, "steps": "many"}, "record.json")
     with pytest.raises(RecordError, match="an object"):
         TrainingRecord.of([], "record.json")
+
+
+def test_the_record_of_a_runs_folder_and_of_runs_that_continued_it(tmp_path: Path) -> None:
+    (tmp_path / "losses.csv").write_text("step,minutes,pairs\n1,0.5,16\n40,20.0,640\n")
+    (tmp_path / "recipe.yaml").write_text(
+        "network: {model: dust3r_nano}\ndata: {source: generated, sizes: [128x96, 224x160], batch: 8, accumulate: 2}\n"
+    )
+    first = read_record(tmp_path, "a laptop")
+    assert (first.steps, first.pairs, first.minutes, first.device) == (40, 640, 20.0, "a laptop")
+    assert first.recipe == "dust3r_nano, 128x96, 224x160 pixels, batches of 16"
+    assert "generated scenes alone" in first.data
+    both = combined([first, TrainingRecord(60, 960, 10.0, "an H200", first.recipe)])
+    assert (both.steps, both.pairs, both.minutes) == (100, 1600, 30.0)
+    assert (both.device, both.recipe) == ("a laptop; then an H200", first.recipe)
+    (tmp_path / "losses.csv").unlink()
+    with pytest.raises(RecordError, match=r"losses\.csv and recipe\.yaml of a run are expected"):
+        read_record(tmp_path, "a laptop")
 
 
 def test_the_tool_refuses_in_one_line(tmp_path: Path) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from dust3r_ros.errors import Dust3rError
 from dust3r_ros.models.verdict import Figures, Verdict
 from dust3r_ros.network import NetworkConfig
 from dust3r_ros.training.evaluation.breakdown import Band
 from dust3r_ros.training.evaluation.run import Row
 from dust3r_ros.training.evaluation.table import LEGEND, markdown
+from dust3r_ros.training.evaluation.training_record import GENERATED, TrainingRecord
 
 GOALS = (  # data, measure, bound, more is better, words
     ("held_out", "depth_abs_rel", 0.06, False, "held-out depth AbsRel under 0.06"),
@@ -20,42 +18,6 @@ GOALS = (  # data, measure, bound, more is better, words
     ("held_out", "rta_15", 0.85, True, "held-out RTA@15 over 85 %"),
     ("walk", "ate_percent", 2.0, False, "the walk's ATE under 2 % of the path's extent"),
 )
-
-
-GENERATED = "generated scenes alone, which docs/training_data.md describes: no data set was downloaded, no other network taught it"
-
-
-class RecordError(Dust3rError):
-    """A training record that lacks something."""
-
-
-@dataclass(frozen=True)
-class TrainingRecord:
-    """What the training wrote down beside its checkpoint."""
-
-    steps: int
-    pairs: int  # that it saw, each in both orders
-    minutes: float
-    device: str
-    recipe: str
-    data: str = GENERATED
-    more: Mapping[str, Any] = field(default_factory=dict)  # whatever else was recorded, as it stands
-
-    @classmethod
-    def of(cls, words: Any, source: Path | str) -> TrainingRecord:
-        """From the JSON of a record. Raises RecordError that names what is missing or no number."""
-        if not isinstance(words, dict):
-            raise RecordError(f"training record {source} holds a {type(words).__name__}: an object with steps, pairs, ... is expected")
-        wanted = ("steps", "pairs", "minutes", "device", "recipe")
-        missing = [name for name in wanted if name not in words]
-        if missing:
-            raise RecordError(f"training record {source} lacks {', '.join(missing)}: give the file that the training wrote")
-        try:
-            numbers = int(words["steps"]), int(words["pairs"]), float(words["minutes"])
-        except (TypeError, ValueError) as error:
-            raise RecordError(f"training record {source}: steps, pairs and minutes are numbers ({error})") from error
-        more = {name: value for name, value in words.items() if name not in (*wanted, "data") and isinstance(value, (str, int, float))}
-        return cls(*numbers, str(words["device"]), str(words["recipe"]), str(words.get("data") or GENERATED), more)
 
 
 @dataclass(frozen=True, eq=False)

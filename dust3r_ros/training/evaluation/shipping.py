@@ -19,9 +19,10 @@ from dust3r_ros.models.verdict import not_better, verdict
 from dust3r_ros.network import load_network, save_network
 from dust3r_ros.training.evaluation.breakdown import breakdown
 from dust3r_ros.training.evaluation.data import DataSet
-from dust3r_ros.training.evaluation.model_card import Facts, TrainingRecord, model_card
+from dust3r_ros.training.evaluation.model_card import Facts, model_card
 from dust3r_ros.training.evaluation.run import Advance, Evaluation, Row, evaluate, machine, parameters_of
 from dust3r_ros.training.evaluation.sequence_run import TrueSequence
+from dust3r_ros.training.evaluation.training_record import TrainingRecord
 
 MOST_BYTES = 40_000_000  # of the weights in the package
 LICENCE = "Apache-2.0"

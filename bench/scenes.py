@@ -1,7 +1,7 @@
 """What generated pairs cost: `python bench/scenes.py [--device auto] [--sizes 128x96 224x160] [--pairs 16] [--kinds all room terrain]`.
 
-Pairs a second for each size, kind and way (plain or compiled), in one run, interleaved; the median batch, after two that warm up. Seconds are
-those of the clock, and on a CPU those that its cores worked too, since a machine may be shared.
+Pairs a second for each size, kind and way (plain or compiled), in one run, interleaved; the median batch, after two that warm up. Seconds
+are those of the clock, and on a CPU those that its cores worked too, since a machine may be shared.
 """
 
 from __future__ import annotations

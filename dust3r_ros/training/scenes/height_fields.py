@@ -27,14 +27,16 @@ def march(field: Tensor, origin: Tensor, direction: Tensor) -> Tensor:
         new = under & ~found
         low, high = torch.where(new, before, low), torch.where(new, t, high)
         found, before = found | under, t
-    low, high = torch.where(found, low, 1.0), torch.where(found, high, 1.0)
-    above, below = _above(field, origin, direction, low), _above(field, origin, direction, high)
-    for _ in range(REFINED):  # the false position with its stale end halved (Illinois)
-        t = torch.where(found, low + (high - low) * (above / (above - below)).nan_to_num(0.5).clamp(0.001, 0.999), 1.0)
-        value = _above(field, origin, direction, t)
-        under = value < 0
-        low, above, below = torch.where(under, low, t), torch.where(under, 0.5 * above, value), torch.where(under, value, 0.5 * below)
-        high = torch.where(under, t, high)
+    low, high = torch.where(found, low, 0.5), torch.where(found, high, 1.0)
+    t = 0.5 * (low + high)
+    for _ in range(REFINED):  # Newton's step, or half of what is left where it would leave that
+        x, y, z = (origin[:, axis] + t * direction[:, axis] for axis in range(3))
+        ground, along_x, along_y = height(field, x, y)
+        under = z < ground
+        low, high = torch.where(under, low, t), torch.where(under, t, high)
+        ahead = t - (z - ground) / (direction[:, 2] - along_x * direction[:, 0] - along_y * direction[:, 1])
+        rounding = 1e-5 * high  # else what has arrived at an end would be sent back to the middle
+        t = torch.where((ahead >= low - rounding) & (ahead <= high + rounding), ahead, 0.5 * (low + high))
     return torch.where(found, t, torch.inf)
 
 

@@ -61,14 +61,18 @@ def photo_layers(files: list[Path], count: int, size: int, rng: np.random.Genera
 
 
 def _read(path: Path) -> NDArray[np.float32] | None:
-    import cv2
+    from PIL import Image, UnidentifiedImageError
 
-    data = np.fromfile(path, np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if picture is None or min(picture.shape[:2]) < LEAST:
-        log.warning("%s is no picture of at least %d pixels an edge: left out of the textures", path, LEAST)
+    try:
+        with Image.open(path) as file:
+            picture = np.asarray(file.convert("RGB"), np.float32) / np.float32(255)
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        log.warning("%s cannot be read as a picture (%s): left out of the textures", path, error)
         return None
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).astype(np.float32) / np.float32(255)
+    if min(picture.shape[:2]) < LEAST:
+        log.warning("%s is %d x %d pixels, less than %d an edge: left out of the textures", path, *picture.shape[1::-1], LEAST)
+        return None
+    return picture
 
 
 def _crop(picture: NDArray[np.float32], size: int, share: float, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -73,15 +73,12 @@ def _furniture(draft: Draft, groups: Groups, half: Array) -> None:
     wood = draw(groups, rng, n, ["board", "noise", "tile"], (0.5, 2.0), (0.3, 1.1), 0.5)
     draft.box(table, top, wood, draft.uniform(0, np.pi), there)
     draft.cylinder(table * [1, 1, 0.5], np.stack([np.full(n, 0.05), np.full(n, 0.05), table[:, 2] / 2], 1), wood, there)
-    cup = np.stack([draft.uniform(0.04, 0.12), np.zeros(n), draft.uniform(0.05, 0.2)], 1)[:, [0, 0, 2]]
-    on_top = table + np.stack([draft.uniform(-0.2, 0.2), draft.uniform(-0.2, 0.2), 0.025 + cup[:, 2]], 1)
-    draft.cylinder(on_top, cup, draw(groups, rng, n, THING, (0.1, 0.5)), there)
-    draft.sphere(
-        on_top + [0.25, 0.05, 0] * 1 - cup * [0, 0, 1] + [0, 0, 0.1],
-        np.full((n, 3), 0.1),
-        draw(groups, rng, n, THING, (0.1, 0.5)),
-        present=there,
-    )
+    radius, up = draft.uniform(0.04, 0.12), draft.uniform(0.05, 0.2)
+    where = table + at(draft.uniform(-0.2, 0.0), draft.uniform(-0.2, 0.2), 0 * up + 0.025)
+    cup = np.stack([radius, radius, up], 1)
+    draft.cylinder(where + cup * [0, 0, 1], cup, draw(groups, rng, n, THING, (0.1, 0.5)), there)
+    ball = np.stack([radius] * 3, 1)
+    draft.sphere(where + [0.25, 0.05, 0] + ball * [0, 0, 1], ball, draw(groups, rng, n, THING, (0.1, 0.5)), present=there)
     for side in (-1, 1):  # pictures
         frame = np.stack([draft.uniform(0.2, 0.7), np.full(n, 0.02), draft.uniform(0.2, 0.5)], 1)
         place = at(half[:, 0] * draft.uniform(-0.5, 0.5), side * half[:, 1], draft.uniform(1.3, 1.7))

@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 MIN_WINDOWS, MIN_KEYFRAMES = 6, 4  # of odometry; that were measured by anything else
 MAX_MEASURED = 512  # keyframes of each source that are remembered
-WORTHWHILE, CERTAIN = 0.005, 0.5  # a metric map is corrected beyond this share, and beyond this many standard deviations
+WORTHWHILE, CERTAIN = 0.005, 1.0  # a metric map is corrected beyond this share, and beyond this many standard deviations
 NEWEST = 3  # keyframes whose ground is looked for: older ones hardly change
 PLANE_CONFIDENCE = 1.5
 
@@ -200,14 +200,13 @@ class ScaleEstimator:
         said = []
         for prediction in predictions:
             keyframe = window.get(prediction.i)
-            if (
-                newest not in (prediction.i, prediction.j)
-                or keyframe is None
-                or tuple(prediction.confidence_i.shape) != keyframe.depth.shape
-            ):
+            if newest not in (prediction.i, prediction.j) or keyframe is None:
                 continue
             sure = prediction.confidence_i.numpy() >= PLANE_CONFIDENCE
-            found = scale_of_depths(np.where(sure, prediction.points_i[..., 2].numpy(), 0.0), keyframe.depth)
+            if sure.shape != keyframe.depth.shape:
+                continue
+            metric = np.where(sure, prediction.points_i[..., 2].numpy(), 0.0)
+            found = scale_of_depths(metric.astype(np.float64), keyframe.depth.astype(np.float64))
             if found is not None:
                 said.append(math.log(found[0]))
         if said and newest is not None:

@@ -38,13 +38,19 @@ class MetricInputs:
         self._depths: deque[Image] = deque(maxlen=30)
         self._subscriptions = []
         if config.scale.odom_topic:
-            self._subscriptions.append(node.create_subscription(Odometry, config.scale.odom_topic, self._odometry.append, SENSOR))
+            self._subscriptions.append(node.create_subscription(Odometry, config.scale.odom_topic, self._on_odometry, SENSOR))
         if config.scale.depth_topic:
-            self._subscriptions.append(node.create_subscription(Image, config.scale.depth_topic, self._depths.append, SENSOR))
+            self._subscriptions.append(node.create_subscription(Image, config.scale.depth_topic, self._on_depth, SENSOR))
 
     def destroy(self) -> None:
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
+
+    def _on_odometry(self, message: Odometry) -> None:
+        self._odometry.append(message)
+
+    def _on_depth(self, message: Image) -> None:
+        self._depths.append(message)
 
     def moved(self, parent: str, stamp: int) -> None:
         """Somebody else's transform below `parent`, of this stamp (ns), is in the buffer now."""

@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 MIN_WINDOWS, MIN_KEYFRAMES = 6, 4  # of odometry; that were measured by anything else
 MAX_MEASURED = 512  # keyframes of each source that are remembered
-WORTHWHILE, CERTAIN = 0.005, 1.0  # a metric map is corrected beyond this share, and beyond this many standard deviations
+WORTHWHILE, CERTAIN = 0.005, 0.5  # a metric map is corrected beyond this share, and beyond this many standard deviations
 NEWEST = 3  # keyframes whose ground is looked for: older ones hardly change
 PLANE_CONFIDENCE = 1.5
 

@@ -17,6 +17,7 @@ import typer
 
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.models_cli import models
+from dust3r_ros.training_cli import training
 
 if TYPE_CHECKING:
     from dust3r_ros.io.bags import BagFrames
@@ -32,6 +33,7 @@ app = typer.Typer(help="Dense 3D from plain cameras.", no_args_is_help=True, add
 maps = typer.Typer(help="Look at saved maps.", no_args_is_help=True)
 app.add_typer(maps, name="map")
 app.add_typer(models, name="models")
+app.add_typer(training, name="train")
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; it is replaced as a whole when the run is complete.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML with settings, as for the node.")]

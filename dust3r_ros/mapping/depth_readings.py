@@ -30,10 +30,20 @@ class DepthReading:
 
     places: Array
     metres: Array
+    size: tuple[int, int]  # width and height of the measured image, pixels
 
     def beside(self, keyframe: Keyframe) -> tuple[Array, Array]:
-        """(measured metres [M], the keyframe's depth in map units [M]) of the pixels that the keyframe knows with some confidence."""
+        """(measured metres [M], the keyframe's depth in map units [M]) of the pixels that the keyframe knows with some confidence.
+
+        Raises DepthError where the shapes of both images differ: they cannot be aligned.
+        """
         source, camera = keyframe.source, keyframe.camera
+        (width, height) = self.size
+        if abs(width * source.height - height * source.width) > 0.02 * height * source.width:
+            raise DepthError(
+                f"measured depth of {width}x{height} is not aligned with the camera's image of {source.width}x{source.height}: "
+                "register it to that camera (depth_image_proc/register), or set scale.source to leave it out"
+            )
         pixels = self.places * (source.width, source.height) - 0.5
         rays = np.nan_to_num(source.unproject(pixels), nan=-1e6)  # a pixel without a ray lies outside every working image
         working = np.rint(np.nan_to_num(camera.project(rays), nan=-1.0).clip(-1, 1e6)).astype(int)
@@ -64,7 +74,7 @@ class DepthReadings:
             return
         height, width = depth.shape
         places = np.stack([(known % width + 0.5) / width, (known // width + 0.5) / height], axis=1)
-        self._by_stamp[stamp] = DepthReading(places, depth.reshape(-1)[known].astype(np.float64))
+        self._by_stamp[stamp] = DepthReading(places, depth.reshape(-1)[known].astype(np.float64), (width, height))
         while len(self._by_stamp) > MAX_IMAGES:
             self._by_stamp.popitem(last=False)
 

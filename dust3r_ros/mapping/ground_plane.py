@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-POINTS, HYPOTHESES = 1500, 300
+POINTS, HYPOTHESES = 1000, 200
 MAX_TILT = math.radians(10.0)  # of the ground against what is said to be up: slopes, a camera mounted a little askew
 THICKNESS = 0.02  # of the height: points this near lie on the plane
 BELOW = 0.06  # of the height: what is farther below is under the ground

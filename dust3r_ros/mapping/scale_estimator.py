@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.mapping.config import ScaleConfig
-from dust3r_ros.mapping.depth_readings import DepthReadings
+from dust3r_ros.mapping.depth_readings import DepthError, DepthReadings
 from dust3r_ros.mapping.ground_plane import ground_plane, up_of_pitch
 from dust3r_ros.mapping.metric_scale import scale_of_depths, scale_of_ratios
 from dust3r_ros.mapping.odometry_windows import OdometryWindows
@@ -43,6 +43,7 @@ class ScaleEstimator:
         self._odometry, self._depths = OdometryWindows(), DepthReadings()
         self._up: Array | None = None
         self._contradicting: tuple[str, ...] = ()
+        self._said_unaligned = False
         self.restart()
 
     def restart(self) -> None:
@@ -182,7 +183,16 @@ class ScaleEstimator:
     def _measure_depth(self, keyframe: Keyframe, unit: float) -> None:
         """Ratios are kept as metres per the keyframe's own unit, which corrections of the map do not change."""
         reading = self._depths.at(keyframe.stamp) if self._uses("depth") else None
-        if reading is not None and (found := scale_of_depths(*reading.beside(keyframe))) is not None:
+        if reading is None:
+            return
+        try:
+            found = scale_of_depths(*reading.beside(keyframe))
+        except DepthError as error:
+            if not self._said_unaligned:
+                self._said_unaligned = True
+                log.warning("not used for the scale: %s", error)
+            return
+        if found is not None:
             self._ratios["depth"][keyframe.index] = found[0] * unit, found[1]
 
     def _measure_height(self, keyframe: Keyframe, unit: float) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 from support.simulated_estimator import SimulatedEstimator
 from support.walk import once_round, wheels
 
@@ -15,6 +17,8 @@ from dust3r_ros.io.map_file import load_map, save_map
 from dust3r_ros.mapping import Frame, Mapper, MapperConfig, MapUpdate, depth_of_ranges
 from dust3r_ros.mapping.config import with_settings
 from dust3r_ros.simulation import SimulatedView
+from dust3r_ros.simulation.room import room
+from dust3r_ros.simulation.sequence import PERIOD, SimulatedSequence, camera_at
 
 SETTINGS = {"window.size": 5, "window.scene_graph": "swin-2", "map.voxel_size": 0.02}
 
@@ -120,6 +124,41 @@ def test_without_a_source_nothing_is_claimed(views: list[SimulatedView]) -> None
     assert not mapper.scale.is_metric
     assert not any(update.corrected for update in updates)
     assert mapper.snapshot().scale_source == "none"
+
+
+def turning_on_the_spot(view: SimulatedView, frames: int) -> list[SimulatedView]:
+    def pose(index: int) -> np.ndarray:
+        return camera_at(view.pose[:3, 3], Rotation.from_euler("z", -0.06 * (index + 1)).as_matrix() @ view.pose[:3, 2])
+
+    turned = SimulatedSequence(frames, 160, 120, 0, room, pose)
+    return [replace(seen, stamp=view.stamp + (n + 1) * PERIOD) for n, seen in enumerate(turned)]
+
+
+@pytest.mark.parametrize("spinning", [False, True])
+def test_turning_and_standing_claim_nothing_though_wheels_jitter_or_spin(views: list[SimulatedView], spinning: bool) -> None:
+    way = views[:15]  # too short for the wheels to be believed
+    turned = turning_on_the_spot(way[-1], 20)
+    standing = [replace(turned[-1], stamp=turned[-1].stamp + n * PERIOD) for n in range(1, 20)]
+    mapper = Mapper(with_settings(MapperConfig(), SETTINGS), SimulatedEstimator([*way, *turned], size=160, noise=0.02))
+    rng, odometry = np.random.default_rng(0), wheels(way)
+    pose = odometry[0]
+    for n, view in enumerate([*way, *turned, *standing]):
+        pose = (odometry[n] if n < len(way) else pose).copy()
+        pose[:3, 3] += 0.005 * rng.normal(size=3) + (0.15 * view.pose[:3, 2] if spinning and n >= len(way) + len(turned) else 0.0)
+        mapper.add_odometry(view.stamp, pose)
+        add(mapper, view)
+    assert len(mapper.keyframes) > 5
+    assert any(keyframe.stamp > way[-1].stamp for keyframe in mapper.keyframes)  # turning brought keyframes
+    assert not mapper.scale.is_metric
+
+
+def test_a_depth_image_of_another_shape_is_not_used_and_said_once(views: list[SimulatedView], caplog) -> None:
+    mapper = make(views)
+    for view in views[:25]:
+        mapper.add_depth(view.stamp, view.depth[:, :80])
+        add(mapper, view)
+    assert not mapper.scale.is_metric
+    assert caplog.text.count("80x120 is not aligned with the camera's image of 160x120") == 1
 
 
 def test_a_reset_forgets_the_scale_and_the_next_map_finds_it_anew(views: list[SimulatedView]) -> None:

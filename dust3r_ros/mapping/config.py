@@ -44,7 +44,7 @@ def _scene_graph(name: str, value: str) -> None:
 @dataclass(frozen=True)
 class EstimatorConfig:
     model: str = setting("auto", "two-view estimator; auto picks the best one that this machine has", choices=MODELS)
-    weights: str = setting("", "file of the network's weights; empty: the published ones, from the hub's cache or fetched")
+    weights: str = setting("", "file of the network's weights; empty: the shipped or published ones, from the hub's cache or fetched")
     device: str = setting("auto", "where the network runs: auto takes a GPU that it can use", choices=("auto", "cpu", "cuda"))
     precision: str = setting("auto", "numbers of its matrix products; auto: half precision where the hardware has it", choices=PRECISIONS)
     compile: bool = setting(False, "compile the network with torch.compile: minutes at the start; the gain depends on the hardware")

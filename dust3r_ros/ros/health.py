@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -33,6 +34,7 @@ class Health:
     map_points: int = 0
     model: str = ""
     scale_source: str = "none"
+    scale_uncertainty: float = math.nan
     seconds: dict[str, float] = field(default_factory=dict)  # per stage, of the newest image that went through it
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -80,4 +81,5 @@ class MapSnapshot:
     edges: tuple[tuple[int, int], ...]  # directed pairs of keyframe indices
     cloud: PointCloud  # what the keyframes that left the window gave to the map
     window: tuple[int, ...]  # indices of the keyframes that are still in the window
-    scale_source: str = "none"  # "none": one unit is the median depth of the first keyframe
+    scale_source: str = "none"  # "none": one unit is the median depth of the first keyframe; else what made it a metre
+    scale_uncertainty: float = math.nan  # one standard deviation as a share of the scale; NaN where it is not known

@@ -152,6 +152,12 @@ class Aligner:
         apart = np.linalg.norm(places[:-1] - places[-1], axis=1)
         return {n for n, near in zip(order[:-1], apart <= DRIFT_PLACE * way + reach, strict=True) if near}
 
+    def nearest(self, keyframe: int, count: int, among: Iterable[int]) -> list[int]:
+        """Of other keyframes, those whose cameras stand nearest to this one's and look the same way, as the graph has them now."""
+        here = self._frames[keyframe]
+        others = [n for n in among if n != keyframe and n in self._frames and self._frames[n].rotation[:, 2] @ here.rotation[:, 2] > 0.5]
+        return sorted(others, key=lambda n: float(np.linalg.norm(self._frames[n].translation - here.translation)))[:count]
+
     def same_loop(self, one: Link, other: Link) -> bool:
         """Whether two loops, whose ends are near each other, put the later part of the graph at the same place."""
         ends = [self._frames[n] for n in (one.i, one.j, other.i, other.j)]

@@ -1,8 +1,8 @@
 """Whether a new keyframe stands where an old one stood: looks propose, geometry and everything near by must agree.
 
 A loop enters the graph when (1) both directions of the pair say the same, (2) drift since the old keyframe can explain it, (3) a second
-pair of neighbours of the ends puts the graph at the same place, and (4) no other place that looks as alike passes (1) and (2) and says
-something else: what looks the same everywhere tells nothing, and a place that differs will come.
+pair of neighbours of the ends puts the graph at the same place, and (4) no other place that looks alike, nor the one where the graph has the
+camera now, passes (1) and (2) and says something else: what looks the same everywhere tells nothing, and a place that differs will come.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from dust3r_ros.mapping.loops import LoopFinder, believable
 from dust3r_ros.mapping.places import Place, distinct_places, typical_depth
 from dust3r_ros.mapping.scene_graph import Pair
 from dust3r_ros.mapping.window import KeyframeWindow, settled
+
+NEAREST = 2  # old keyframes where the graph has the camera now
 
 
 class LoopCloser:
@@ -36,7 +38,11 @@ class LoopCloser:
         if link is None:
             return ()
         support = self._support(link, places[0], tokens)
-        if support is None or any(self._contradicts(link, place, tokens) for place in places[1:]):
+        if support is None:
+            return ()
+        rivals = [place.keyframes[0] for place in places[1:]]
+        rivals += [n for n in self._aligner.nearest(index, NEAREST, self._finder.indices) if n not in rivals]
+        if any(self._contradicts(link, rival, tokens) for rival in rivals):
             return ()
         return tuple(self._aligner.join([link, support]))
 
@@ -50,9 +56,9 @@ class LoopCloser:
                 return second
         return None
 
-    def _contradicts(self, link: Link, rival: Place, tokens: dict[int, Tokens]) -> bool:
-        """Whether another place that looks alike is verified too, and is not the same after all."""
-        other = self._link(rival.keyframes[0], link.j, tokens)
+    def _contradicts(self, link: Link, rival: int, tokens: dict[int, Tokens]) -> bool:
+        """Whether another old keyframe is verified too, and puts the new one at another place."""
+        other = self._link(rival, link.j, tokens)
         return other is not None and not self._aligner.same_loop(link, other)
 
     def _beside(self, old: int) -> list[int]:

@@ -11,8 +11,8 @@ from dust3r_ros.mapping.types import Keyframe
 
 NEAR = 0.5  # of what a keyframe typically looks at: keyframes within it are of one place
 FACING = 0.5  # cosine of the angle between viewing directions above which they look the same way
-RIVAL = 0.1  # of likeness: a place that is less alike than the best one by more than this is no rival
-OF_A_PLACE, PLACES = 3, 3  # keyframes and places that are compared at most
+RIVAL = 0.3  # of likeness: a place is a rival though its pictures were taken half a metre beside, which costs this much
+OF_A_PLACE, PLACES = 3, 4  # keyframes and places that are compared at most
 LOOKED_AT = 200  # of the ranking
 
 

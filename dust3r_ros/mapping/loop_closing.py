@@ -1,8 +1,8 @@
 """Whether a new keyframe stands where an old one stood: looks propose, geometry and everything near by must agree.
 
 A loop enters the graph when (1) both directions of the pair say the same, (2) drift since the old keyframe can explain it, (3) a second
-pair of neighbours of the ends puts the graph at the same place, and (4) no other place that looks alike, nor the one where the graph has the
-camera now, passes (1) and (2) and says something else: what looks the same everywhere tells nothing, and a place that differs will come.
+pair of neighbours of the ends puts the graph at the same place, and (4) no other place that looks alike, nor the one where the graph has
+the camera now, passes (1) and (2) and says something else: what looks the same everywhere tells nothing, and a place that differs comes.
 """
 
 from __future__ import annotations

@@ -92,7 +92,8 @@ class Aligner:
     def know(self, frames: Mapping[int, Similarity], links: Sequence[Link]) -> None:
         """Keyframes of a saved map, and what holds them together."""
         self._frames.update(frames)
-        self._links.update({(link.i, link.j): link for link in links})
+        self._links.update({(link.i, link.j): link for link in links if not link.loop})
+        self._loops.update({(link.i, link.j): link for link in links if link.loop})
 
     def rescale(self, frame: Similarity) -> None:
         """The whole world moved, as when the first map gets its scale."""
@@ -128,9 +129,14 @@ class Aligner:
         return {n: frame.translation for n, frame in self._frames.items()}
 
     @property
+    def frames(self) -> dict[int, Similarity]:
+        """Each keyframe's own frame and depth units to the world's."""
+        return dict(self._frames)
+
+    @property
     def links(self) -> list[Link]:
         """All that holds the keyframes together, loops last."""
-        return [*self._links.values(), *self._window_links().values(), *self._loops.values()]
+        return [*{**self._links, **self._window_links()}.values(), *self._loops.values()]
 
     def align(self) -> Correction:
         """The whole graph, now."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.geometry import Camera
+from dust3r_ros.alignment import Link
+from dust3r_ros.geometry import Camera, Similarity
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,3 +81,7 @@ class MapSnapshot:
     cloud: PointCloud  # what the keyframes that left the window gave to the map
     window: tuple[int, ...]  # indices of the keyframes that are still in the window
     scale_source: str = "none"  # "none": one unit is the median depth of the first keyframe
+    # What holds the map together; empty in maps that were saved before it was kept.
+    links: tuple[Link, ...] = ()  # between keyframes, those of loops too
+    frames: Mapping[int, Similarity] = field(default_factory=dict)  # each keyframe's own frame and depth units to the world's
+    owners: NDArray[np.int32] | None = None  # [N] of the cloud's points: the keyframe that each moves with

@@ -88,6 +88,12 @@ def load_map(path: Path | str) -> MapSnapshot:
         raise MapFileError(f"map {path} is damaged ({type(error).__name__}: {error}): save it again") from error
 
 
+def version_of(path: Path | str) -> int:
+    """Of a file that `load_map` reads."""
+    with zipfile.ZipFile(path) as archive:
+        return int(_about(Path(path), archive)["version"])
+
+
 def _about(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
     if "map.json" not in archive.namelist():
         raise MapFileError(f"map {path} is not a dust3r_ros map: it has no map.json")

@@ -3,6 +3,7 @@
 from dust3r_ros.mapping.config import ConfigError, MapperConfig, settings, with_settings
 from dust3r_ros.mapping.keyframe_views import depth_image, keyframe_cloud
 from dust3r_ros.mapping.localisation import Localisation, LocalisationError, localise
+from dust3r_ros.mapping.localiser import Localiser
 from dust3r_ros.mapping.mapper import FrameError, Mapper, StampError
 from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, TrackingState
 
@@ -13,6 +14,7 @@ __all__ = [
     "Keyframe",
     "Localisation",
     "LocalisationError",
+    "Localiser",
     "MapSnapshot",
     "MapUpdate",
     "Mapper",

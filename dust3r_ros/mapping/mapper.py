@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.errors import Dust3rError
 from dust3r_ros.estimators import Estimator, Tokens, create_estimator
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import ConfigError, MapperConfig
+from dust3r_ros.mapping.frame_check import FrameError, StampError, check_frame
 from dust3r_ros.mapping.frame_trajectory import FrameTrajectory
 from dust3r_ros.mapping.keyframe_map import Growth, KeyframeMap
 from dust3r_ros.mapping.keyframe_selection import KeyframeSelector
@@ -23,17 +23,12 @@ MAX_PENDING = 100  # frames before the first map that get their pose afterwards
 Pose = NDArray[np.float64]
 
 
-class FrameError(Dust3rError):
-    """A frame that cannot be used."""
-
-
-class StampError(FrameError):
-    """A frame that is not newer than the one before it."""
-
-
-def _estimator(config: MapperConfig) -> Estimator:
+def configured_estimator(config: MapperConfig) -> Estimator:
     chosen = config.estimator
     return create_estimator(chosen.model, chosen.size, chosen.weights, chosen.device, chosen.precision, chosen.compile)
+
+
+__all__ = ["FrameError", "Mapper", "StampError", "configured_estimator"]
 
 
 class Mapper:
@@ -42,7 +37,7 @@ class Mapper:
     def __init__(self, config: MapperConfig | None = None, estimator: Estimator | None = None, background: bool = False) -> None:
         """`background`: the whole graph is aligned on another thread, for a live camera; else the same frames give the same map."""
         self.config, self._background = config or MapperConfig(), background
-        self.estimator = estimator or _estimator(self.config)
+        self.estimator = estimator or configured_estimator(self.config)
         self.reset()
 
     def reset(self) -> None:
@@ -71,7 +66,7 @@ class Mapper:
 
         Raises StampError for a frame that is not newer than the last one and FrameError for an unusable image; the map stands either way.
         """
-        self._check(frame)
+        check_frame(frame, self._last_stamp)
         self._last_stamp = frame.stamp
         corrected = self._map.finished_correction()
         self._after_correction()
@@ -112,19 +107,6 @@ class Mapper:
         return MapUpdate(frame, self.state, reason, pose, odometry, inliers, grown, bool(grown), corrected, loops, pairs, stopwatch.seconds)
 
     # ---- tracking --------------------------------------------------------------------------------------------------------------------
-
-    def _check(self, frame: Frame) -> None:
-        shape = frame.image.shape
-        if frame.image.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or min(shape[:2]) < 32:
-            raise FrameError(f"image of shape {shape} and type {frame.image.dtype}: give uint8 RGB of at least 32x32 pixels")
-        if frame.camera is not None and (frame.camera.width, frame.camera.height) != (shape[1], shape[0]):
-            size = f"{frame.camera.width}x{frame.camera.height}"
-            raise FrameError(f"the camera is {size} but its image {shape[1]}x{shape[0]}: resize the camera with the image or leave it out")
-        if self._last_stamp is not None and frame.stamp <= self._last_stamp:
-            ago = (self._last_stamp - frame.stamp) * 1e-9
-            raise StampError(
-                f"stamp {frame.stamp * 1e-9:.3f} s is {ago:.3f} s before the last frame's: frames must be in order; reset() starts anew"
-            )
 
     def _pose_of(self, tracks: Tracks | None, camera: Camera) -> TrackedPose | None:
         keyframe = None if self._reference is None else self._map.keyframe(self._reference)

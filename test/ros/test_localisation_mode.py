@@ -108,10 +108,11 @@ def test_a_map_that_was_just_made_is_frozen_and_thawed_while_the_node_runs(rig, 
     switch("localisation")
     running.until(lambda: isinstance(running.node.mapper, Localiser), "it only localises")
     before = running.node.placement._last_odometry
-    running.show(list(reversed(views))[:3], shift=LATER + 10**9 * 100)
+    running.show(views[2:3], shift=LATER)  # elsewhere than the newest, which the odometry does not know
     assert running.node.book.now.tracking is TrackingState.TRACKING
+    np.testing.assert_allclose(running.node.placement._last_odometry, before, atol=1e-9)
+    running.show(views[3:5], shift=LATER)
     assert len(running.node.mapper.keyframes) == count
-    assert before is not None
     switch("mapping")
     running.until(lambda: isinstance(running.node.mapper, Mapper), "it maps again")
     assert len(running.node.mapper.keyframes) == count
@@ -126,7 +127,7 @@ def test_a_start_with_a_file_that_is_no_map_is_refused(rig, tmp_path: Path, cont
     assert waiting.node.trigger_configure() == TransitionCallbackReturn.FAILURE
 
 
-def test_a_start_parameter_goes_on_with_a_map_in_mapping_mode_too(rig, file: Path, snapshot: MapSnapshot) -> None:
+def test_a_start_parameter_goes_on_with_a_map_in_mapping_mode_too(rig, file: Path) -> None:
     running = rig(map_file=str(file))
     assert isinstance(running.node.mapper, Mapper)
     assert [k.index for k in running.node.mapper.keyframes] == [k.index for k in load_map(file).keyframes]

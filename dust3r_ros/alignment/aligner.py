@@ -89,6 +89,10 @@ class Aligner:
         self._window.remove(keyframe)
         return view
 
+    def reopen(self, keyframe: int, view: AlignedView, focal: float | None, principal_point: tuple[float, float] | None) -> None:
+        """A keyframe that has left the window comes back as its newest, held where it is (`view`: with depth and confidence)."""
+        self._window.put_back(keyframe, view, focal, principal_point)
+
     def know(self, frames: Mapping[int, Similarity], links: Sequence[Link]) -> None:
         """Keyframes of a saved map, and what holds them together."""
         self._frames.update(frames)
@@ -106,9 +110,16 @@ class Aligner:
     # ---- the whole graph -----------------------------------------------------------------------------------------------------------------
 
     def close_loop(self, predictions: Sequence[PairPrediction], views: Mapping[int, SettledView]) -> list[Pair]:
-        """Pairs, in both directions, between keyframes that are far apart in time; what was joined: those whose directions agree.
+        """Pairs, in both directions, between keyframes that are far apart in time; what was joined: those that `loop_links` believes.
 
-        `views`: the keyframes as they are settled. It counts from the next alignment of the whole graph on.
+        It counts from the next alignment of the whole graph on.
+        """
+        return self.join(self.loop_links(predictions, views))
+
+    def loop_links(self, predictions: Sequence[PairPrediction], views: Mapping[int, SettledView]) -> list[Link]:
+        """Of pairs, in both directions: those whose directions agree and whose difference from the graph drift can explain.
+
+        `views`: the keyframes as they are settled. Nothing is joined yet.
         """
         found: dict[Pair, list[Link]] = {}
         for p in predictions:
@@ -119,9 +130,27 @@ class Aligner:
             link = make_link(*pair, sides[pair[0]], sides[pair[1]], loop=True)
             if link is not None:
                 found.setdefault(pair, []).append(link)
-        joined = [pair for pair, links in found.items() if len(links) > 1 and _agree(links[0], links[1]) and self._drifted_there(links[0])]
-        self._loops.update({pair: merged(*found[pair][:2]) for pair in joined})
-        return joined
+        return [
+            merged(*links[:2])
+            for links in found.values()
+            if len(links) > 1 and _agree(links[0], links[1]) and self._drifted_there(links[0])
+        ]
+
+    def same_loop(self, one: Link, other: Link) -> bool:
+        """Whether two loops, whose ends are near each other, put the later part of the graph at the same place."""
+        ends = [self._frames[n] for n in (one.i, one.j, other.i, other.j)]
+        frames = Sim3.stack([*ends, one.relative, other.relative])
+        # Where the later part of the graph goes by each: the world's similarity that carries the later keyframe to where the loop has it.
+        by_one = frames[0:1] @ frames[4:5] @ frames[1:2].inverse()
+        by_other = frames[2:3] @ frames[5:6] @ frames[3:4].inverse()
+        # As an increment at the later keyframe, in its own frame and units.
+        off = (frames[1:2].inverse() @ by_one.inverse() @ by_other @ frames[1:2]).difference()[0]
+        return bool(np.linalg.norm(off[:3]) < SAME_TURN and np.linalg.norm(off[3:6]) < SAME_PLACE * one.depth and abs(off[6]) < SAME_SIZE)
+
+    def join(self, loops: Sequence[Link]) -> list[Pair]:
+        """These loops are believed; they count, robustly, from the next alignment of the whole graph on."""
+        self._loops.update({(link.i, link.j): link for link in loops})
+        return [(link.i, link.j) for link in loops]
 
     @property
     def positions(self) -> dict[int, Array]:

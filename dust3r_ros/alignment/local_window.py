@@ -14,7 +14,7 @@ from dust3r_ros.alignment.dense import solve_dense
 from dust3r_ros.alignment.known_poses import pose_similarity
 from dust3r_ros.alignment.linear_system import make_layout
 from dust3r_ros.alignment.pair_check import bad_pairs
-from dust3r_ros.alignment.problem import Array, Problem, State
+from dust3r_ros.alignment.problem import Array, Problem, State, choose_pixels
 from dust3r_ros.alignment.refine import Constraints, Stage, refine
 from dust3r_ros.alignment.spanning_tree import Branch, score
 from dust3r_ros.alignment.start import Placed, Sides, fit_pairs, place_branch
@@ -68,6 +68,27 @@ class LocalWindow(WindowData):
         if found is None:
             self.take_back()
         return found
+
+    def put_back(self, keyframe: int, view: AlignedView, focal: float | None, principal_point: tuple[float, float] | None) -> None:
+        """A keyframe whose place is settled is of the window again: it is held there, and what comes next joins on."""
+        assert view.depth is not None
+        assert view.confidence is not None
+        height, width = view.depth.shape
+        sure = np.where(view.depth > 0, view.confidence, np.float32(0)).astype(np.float32)
+        index = choose_pixels(height, width, [np.ascontiguousarray(sure.reshape(-1))], PIXELS)
+        depth = view.depth.reshape(-1)[index].astype(np.float64)
+        centre = np.array(principal_point or (width / 2, height / 2))
+        self.nodes[keyframe] = Node(
+            focal,
+            principal_point,
+            index=index,
+            pixels=np.stack([index % width, index // width]) - centre[:, None],
+            rotation=view.pose[:3, :3].copy(),
+            position=view.pose[:3, 3].copy(),
+            focal=view.focal,
+            depth=np.where(depth > 0, depth, np.median(depth[depth > 0]) if (depth > 0).any() else 1.0),
+            held=True,
+        )
 
     def take_back(self) -> None:
         """As it was before the last `add`."""

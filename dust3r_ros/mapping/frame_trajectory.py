@@ -48,6 +48,13 @@ class FrameTrajectory:
         self._newest = (keyframe, relative)
         return self.odometry
 
+    def found_again(self, keyframe: int, relative: Pose, poses: Mapping[int, Pose]) -> Pose:
+        """The newest frame is there after a gap: the odometry stays where it was lost, and goes on from there; the odometry."""
+        if self.odometry is None:
+            self.odometry = poses[keyframe] @ relative
+        self._newest = (keyframe, relative)
+        return self.odometry
+
     def rescaled(self, ratios: Mapping[int, float]) -> None:
         """Keyframes and their depths have become larger by these ratios."""
         if self._newest is not None:

@@ -12,15 +12,18 @@ from dust3r_ros.alignment import AlignedView, Aligner, Correction
 from dust3r_ros.estimators import Estimator, Tokens
 from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.config import MapConfig, MapperConfig
+from dust3r_ros.mapping.image_descriptor import image_descriptor
 from dust3r_ros.mapping.keyframe_store import KeyframeStore
-from dust3r_ros.mapping.keyframe_views import keyframe_cloud
-from dust3r_ros.mapping.loops import LoopFinder, believable
+from dust3r_ros.mapping.keyframe_views import keyframe_cloud, whole
+from dust3r_ros.mapping.loop_closing import LoopCloser
+from dust3r_ros.mapping.loops import LoopFinder
+from dust3r_ros.mapping.relocalisation import Relocalisation, relocalise
 from dust3r_ros.mapping.saved_map import held_together, owners_of
 from dust3r_ros.mapping.scene_graph import Pair, SceneGraph
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
 from dust3r_ros.mapping.voxel_map import VoxelMap
-from dust3r_ros.mapping.window import MIN_TRUSTED_SHARE, Entry, KeyframeWindow, first_map_frame, in_frame, settled, trusted_share
+from dust3r_ros.mapping.window import MIN_TRUSTED_SHARE, Entry, KeyframeWindow, first_map_frame, in_frame, trusted_share
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +46,13 @@ class KeyframeMap:
         self._graph = SceneGraph.parse(config.window.scene_graph)
         self._window = KeyframeWindow(estimator)
         self._aligner = Aligner()
-        self._loops = LoopFinder()
+        self._finder = LoopFinder()
         self._store = KeyframeStore(config.map.max_keyframes)
+        self._loops = LoopCloser(estimator, self._window, self._aligner, self._finder, self._store)
         self._voxels = VoxelMap(config.map.voxel_size, config.map.max_points)
         self._edges: list[Pair] = []
         self._since_whole, self._whole_is_due = 0, False  # keyframes since the whole graph was aligned
+        self._fused: set[int] = set()  # keyframes whose points are in the voxels
         self._ratios: dict[int, float] = {}  # how much larger keyframes became since somebody asked
 
     @property
@@ -128,6 +133,26 @@ class KeyframeMap:
         self._correct(self._aligner.align())
         return self._store.all()
 
+    def find(self, query: Tokens) -> Relocalisation:
+        """Where a picture was taken, among all keyframes that are remembered. The map does not change."""
+        descriptor = image_descriptor(query.image)
+        ranked = [(n, a) for n, a in self._finder.ranked(descriptor) if n not in self._window.indices]
+        ranked += [(n, float(image_descriptor(self._window[n].tokens.image) @ descriptor)) for n in self._window.indices]
+        ranked.sort(key=lambda entry: (-entry[1], entry[0]))
+        return relocalise(query, ranked, self._store.latest, self._tokens, self._estimator)
+
+    def go_on_from(self, found: Relocalisation) -> int:
+        """The keyframe that was found, and those that agree with it, are what comes next is paired with; its index."""
+        best = found.where.keyframes[0]
+        partners = {i for pair in self._graph.new_pairs(self._window.indices, self._store.peek_index()) for i in pair}
+        if best not in partners:
+            agreeing = [self._store.latest[index] for index in found.where.keyframes]
+            for index in self._window.indices:
+                self._retire(index)
+            for keyframe in reversed(agreeing):
+                self._reopen(keyframe, found.views[keyframe.index])
+        return best
+
     def finished_correction(self) -> bool:
         """Take in an alignment of the whole graph that has come from the other thread; whether one had."""
         correction = self._aligner.finished()
@@ -143,10 +168,11 @@ class KeyframeMap:
 
     def cloud(self) -> PointCloud:
         """The whole map, one point a voxel, bounded by `map.max_points`."""
-        whole = self._voxels.copy()
+        voxels = self._voxels.copy()
         for index in self._window.indices:
-            self._fuse(index, whole, self._map_config)
-        return whole.cloud()
+            if index not in self._fused:
+                self._fuse(index, voxels, self._map_config)
+        return voxels.cloud()
 
     def snapshot(self) -> MapSnapshot:
         window = tuple(index for index in self._window.indices if index in self._store.latest)
@@ -163,11 +189,30 @@ class KeyframeMap:
         for keyframe in snapshot.keyframes:
             if keyframe.index in snapshot.window:
                 self._enter(keyframe.index, self._window.encode(keyframe))
+            else:
+                self._fused.add(keyframe.index)
+                self._finder.remember(keyframe.index, keyframe.image, keyframe.camera)
         if len(self._window) > 1:
             # The map stays as it was saved: only what comes next is aligned with the window.
             self._aligner.again(self._window.estimate_all(self._graph), self._there())
 
     # ---- how -------------------------------------------------------------------------------------------------------------------------
+
+    def _tokens(self, index: int) -> Tokens:
+        """Of any keyframe that is remembered."""
+        if index in self._window.indices:
+            return self._window[index].tokens
+        tokens = self._estimator.encode(self._finder.picture(index), self._finder.camera(index))
+        return replace(tokens, source=self._store.latest[index].source)
+
+    def _reopen(self, keyframe: Keyframe, tokens: Tokens) -> None:
+        """An old keyframe is the window's newest, held where it is."""
+        keyframe = whole(keyframe, tokens.image, tokens.camera)
+        self._store.put(keyframe)
+        entry = Entry(keyframe.stamp, tokens)
+        self._window.add(keyframe.index, entry)
+        view = AlignedView(keyframe.pose, keyframe.camera.fx, keyframe.depth, keyframe.confidence)
+        self._aligner.reopen(keyframe.index, view, entry.focal, entry.principal_point)
 
     def _enter(self, index: int, entry: Entry) -> None:
         self._window.add(index, entry)
@@ -195,22 +240,13 @@ class KeyframeMap:
         return tuple(revised)
 
     def _close_loops(self, index: int, stopwatch: Stopwatch) -> tuple[Pair, ...]:
-        """Join the new keyframe to an old one that looks alike, if both directions say the same."""
-        config, entry = self._config.alignment, self._window[index]
-        if not config.loops:
-            return ()
-        old = self._loops.most_alike(index, entry.tokens.image, config.min_alike)
-        keyframe = None if old is None else self._store.latest.get(old)
-        if old is None or keyframe is None:
+        """Join the new keyframe to an old one that looks alike, if all that can be asked says the same."""
+        config = self._config.alignment
+        ranked = self._finder.most_alike(index, self._window[index].tokens.image, config.min_alike) if config.loops else []
+        if not ranked:
             return ()
         with stopwatch.time("loops"):
-            tokens = self._estimator.encode(self._loops.picture(old), self._loops.camera(old))
-            estimated = self._window.estimate([(old, index), (index, old)], {old: tokens})
-            predictions = [p for p in estimated if {p.i, p.j} == {old, index}]  # an estimator may revise others too
-            if not believable(predictions):
-                return ()
-            views = {old: settled(keyframe), index: settled(self._store.latest[index])}
-            joined = tuple(self._aligner.close_loop(predictions, views))
+            joined = self._loops.close(index, ranked)
         self._edges.extend(edge for i, j in joined for edge in ((i, j), (j, i)))
         return joined
 
@@ -241,15 +277,19 @@ class KeyframeMap:
     def _slide(self) -> None:
         """Let the oldest keyframes go: their points into the map for good, themselves remembered compactly."""
         while len(self._window) > self._config.window.size:
-            oldest = self._window.indices[0]
-            view, known = self._aligner.retire(oldest), self._store.latest.get(oldest)
-            if known is not None:
-                keyframe = known if view is None else self._window.keyframe(oldest, view, known)
-                self._store.put(keyframe or known)
+            self._retire(self._window.indices[0])
+
+    def _retire(self, oldest: int) -> None:
+        view, known = self._aligner.retire(oldest), self._store.latest.get(oldest)
+        if known is not None:
+            if oldest not in self._fused:  # else it has been in the window before, and its depth is better than what it is here for
+                known = (None if view is None else self._window.keyframe(oldest, view, known)) or known
+                self._store.put(known)
                 self._fuse(oldest, self._voxels, self._map_config)
-                self._loops.remember(oldest, known.image, known.camera)
-                self._loops.forget(set(self._store.retire(oldest)))
-            self._window.remove(oldest)
+                self._fused.add(oldest)
+                self._finder.remember(oldest, known.image, known.camera)
+            self._finder.forget(set(self._store.retire(oldest)))
+        self._window.remove(oldest)
 
     def _fuse(self, index: int, voxels: VoxelMap, config: MapConfig) -> None:
         keyframe = self._store.latest.get(index)

@@ -28,6 +28,10 @@ class KeyframeStore:
         self._next += 1
         return self._next - 1
 
+    def peek_index(self) -> int:
+        """The index that the next keyframe gets."""
+        return self._next
+
     def put(self, keyframe: Keyframe) -> None:
         """A new keyframe, or a better version of a known one."""
         self.latest[keyframe.index] = keyframe

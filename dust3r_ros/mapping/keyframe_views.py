@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.geometry import Rectification
+from dust3r_ros.geometry import Camera, Rectification
 from dust3r_ros.mapping.types import Keyframe, PointCloud
 
 STEP = 0.05  # of the depth, between neighbouring pixels
@@ -38,6 +38,29 @@ def depth_image(keyframe: Keyframe) -> tuple[NDArray[np.float32], NDArray[np.flo
     depth = np.asarray(to_source(keyframe.depth, interpolation="nearest"), np.float32)
     confidence = np.asarray(to_source(keyframe.confidence, interpolation="nearest"), np.float32)
     return depth, np.maximum(confidence, 1.0)
+
+
+def whole(keyframe: Keyframe, image: NDArray[np.uint8], camera: Camera) -> Keyframe:
+    """A compact keyframe with its working image [h, w, 3] again, and depth and confidence on the pixels of that image's `camera`.
+
+    Depth is interpolated as its inverse, which is exact on planes; next to a step in depth it is the nearest pixel's.
+    """
+    own = keyframe.camera
+    if (own.width, own.height) == (camera.width, camera.height):
+        return replace(keyframe, image=image)
+    pixels = own.project(camera.unproject(camera.pixel_grid())).astype(np.float32)
+    maps = pixels[..., 0], pixels[..., 1]
+    inverse = np.where(keyframe.depth > 0, 1.0 / np.maximum(keyframe.depth, 1e-12), 0.0).astype(np.float32)
+
+    def sampled(values: NDArray[np.float32], how: int) -> NDArray[np.float32]:
+        return np.asarray(cv2.remap(values, *maps, how, borderMode=cv2.BORDER_REPLICATE), np.float32)
+
+    nearest = sampled(keyframe.depth, cv2.INTER_NEAREST)
+    smooth = 1.0 / np.maximum(sampled(inverse, cv2.INTER_LINEAR), 1e-12)
+    stepped = sampled(_at_edges(keyframe.depth).astype(np.float32), cv2.INTER_LINEAR) > 0
+    stepped |= sampled((keyframe.depth > 0).astype(np.float32), cv2.INTER_LINEAR) < 1.0
+    depth = np.where(stepped, nearest, smooth).astype(np.float32)
+    return replace(keyframe, camera=camera, image=image, depth=depth, confidence=sampled(keyframe.confidence, cv2.INTER_NEAREST))
 
 
 def compact(keyframe: Keyframe) -> Keyframe:

@@ -63,6 +63,7 @@ class Localiser:
         self._relative: Pose | None = None  # the newest frame's camera to the reference's
         self._last_stamp: int | None = None
         self._last_failure: int | None = None
+        self._last_known: int | None = None  # stamp of the newest frame that had a pose, or of the first
         self._attempts = self._contradictions = 0
 
     def configure(self, config: MapperConfig) -> None:
@@ -100,8 +101,21 @@ class Localiser:
                 self._last_failure = frame.stamp
         if pose is not None:
             self._trajectory.append(frame.stamp, WORLD, pose)
+        found_again = pose is not None and self.state is TrackingState.LOST and self._last_known is not None
+        if pose is not None or self._last_known is None:
+            self._last_known = frame.stamp
         self.state = TrackingState.LOST if pose is None else TrackingState.TRACKING
-        return MapUpdate(frame, self.state, reason, pose, self._trajectory.odometry, inliers, seconds=stopwatch.seconds)
+        return MapUpdate(
+            frame,
+            self.state,
+            reason,
+            pose,
+            self._trajectory.odometry,
+            inliers,
+            found_again=found_again and self._placings > 1,
+            lost_seconds=(frame.stamp - self._last_known) * 1e-9,
+            seconds=stopwatch.seconds,
+        )
 
     # ---- tracking --------------------------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,8 @@ class LoopFinder:
 
     def remember(self, index: int, image: NDArray[np.uint8], camera: Camera) -> None:
         """A keyframe that leaves the window, with its working image [h, w, 3] RGB and that image's camera."""
+        if index in self._pictures:  # it has been in the window once more
+            return
         descriptor = image_descriptor(image)
         count = len(self._indices)
         if count >= len(self._descriptors):
@@ -53,6 +55,11 @@ class LoopFinder:
                 self._pictures.pop(index, None)
                 self._cameras.pop(index, None)
 
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Keyframes that may be compared."""
+        return tuple(self._indices)
+
     def picture(self, index: int) -> NDArray[np.uint8]:
         """[h, w, 3] RGB."""
         return np.asarray(cv2.cvtColor(cv2.imdecode(self._pictures[index], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
@@ -60,16 +67,22 @@ class LoopFinder:
     def camera(self, index: int) -> Camera:
         return self._cameras[index]
 
-    def most_alike(self, index: int, image: NDArray[np.uint8], min_alike: float) -> int | None:
-        """The old keyframe that the new one `index` should be compared with, if any is worth it."""
-        if not self._indices or index - self._last_try < WAIT:
-            return None
-        alike = self._descriptors[: len(self._indices)] @ image_descriptor(image)
-        best = int(alike.argmax())
-        if alike[best] < min_alike:
-            return None
-        self._last_try = index
-        return self._indices[best]
+    def ranked(self, descriptor: NDArray[np.float32], min_alike: float = -1.0) -> list[tuple[int, float]]:
+        """(keyframe, how alike its picture is), the most alike first."""
+        if not self._indices:
+            return []
+        alike = self._descriptors[: len(self._indices)] @ descriptor
+        order = np.argsort(-alike, kind="stable")
+        return [(self._indices[row], float(alike[row])) for row in order if alike[row] >= min_alike]
+
+    def most_alike(self, index: int, image: NDArray[np.uint8], min_alike: float) -> list[tuple[int, float]]:
+        """Old keyframes that the new one `index` should be compared with, the most alike first; empty if none is worth it."""
+        if index - self._last_try < WAIT:
+            return []
+        ranked = self.ranked(image_descriptor(image), min_alike)
+        if ranked:
+            self._last_try = index
+        return ranked
 
 
 def believable(predictions: Sequence[PairPrediction]) -> bool:

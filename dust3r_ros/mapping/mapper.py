@@ -6,15 +6,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.estimators import Estimator, Tokens, create_estimator
-from dust3r_ros.geometry import Camera
+from dust3r_ros.geometry import Camera, inverse_pose
 from dust3r_ros.mapping.config import ConfigError, MapperConfig
 from dust3r_ros.mapping.frame_check import FrameError, StampError, check_frame
 from dust3r_ros.mapping.frame_trajectory import FrameTrajectory
 from dust3r_ros.mapping.keyframe_map import Growth, KeyframeMap
 from dust3r_ros.mapping.keyframe_selection import KeyframeSelector
+from dust3r_ros.mapping.recovery import Recovery
+from dust3r_ros.mapping.relocalisation import Relocalisation
 from dust3r_ros.mapping.scene_graph import Pair
 from dust3r_ros.mapping.stopwatch import Stopwatch
-from dust3r_ros.mapping.tracker import MIN_POINTS, TrackedPose, Tracker, Tracks, frame_pose, parallax, tracking_image
+from dust3r_ros.mapping.tracker import (
+    MIN_POINTS,
+    TrackedPose,
+    Tracker,
+    Tracks,
+    frame_pose,
+    parallax,
+    points_seen_again,
+    tracking_image,
+)
 from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, TrackingState
 
 SECONDS_BETWEEN_TRIES = 0.5
@@ -52,6 +63,7 @@ class Mapper:
         self._pending: list[tuple[int, Tracks, Camera]] = []
         self._last_stamp: int | None = None
         self._last_failure: int | None = None
+        self._recovery = Recovery()
 
     def configure(self, config: MapperConfig) -> None:
         """Go on with new settings. Another estimator needs a new Mapper (ConfigError); a new voxel size re-bins the map."""
@@ -76,14 +88,14 @@ class Mapper:
             grey = tracking_image(frame.image)
             tracked_camera = camera.resized(grey.shape[1], grey.shape[0])
             tracks = self._tracker.track(grey) if self._tracker.running else None
-            tracked = self._pose_of(tracks, tracked_camera)
+            tracked = self._pose_of(frame.stamp, tracks, tracked_camera)
             moved, overlap = (None, 0.0) if tracks is None else (parallax(tracks, tracked_camera), tracks.overlap)
             choice = self._selector.choose(frame.stamp, grey, moved, overlap, self._baseline(tracked))
+        if tracked is None and self._map.exists:
+            return self._lost(frame, camera, grey, stopwatch, corrected)
         odometry = self._follow(frame.stamp, tracked)
 
-        grown: tuple[Keyframe, ...] = ()
-        pairs: tuple[Pair, ...] = ()
-        loops: tuple[Pair, ...] = ()
+        growth: Growth | None = None
         reason = choice.reason
         if choice.is_due and self._may_try(frame.stamp):
             if tracks is not None or self._start_tracking(grey):
@@ -93,26 +105,97 @@ class Mapper:
                     self._first_keyframe(frame.stamp, tokens)
                 else:
                     growth, reason = self._grow(frame.stamp, grey, tokens, tracks, tracked, reason, stopwatch)
-                    if growth is not None:
-                        grown, pairs, loops = growth.revised, growth.pairs, growth.loops
                     odometry = self._trajectory.odometry
                     corrected = self._after_correction() or corrected
             else:
                 reason = "waits: no texture to follow"
         elif tracks is not None and self.state is TrackingState.INITIALISING:
             self._pending = [*self._pending[1 - MAX_PENDING :], (frame.stamp, tracks, tracked_camera)]
+        return self._told(frame, reason, tracked, odometry, growth, corrected, stopwatch)
 
-        pose = self._pose_in_map(tracked, grown)
-        inliers = tracked.inliers if tracked is not None else 0.0
-        return MapUpdate(frame, self.state, reason, pose, odometry, inliers, grown, bool(grown), corrected, loops, pairs, stopwatch.seconds)
+    def _told(
+        self,
+        frame: Frame,
+        reason: str,
+        tracked: TrackedPose | None,
+        odometry: Pose | None,
+        growth: Growth | None,
+        corrected: bool,
+        stopwatch: Stopwatch,
+        found_again: bool = False,
+    ) -> MapUpdate:
+        grown = () if growth is None else growth.revised
+        return MapUpdate(
+            frame,
+            self.state,
+            reason,
+            pose=self._pose_in_map(tracked, grown),
+            odometry=odometry,
+            inliers=tracked.inliers if tracked is not None else 0.0,
+            keyframes=grown,
+            is_keyframe=bool(grown),
+            corrected=corrected,
+            loops=() if growth is None else growth.loops,
+            edges=() if growth is None else growth.pairs,
+            seconds=stopwatch.seconds,
+            found_again=found_again,
+            lost_seconds=self._recovery.seconds(frame.stamp),
+        )
+
+    # ---- lost and found ----------------------------------------------------------------------------------------------------------------
+
+    def _lost(self, frame: Frame, camera: Camera, grey: NDArray[np.uint8], stopwatch: Stopwatch, corrected: bool) -> MapUpdate:
+        """A frame that tracking could not place: look for it in the whole map, and briefly beside the newest keyframes."""
+        self.state = TrackingState.LOST
+        self._tracker.hold()
+        self._recovery.lost(frame.stamp)
+        if not self._recovery.may_search(frame.stamp):
+            return self._still_lost(frame, "waits to search again", corrected, stopwatch)
+        with stopwatch.time("encode"):
+            tokens = self.estimator.encode(frame.image, camera)
+        with stopwatch.time("relocalise"):
+            found = self._recovery.search(self._map, tokens, frame.stamp)
+        if found.where.pose is not None:
+            with stopwatch.time("relocalise"):
+                tracked = self._go_on_from(found, frame.stamp, grey, camera.resized(grey.shape[1], grey.shape[0]))
+            odometry = self._trajectory.odometry
+            return self._told(frame, f"found again: {found.where.reason}", tracked, odometry, None, corrected, stopwatch, True)
+        reason = found.where.reason
+        if self._recovery.may_join_newest(frame.stamp):
+            growth = self._map.grow(frame.stamp, tokens, stopwatch)
+            if growth is not None:
+                self._is_keyframe(growth, frame.stamp, grey, placed_anew=True)
+                corrected = self._after_correction() or corrected
+                reason = "found again beside the newest keyframes"
+                return self._told(frame, reason, None, self._trajectory.odometry, growth, corrected, stopwatch, True)
+        return self._still_lost(frame, reason, corrected, stopwatch)
+
+    def _still_lost(self, frame: Frame, why: str, corrected: bool, stopwatch: Stopwatch) -> MapUpdate:
+        reason = f"lost for {self._recovery.seconds(frame.stamp):.1f} s: {why}"
+        return self._told(frame, reason, None, self._trajectory.odometry, None, corrected, stopwatch)
+
+    def _go_on_from(self, found: Relocalisation, stamp: int, grey: NDArray[np.uint8], camera: Camera) -> TrackedPose:
+        """Follow the points of the keyframe that was found; this frame's pose to it."""
+        assert found.where.pose is not None
+        self._reference = self._map.go_on_from(found)
+        keyframe = self._map.keyframe(self._reference)
+        assert keyframe is not None
+        self._relative = inverse_pose(keyframe.pose) @ found.where.pose
+        self._tracker.go_on(grey, points_seen_again(grey, keyframe, camera, self._relative))
+        self._trajectory.append(stamp, self._reference, self._relative, self._map.units.get(self._reference, 1.0))
+        self._trajectory.found_again(self._reference, self._relative, self._map.poses)
+        self.state, self._last_failure = TrackingState.TRACKING, None
+        self._recovery.seen(stamp)
+        return TrackedPose(self._relative, found.where.inliers)
 
     # ---- tracking --------------------------------------------------------------------------------------------------------------------
 
-    def _pose_of(self, tracks: Tracks | None, camera: Camera) -> TrackedPose | None:
+    def _pose_of(self, stamp: int, tracks: Tracks | None, camera: Camera) -> TrackedPose | None:
         keyframe = None if self._reference is None else self._map.keyframe(self._reference)
         if tracks is None or keyframe is None:
             return None
-        return frame_pose(tracks, keyframe, camera, self._relative)
+        tracked = frame_pose(tracks, keyframe, camera, self._relative)
+        return tracked if tracked is not None and self._recovery.believes(stamp, tracked, tracks) else None
 
     def _baseline(self, tracked: TrackedPose | None) -> float | None:
         """How far the camera is from its keyframe, as a share of the keyframe's median depth; 0 if lost, None while there is no map."""
@@ -126,10 +209,9 @@ class Mapper:
     def _follow(self, stamp: int, tracked: TrackedPose | None) -> Pose | None:
         """Move the odometry by this frame's motion, if it has a pose."""
         if tracked is None or self._reference is None:
-            if self.state is TrackingState.TRACKING:
-                self.state = TrackingState.LOST
             return self._trajectory.odometry
         self.state = TrackingState.TRACKING
+        self._recovery.seen(stamp)
         self._relative = tracked.pose
         self._trajectory.append(stamp, self._reference, tracked.pose, self._map.units.get(self._reference, 1.0))
         return self._trajectory.advance(self._reference, tracked.pose, self._map.poses)
@@ -179,15 +261,23 @@ class Mapper:
             return None, f"{reason}; but no depth or place could be found for it"
         if first is not None:
             self._place_pending(first)
-        if tracked is None:  # the first map, or found again
+        if tracked is None:  # the first map
             self._trajectory.append(stamp, growth.index, np.eye(4))
             self._trajectory.advance(growth.index, np.eye(4), self._map.poses)
+        self._is_keyframe(growth, stamp, grey)
+        return growth, reason
+
+    def _is_keyframe(self, growth: Growth, stamp: int, grey: NDArray[np.uint8], placed_anew: bool = False) -> None:
+        """The newest frame is what the next ones are followed from. `placed_anew`: it was lost before."""
+        if placed_anew:
+            self._trajectory.append(stamp, growth.index, np.eye(4))
+            self._trajectory.found_again(growth.index, np.eye(4), self._map.poses)
         self._trajectory.anchor(growth.index)
         self.state, self._last_failure = TrackingState.TRACKING, None
+        self._recovery.seen(stamp)
         self._reference, self._relative = growth.index, np.eye(4)
         self._selector.accepted(stamp)
         self._tracker.start(grey)
-        return growth, reason
 
     def _after_correction(self) -> bool:
         """What is remembered relative to keyframes keeps their size; whether anything had been corrected."""

@@ -12,8 +12,9 @@ from typing import Any, cast
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
-from dust3r_ros.geometry import Camera, solve_pnp
+from dust3r_ros.geometry import Camera, inverse_pose, solve_pnp, transform_points
 from dust3r_ros.mapping.types import Keyframe
 
 LONGEST_SIDE = 640  # pixels; larger images are tracked reduced
@@ -58,6 +59,7 @@ class Tracker:
         self._previous: NDArray[np.uint8] | None = None
         self._tracks: Tracks | None = None
         self._started_with = 0
+        self._before: tuple[NDArray[np.uint8], Tracks] | None = None
 
     @property
     def running(self) -> bool:
@@ -65,19 +67,28 @@ class Tracker:
 
     def start(self, grey: NDArray[np.uint8]) -> int:
         """Choose the points to follow in a keyframe's tracking image; their number."""
-        points = cv2.goodFeaturesToTrack(grey, MAX_POINTS, 0.01, max(5.0, 0.012 * max(grey.shape)))
-        found = points.reshape(-1, 2).astype(np.float32) if points is not None else np.zeros((0, 2), np.float32)
+        found = _corners(grey)
         self._previous, self._started_with = grey, len(found)
         self._tracks = Tracks(found, found, 1.0 if len(found) else 0.0)
         return len(found)
 
     def stop(self) -> None:
-        self._previous = self._tracks = None
+        self._previous = self._tracks = self._before = None
+
+    def go_on(self, grey: NDArray[np.uint8], tracks: Tracks) -> None:
+        """Follow points of a keyframe that were found in this frame's tracking image."""
+        self._previous, self._tracks, self._started_with = grey, tracks, len(tracks)
+
+    def hold(self) -> None:
+        """The newest frame led nowhere: the next one is followed from the one before it."""
+        if self._before is not None:
+            self._previous, self._tracks = self._before
 
     def track(self, grey: NDArray[np.uint8]) -> Tracks:
         """Follow the points into the next frame's tracking image."""
         assert self._previous is not None
         assert self._tracks is not None
+        self._before = self._previous, self._tracks
         before = self._tracks.current
         if len(before) and grey.shape == self._previous.shape:
             after, found = _lucas_kanade(self._previous, grey, before)
@@ -90,6 +101,37 @@ class Tracker:
             tracks = Tracks(before[:0], before[:0], 0.0)
         self._previous, self._tracks = grey, tracks
         return tracks
+
+
+def _corners(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """[N, 2] pixels worth following."""
+    points = cv2.goodFeaturesToTrack(grey, MAX_POINTS, 0.01, max(5.0, 0.012 * max(grey.shape)))
+    return points.reshape(-1, 2).astype(np.float32) if points is not None else np.zeros((0, 2), np.float32)
+
+
+def points_seen_again(grey: NDArray[np.uint8], keyframe: Keyframe, camera: Camera, pose: NDArray[np.float64]) -> Tracks:
+    """Corners of a frame whose `pose` (4x4, its camera to the keyframe's) is known, and where the keyframe has them.
+
+    `camera` is that of the tracked image. The corner's depth is that of the keyframe's nearest point as seen from the frame.
+    """
+    corners = _corners(grey)
+    known = (keyframe.depth > 0) & (keyframe.confidence > 1.5)
+    points = transform_points(inverse_pose(pose), keyframe.camera.rays()[known].astype(np.float64) * keyframe.depth[known][:, None])
+    points = points[points[:, 2] > 0]
+    pixels = camera.project(points)
+    seen = np.isfinite(pixels).all(1) & camera.contains(pixels)
+    nothing = Tracks(corners[:0], corners[:0], 0.0)
+    if not len(corners) or int(seen.sum()) < MIN_POINTS:
+        return nothing
+    points, pixels = points[seen], pixels[seen]
+    rays = camera.unproject(corners)
+    distance, nearest = cKDTree(pixels).query(corners)
+    spacing = max(3.0, 2.0 * camera.width / keyframe.camera.width)
+    there = transform_points(pose, rays * points[nearest, 2:3])
+    own = camera.project(there)
+    usable = (distance < spacing) & np.isfinite(own).all(1) & (there[:, 2] > 0)
+    usable &= camera.contains(np.where(np.isfinite(own), own, -1.0))
+    return Tracks(own[usable].astype(np.float32), corners[usable], 1.0) if usable.any() else nothing
 
 
 def _lucas_kanade(

@@ -33,6 +33,7 @@ class Health:
     map_points: int = 0
     model: str = ""
     scale_source: str = "none"
+    lost_seconds: float = 0.0  # since the camera's place was last known; 0 if it is
     seconds: dict[str, float] = field(default_factory=dict)  # per stage, of the newest image that went through it
 
 
@@ -74,6 +75,7 @@ class HealthBook:
                 frame_id=frame_id,
                 frames=now.frames + 1,
                 window=window,
+                lost_seconds=update.lost_seconds,
                 seconds={**now.seconds, **update.seconds},
             )
             self._handled.append(time.monotonic())

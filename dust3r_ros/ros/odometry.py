@@ -31,17 +31,27 @@ class OdometryModel:
         self._stamp: int | None = None
         self._way = self._turn = 0.0
         self._speed = 0.0
+        self._unseen = 0.0  # seconds of all the times it was lost and went on without knowing how far it had moved
+        self._unseen_way = 0.0
 
-    def message(self, stamp: int, odom_frame: str, child: str, odom_child: Matrix, tracked: bool, inliers: float) -> Odometry:
-        """`odom_child` (4x4) as of this stamp if `tracked`, else the last that was known."""
+    def message(
+        self, stamp: int, odom_frame: str, child: str, odom_child: Matrix, tracked: bool, inliers: float, found_again: bool = False
+    ) -> Odometry:
+        """`odom_child` (4x4) as of this stamp if `tracked`, else the last that was known.
+
+        `found_again`: placed anew in the map. The odometry goes on where it was lost, so what it missed stays missed.
+        """
         lost = 0.0
+        if found_again and self._stamp is not None:
+            gap = max(0.0, (stamp - self._stamp) * 1e-9)
+            self._unseen, self._unseen_way = self._unseen + gap, self._unseen_way + gap * (UNSEEN_SPEED + self._speed)
         if tracked:
             self._advance(stamp, odom_child)
         elif self._stamp is not None:
             lost = max(0.0, (stamp - self._stamp) * 1e-9)
         doubt = 1.0 / max(inliers, 0.1) if tracked else 1.0
-        position = FLOOR * doubt + DRIFT * self._way + lost * (UNSEEN_SPEED + self._speed)
-        angle = TURN_FLOOR * doubt + TURN_DRIFT * self._turn + lost * UNSEEN_TURN
+        position = FLOOR * doubt + DRIFT * self._way + self._unseen_way + lost * (UNSEEN_SPEED + self._speed)
+        angle = TURN_FLOOR * doubt + TURN_DRIFT * self._turn + (self._unseen + lost) * UNSEEN_TURN
         message = Odometry(header=to_header(stamp, odom_frame), child_frame_id=child)
         message.pose.pose = pose_message(odom_child)
         message.pose.covariance = _diagonal(position**2, min(angle, math.pi) ** 2)

@@ -27,8 +27,9 @@ class Placed:
     """Where the base (or the camera) is."""
 
     child: str  # base frame, or the camera's
-    map_odom: Matrix | None  # [4, 4] odom's pose in the map; None: not known now
+    map_odom: Matrix | None  # [4, 4] odom's pose in the map: while the camera is lost as it was last known; None: never known
     odom_child: Matrix | None  # [4, 4] the child's pose in odom
+    lost: bool = False  # where the child is is not known now
 
 
 class Placement:
@@ -41,11 +42,13 @@ class Placement:
         self.child = ""
         self._odom_from_mapper = np.eye(4)
         self._last_odometry: Matrix | None = None
+        self._map_odom: Matrix | None = None
         self._restarted = False
 
     def restarted(self, same_map_frame: bool = False) -> None:
         """The Mapper began anew, or went on from a saved map (`same_map_frame`): its odometry starts from nothing."""
         self._restarted = True
+        self._map_odom = None
         if self.config.base_frame and not same_map_frame:
             self.map_from_world = None
 
@@ -83,8 +86,9 @@ class Placement:
             odom_child = self.child_pose(self._last_odometry)
         else:
             odom_child = self.buffer.lookup(self.config.odom_frame, self.child, update.frame.stamp)
-        map_odom = None if update.pose is None else self.child_pose(update.pose) @ inverse_pose(odom_child)
-        return Placed(self.child, map_odom, odom_child)
+        if update.pose is not None:
+            self._map_odom = self.child_pose(update.pose) @ inverse_pose(odom_child)
+        return Placed(self.child, self._map_odom, odom_child, lost=update.pose is None)
 
 
 __all__ = ["OPTICAL_IN_BODY", "Placed", "Placement", "TransformError"]

@@ -104,7 +104,7 @@ class MapPublishers:
         transforms = []
         if placed.map_odom is not None:
             transforms.append(transform_message(placed.map_odom, to_header(stamp, config.map_frame), config.odom_frame))
-        if placed.map_odom is not None and placed.odom_child is not None and config.publish_odom_tf:
+        if placed.map_odom is not None and placed.odom_child is not None and config.publish_odom_tf and not placed.lost:
             transforms.append(transform_message(placed.odom_child, to_header(stamp, config.odom_frame), placed.child))
         parent = self._placement.second_parent()
         if parent is not None:
@@ -115,7 +115,7 @@ class MapPublishers:
         if placed.odom_child is not None:  # also without listeners: its covariance is built from the whole way
             tracked = update.pose is not None
             model = self._odometry_model
-            message = model.message(stamp, config.odom_frame, placed.child, placed.odom_child, tracked, update.inliers)
+            message = model.message(stamp, config.odom_frame, placed.child, placed.odom_child, tracked, update.inliers, update.found_again)
             if self._odometry.get_subscription_count():
                 self._odometry.publish(message)
 

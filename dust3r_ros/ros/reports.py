@@ -114,6 +114,7 @@ def diagnostic(name: str, health: Health, status: Status, finding: Finding | Non
         "keyframes": status.keyframes,
         "keyframes in the window": status.window_keyframes,
         "map points": status.map_points,
+        "lost for (s)": f"{health.lost_seconds:.1f}",
         "resident memory (MB)": f"{status.memory_bytes / 1e6:.0f}",
         "GPU memory (MB)": f"{status.gpu_memory_bytes / 1e6:.0f}",
         "model": status.model,

@@ -102,9 +102,12 @@ def test_blinded_it_is_lost_and_found_again_elsewhere(localiser, views, to_room)
         assert update.state is TrackingState.LOST
         assert update.pose is None
         np.testing.assert_array_equal(update.odometry, before)
+    assert update.lost_seconds == pytest.approx(0.5)
     found = [localiser.add(frame_of(view, 6)) for view in views[18:28]]  # kidnapped meanwhile
     at = next(n for n, update in enumerate(found) if update.pose is not None)
     assert at < 10
+    assert [update.found_again for update in found[at:]] == [True] + [False] * (len(found) - at - 1)
+    assert found[at].lost_seconds == 0.0
     assert off(found[at].pose, views[18 + at], to_room) < 0.03
     np.testing.assert_array_equal(found[at].odometry, before)  # what happened unseen is the map's to say
 

@@ -83,13 +83,13 @@ def test_a_place_never_seen_before_is_no_loop() -> None:
     camera = circle_sequence(1, 80, 60).camera
     for index, picture in enumerate(pictures[:10]):
         finder.remember(index, picture, camera)
-    assert finder.most_alike(100, pictures[11], 0.75) is None
-    assert finder.most_alike(101, pictures[4], 0.75) == 4
-    assert finder.most_alike(102, pictures[4], 0.75) is None  # tries are spread
+    assert not finder.most_alike(100, pictures[11], 0.75)
+    assert finder.most_alike(101, pictures[4], 0.75)[0][0] == 4
+    assert not finder.most_alike(102, pictures[4], 0.75)  # tries are spread
     np.testing.assert_allclose(finder.picture(4).mean((0, 1)), pictures[4].mean((0, 1)), atol=3)
     finder.forget({*range(3, 10)})
-    assert finder.most_alike(200, pictures[4], 0.75) is None
-    assert finder.most_alike(201, pictures[2], 0.75) == 2
+    assert not finder.most_alike(200, pictures[4], 0.75)
+    assert finder.most_alike(201, pictures[2], 0.75)[0][0] == 2
 
 
 def test_voxels_move_with_the_keyframe_that_saw_them() -> None:

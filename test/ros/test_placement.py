@@ -74,12 +74,15 @@ def test_odom_does_not_jump_when_the_map_starts_anew(on_base: Placement) -> None
     np.testing.assert_allclose(after.map_odom @ after.odom_child, np.eye(4), atol=1e-12)
 
 
-def test_while_lost_there_is_no_correction(on_base: Placement) -> None:
+def test_while_lost_the_correction_holds_still(on_base: Placement) -> None:
     on_base.locate_camera("camera", 0)
-    on_base.place(update(ahead(1.0), ahead(1.0)))
+    before = on_base.place(update(ahead(1.5), ahead(1.0)))
     placed = on_base.place(update(None, ahead(1.0), 2))
-    assert placed.map_odom is None
+    np.testing.assert_array_equal(placed.map_odom, before.map_odom)
+    assert placed.lost
     assert placed.odom_child is not None
+    on_base.restarted(same_map_frame=True)
+    assert on_base.place(update(None, ahead(1.0), 3)).map_odom is None  # in another map it is not known yet
 
 
 def test_somebody_else_s_odometry_is_looked_up() -> None:

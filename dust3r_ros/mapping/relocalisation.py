@@ -1,0 +1,60 @@
+"""Where a lost camera is: by what it sees, among all keyframes of the running map.
+
+Retrieval names the places that look alike, `placing` verifies them by geometry and by looks, both ways. Where several places verify, what
+is seen does not tell them apart: nothing is believed, and the next pictures may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from dust3r_ros.estimators import Estimator, Tokens
+from dust3r_ros.mapping.places import Place, distinct_places, typical_depth
+from dust3r_ros.mapping.placing import Localisation, nowhere, place_picture, same_pose
+from dust3r_ros.mapping.types import Keyframe
+
+MIN_ALIKE = 0.5  # cosine of the descriptors below which a place is not tried
+MIN_VOTES = 0.6  # share of a place's keyframes, of those that were compared, that must agree
+
+
+@dataclass(frozen=True, eq=False)
+class Relocalisation:
+    """A place in the map, or why there is none."""
+
+    where: Localisation
+    views: Mapping[int, Tokens]  # of the keyframes that agree
+    ambiguous: bool = False  # several places look and verify alike
+
+
+def relocalise(
+    query: Tokens,
+    ranked: Sequence[tuple[int, float]],
+    keyframes: Mapping[int, Keyframe],
+    tokens: Callable[[int], Tokens],
+    estimator: Estimator,
+) -> Relocalisation:
+    """The pose of a picture in the map. `ranked`: (keyframe, how alike), the most alike first; `tokens`: those of a keyframe."""
+    places = [place for place in distinct_places(ranked, keyframes) if place.alike >= MIN_ALIKE]
+    if not places:
+        return Relocalisation(nowhere("no keyframe looks like it"), {})
+    best: tuple[Localisation, dict[int, Tokens]] | None = None
+    failed = ""
+    for place in places:
+        views = {index: tokens(index) for index in place.keyframes}
+        where = _at(place, views, keyframes, estimator, query)
+        if where.pose is None:
+            failed = failed or where.reason
+        elif best is None:
+            best = where, {index: views[index] for index in where.keyframes}
+        elif best[0].pose is not None and not same_pose(best[0].pose, where.pose, typical_depth(keyframes[where.keyframes[0]])):
+            at = f"keyframes {best[0].keyframes[0]} and {where.keyframes[0]}"
+            return Relocalisation(nowhere(f"it could be at {at} alike: waits for more to be seen"), {}, ambiguous=True)
+    return Relocalisation(nowhere(failed), {}) if best is None else Relocalisation(*best)
+
+
+def _at(place: Place, views: Mapping[int, Tokens], keyframes: Mapping[int, Keyframe], estimator: Estimator, query: Tokens) -> Localisation:
+    where = place_picture([keyframes[index] for index in place.keyframes], views, estimator, query, both_ways=True)
+    if where.pose is not None and len(where.keyframes) < MIN_VOTES * len(place.keyframes):
+        return nowhere(f"only {len(where.keyframes)} of {len(place.keyframes)} keyframes that look alike agree", where.inliers)
+    return replace(where, tried=place.keyframes)

@@ -110,8 +110,9 @@ class Localiser:
             self.state,
             reason,
             pose,
-            self._trajectory.odometry,
-            inliers,
+            odometry=self._trajectory.odometry,
+            odometry_covariance=None if self._trajectory.odometry is None else self._trajectory.covariance,
+            inliers=inliers,
             found_again=found_again and self._placings > 1,
             lost_seconds=(frame.stamp - self._last_known) * 1e-9,
             seconds=stopwatch.seconds,
@@ -129,7 +130,7 @@ class Localiser:
         if tracked is None or self._reference is None:
             return None
         self._relative = tracked.pose
-        self._trajectory.advance(self._reference.index, tracked.pose, {self._reference.index: self._reference.pose})
+        self._trajectory.advance(self._reference.index, tracked.pose, {self._reference.index: self._reference.pose}, tracked.covariance)
         return self._reference.pose @ tracked.pose
 
     def _is_due(

@@ -131,6 +131,7 @@ class Mapper:
             reason,
             pose=self._pose_in_map(tracked, grown),
             odometry=odometry,
+            odometry_covariance=None if odometry is None else self._trajectory.covariance,
             inliers=tracked.inliers if tracked is not None else 0.0,
             keyframes=grown,
             is_keyframe=bool(grown),
@@ -214,7 +215,7 @@ class Mapper:
         self._recovery.seen(stamp)
         self._relative = tracked.pose
         self._trajectory.append(stamp, self._reference, tracked.pose, self._map.units.get(self._reference, 1.0))
-        return self._trajectory.advance(self._reference, tracked.pose, self._map.poses)
+        return self._trajectory.advance(self._reference, tracked.pose, self._map.poses, tracked.covariance)
 
     def _pose_in_map(self, tracked: TrackedPose | None, grown: tuple[Keyframe, ...]) -> Pose | None:
         if grown:

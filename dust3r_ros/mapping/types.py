@@ -51,6 +51,8 @@ class MapUpdate:
     reason: str  # why the frame became a keyframe, or why not; one short sentence
     pose: NDArray[np.float64] | None = None  # [4, 4] this frame's camera to world, corrected; None: not known
     odometry: NDArray[np.float64] | None = None  # [4, 4] this frame's camera to odom: smooth, drifts, never jumps
+    # [6, 6] of the odometry: position (map units), then rotation vector (radians), along the axes of odom; not what a lost camera missed
+    odometry_covariance: NDArray[np.float64] | None = None
     inliers: float = 0.0  # share of tracked points that agree with the pose, 0..1
     keyframes: tuple[Keyframe, ...] = ()  # new and revised ones, oldest first; the last is new if `is_keyframe`
     is_keyframe: bool = False

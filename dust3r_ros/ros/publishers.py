@@ -115,7 +115,10 @@ class MapPublishers:
         if placed.odom_child is not None:  # also without listeners: its covariance is built from the whole way
             tracked = update.pose is not None
             model = self._odometry_model
-            message = model.message(stamp, config.odom_frame, placed.child, placed.odom_child, tracked, update.inliers, update.found_again)
+            covariance = self._placement.odometry_covariance(update, placed.odom_child)
+            message = model.message(
+                stamp, config.odom_frame, placed.child, placed.odom_child, tracked, update.inliers, update.found_again, covariance
+            )
             if self._odometry.get_subscription_count():
                 self._odometry.publish(message)
 

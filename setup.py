@@ -16,12 +16,17 @@ setup(
     license="Apache-2.0",
     packages=[*find_packages(include=[PACKAGE, f"{PACKAGE}.*"]), f"{PACKAGE}.kernels.cuda"],
     package_dir={f"{PACKAGE}.kernels.cuda": "kernels"},
-    package_data={PACKAGE: ["py.typed"], f"{PACKAGE}.kernels.cuda": ["*.cu", "*.cuh"]},
+    package_data={
+        PACKAGE: ["py.typed"],
+        f"{PACKAGE}.kernels.cuda": ["*.cu", "*.cuh"],
+        f"{PACKAGE}.models": ["*.safetensors", "*.json", "*.md"],
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
         (f"share/{PACKAGE}/launch", sorted(glob("launch/*.launch.py"))),
-        (f"share/{PACKAGE}/config", sorted(glob("config/*"))),
+        (f"share/{PACKAGE}/config", sorted(glob("config/*.*"))),
+        (f"share/{PACKAGE}/config/train", sorted(glob("config/train/*.yaml"))),
     ],
     python_requires=">=3.10",
     install_requires=[

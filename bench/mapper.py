@@ -17,6 +17,7 @@ from evo.core.trajectory import PosePath3D
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 
+from dust3r_ros.estimators import create_estimator
 from dust3r_ros.geometry import Camera
 from dust3r_ros.io.images import read_picture
 from dust3r_ros.io.trajectory import read_tum
@@ -47,7 +48,7 @@ def simulated() -> tuple[Iterator[Frame], Truth]:
 
 
 def measure(name: str, frames: Iterator[Frame], truth: Truth) -> None:
-    mapper, keyframe_seconds, track_seconds = Mapper(), [], []
+    mapper, keyframe_seconds, track_seconds = Mapper(estimator=create_estimator("flow")), [], []
     started = time.perf_counter()
     for frame in frames:
         update = mapper.add(frame)

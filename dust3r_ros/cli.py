@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dust3r_ros.errors import Dust3rError
+from dust3r_ros.evaluate_cli import evaluate
 from dust3r_ros.io.settings_file import read_config
 from dust3r_ros.map_cli import maps
 from dust3r_ros.models_cli import models
+from dust3r_ros.training_cli import training
 
 if TYPE_CHECKING:
     from dust3r_ros.io.bags import BagFrames
@@ -33,6 +35,8 @@ class CommandError(Dust3rError):
 app = typer.Typer(help="Dense 3D from plain cameras.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(maps, name="map")
 app.add_typer(models, name="models")
+app.add_typer(training, name="train")
+app.command()(evaluate)
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; it is replaced as a whole when the run is complete.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML with settings, as for the node.")]
@@ -122,7 +126,7 @@ def play(context: typer.Context) -> None:
 
 
 @app.command()
-def evaluate(
+def compare(
     estimate: Annotated[Path, typer.Argument(help="A folder that replay or reconstruct wrote, or a trajectory in TUM's format.")],
     truth: Annotated[Path, typer.Argument(help="The true trajectory in TUM's format: camera to world, seconds.")],
     max_difference: Annotated[float, typer.Option(min=0.0, help="Seconds between two poses that are compared.")] = 0.02,

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from dust3r_ros.network import NetworkConfig
 
 models = typer.Typer(help="The networks' weights: list, fetch, look at.", no_args_is_help=True)
 
 
 @models.command("list")
 def list_models() -> None:
-    """The published networks, which of them are on this disk, and what 'auto' would take."""
+    """The networks, which of them are on this disk, and what 'auto' would take."""
     from rich.console import Console
     from rich.table import Table
 
     from dust3r_ros.estimators.choice import choose
+    from dust3r_ros.models.shipped import NANO, shipped_weights
     from dust3r_ros.network import PUBLISHED
     from dust3r_ros.network.hub import cached, weights_of
 
     table = Table("model", "longer side", "head", "download", "on this disk", box=None)
+    shipped = shipped_weights()
+    table.add_row(NANO, *_size_and_head(shipped), "shipped", "no" if shipped is None else "yes")
     for name, config in PUBLISHED.items():
         weights = weights_of(name)
-        head = f"{config.head}, desc{config.descriptor_width}" if config.descriptor_width else config.head
-        table.add_row(name, f"{config.image_size}", head, f"{weights.megabytes} MB", "yes" if cached(weights) else "no")
+        table.add_row(name, *_words(config), f"{weights.megabytes} MB", "yes" if cached(weights) else "no")
     table.add_row("flow", "320", "no network", "", "yes")
     Console(soft_wrap=True).print(table)
     choice = choose()
@@ -44,17 +49,22 @@ def fetch(name: Annotated[str, typer.Argument(help="One of 'dust3r_ros models li
 
 
 @models.command()
-def info(weights: Annotated[str, typer.Argument(help="A file of weights, or a published name that is on this disk.")]) -> None:
+def info(weights: Annotated[str, typer.Argument(help="A file of weights, or a name whose weights are on this disk.")]) -> None:
     """What a file of weights holds, and whether it fits."""
     import torch
 
+    from dust3r_ros.models.shipped import NANO, shipped_weights
     from dust3r_ros.network import PUBLISHED, CheckpointError, TwoViewNetwork
     from dust3r_ros.network.checkpoint_file import open_checkpoint
     from dust3r_ros.network.hub import cached, weights_of
     from dust3r_ros.network.loading import config_of_file, fitting_state, licence_of
 
     path: Path | None = Path(weights)
-    if weights in PUBLISHED:
+    if weights == NANO:
+        path = shipped_weights()
+        if path is None:
+            raise CheckpointError(f"this build ships no {NANO}: give a file")
+    elif weights in PUBLISHED:
         path = cached(weights_of(weights))
         if path is None:
             raise CheckpointError(f"{weights} is not on this disk: 'dust3r_ros models fetch {weights}', or give a file")
@@ -73,3 +83,16 @@ def info(weights: Annotated[str, typer.Argument(help="A file of weights, or a pu
     sides = "squares" if config.square else "longer side"
     typer.echo(f"head: {config.head}{descriptors}; patches of {config.patch_size} pixels; trained on {sides} of {config.image_size} pixels")
     typer.echo(f"licence: {licence_of(file, config) or 'the file does not say'}")
+
+
+def _size_and_head(shipped: Path | None) -> tuple[str, str]:
+    """Of the shipped model, as its file says."""
+    from dust3r_ros.network.checkpoint_file import open_checkpoint
+    from dust3r_ros.network.loading import config_of_file
+
+    return ("224", "") if shipped is None else _words(config_of_file(open_checkpoint(shipped)))
+
+
+def _words(config: NetworkConfig) -> tuple[str, str]:
+    head = f"{config.head}, desc{config.descriptor_width}" if config.descriptor_width else config.head
+    return f"{config.image_size}", head

@@ -53,6 +53,7 @@ class Aligner:
         self._links: dict[Pair, Link] = {}  # of pairs that have left the window, the earlier keyframe first
         self._loops: dict[Pair, Link] = {}
         self._running: tuple[Future[Graph], dict[int, Similarity]] | None = None
+        self._grown = 1.0  # by how much the world has grown since the other thread began
         self._thread = ThreadPoolExecutor(1, "pose_graph")
 
     # ---- one keyframe ------------------------------------------------------------------------------------------------------------------
@@ -106,6 +107,14 @@ class Aligner:
         self._frames = {n: (world @ Sim3.stack([own])).one(0) for n, own in self._frames.items()}
         for n in self._window.placed:
             self._frames[n] = self._window.pose(n)
+
+    def grow(self, factor: float) -> Correction:
+        """The whole world becomes larger about its origin, as when its scale is found; an alignment that is under way follows."""
+        world = Similarity(factor, np.eye(3), np.zeros(3))
+        self._frames = {n: world @ own for n, own in self._frames.items()}
+        self._window.move(dict.fromkeys(self._window.placed, world))
+        self._grown *= factor
+        return Correction(dict.fromkeys(self._frames, world), ())
 
     # ---- the whole graph -----------------------------------------------------------------------------------------------------------------
 
@@ -176,7 +185,7 @@ class Aligner:
         """The whole graph on the other thread; False if one is under way."""
         if self._running is not None:
             return False
-        frames = dict(self._frames)
+        frames, self._grown = dict(self._frames), 1.0
         self._running = self._thread.submit(solve_pose_graph, frames, self.links), frames
         return True
 
@@ -185,7 +194,7 @@ class Aligner:
         if self._running is None or not self._running[0].done():
             return None
         (future, frames), self._running = self._running, None
-        return self._apply(future.result(), frames)
+        return self._apply(future.result(), frames, self._grown)
 
     # ---- how -------------------------------------------------------------------------------------------------------------------------
 
@@ -230,14 +239,15 @@ class Aligner:
                 found[pair] = link if pair not in found else merged(found[pair], link)
         return found
 
-    def _apply(self, graph: Graph, before: Mapping[int, Similarity]) -> Correction:
-        """What came since moves with the newest keyframe that was aligned."""
+    def _apply(self, graph: Graph, before: Mapping[int, Similarity], grown: float = 1.0) -> Correction:
+        """What came since moves with the newest keyframe that was aligned. `grown`: by how much the world is larger than `before`."""
         for pair in graph.rejected:
             self._loops.pop(pair, None)
         known = [n for n in sorted(before) if n in self._frames]
         if not known:
             return Correction({}, graph.rejected)
         moves = Sim3.stack([graph.nodes[n] for n in known]) @ Sim3.stack([before[n] for n in known]).inverse()
+        moves = Sim3(moves.scale, moves.rotation, grown * moves.translation)
         # The window has moved since then too: what is applied is what the graph changed, not where it had been.
         found = {n: moves.one(at) for at, n in enumerate(known)}
         newest = found[known[-1]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,21 @@ from numpy.typing import NDArray
 
 from dust3r_ros.demo.recording import Recording
 from dust3r_ros.io.bags import BagFrames
-from dust3r_ros.mapping import Mapper, depth_image
+from dust3r_ros.mapping import Frame, Mapper, depth_image
 
 
 def map_bag(bag: Path) -> Recording:
-    """Every frame of the bag through a Mapper. A keyframe's depth is the last that the window said of it."""
-    mapper = Mapper()
+    """Every frame of the bag through a Mapper."""
+    return map_frames(BagFrames(bag), Mapper())
+
+
+def map_frames(given: Iterable[Frame], mapper: Mapper) -> Recording:
+    """Every frame through a Mapper. A keyframe's depth is the last that the window said of it."""
     depths: dict[int, NDArray[np.float32]] = {}
     confidences: dict[int, NDArray[np.float32]] = {}
     seconds: dict[str, list[float]] = {}
     frames, start = 0, time.perf_counter()
-    for frame in BagFrames(bag):
+    for frame in given:
         update = mapper.add(frame)
         frames += 1
         for stage, spent in update.seconds.items():

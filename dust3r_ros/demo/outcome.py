@@ -18,6 +18,7 @@ from dust3r_ros.demo.inputs import TrueView
 from dust3r_ros.demo.measure import DepthScore, PathScore
 from dust3r_ros.demo.pictures import depth_strip, path_from_above
 from dust3r_ros.demo.recording import Recording
+from dust3r_ros.estimators.choice import Choice
 from dust3r_ros.io.point_clouds import write_glb
 from dust3r_ros.io.render import View, look_at, render_cloud, standard_views
 from dust3r_ros.mapping.types import Keyframe, PointCloud
@@ -92,9 +93,10 @@ def _views_of_pair(cloud: PointCloud, poses: NDArray[np.float64]) -> list[View]:
     return [View(name, look_at(eye + offset * right + 0.2 * abs(offset) * up, centre, up)) for name, offset in offsets.items()]
 
 
-def write_summary(output: Path, outcomes: Sequence[Outcome], is_offline: bool) -> None:
-    """summary.json: every measured figure."""
-    summary = {"run": "offline" if is_offline else "ROS 2", **{outcome.name: outcome.figures() for outcome in outcomes}}
+def write_summary(output: Path, outcomes: Sequence[Outcome], is_offline: bool, choice: Choice) -> None:
+    """summary.json: the model, and every measured figure."""
+    made = {"run": "offline" if is_offline else "ROS 2", "model": choice.model, "model_reason": choice.reason}
+    summary = {**made, **{outcome.name: outcome.figures() for outcome in outcomes}}
     (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 

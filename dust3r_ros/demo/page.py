@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from dust3r_ros.demo.models import PICTURE
 from dust3r_ros.demo.outcome import Outcome, table_rows
 
 _STYLE = """
@@ -21,10 +22,14 @@ td:first-child, th:first-child { text-align: left; } .bad { color: #b3261e; }
 """
 
 
-def write_page(output: Path, outcomes: Sequence[Outcome], how: str) -> None:
-    """report.html from the pictures that lie in each outcome's folder. `how`: how the run was made, one sentence."""
+def write_page(output: Path, outcomes: Sequence[Outcome], how: str, model: str) -> None:
+    """report.html from the pictures that lie in each outcome's folder.
+
+    `how`: how the run was made, one sentence; `model`: which model was taken, and why.
+    """
     parts = [
         f"<h1>dust3r_ros: the demo</h1><p>{escape(how)} Everything is measured against a truth that the mapping never saw.</p>",
+        f"<p>Model: {escape(model)}</p>",
         _table(outcomes),
     ]
     for outcome in outcomes:
@@ -36,6 +41,9 @@ def write_page(output: Path, outcomes: Sequence[Outcome], how: str) -> None:
         parts.append(_figure(folder / "depth.png", "What was published, beside the truth; grey was not seen well enough to say."))
         if (folder / "path.png").is_file():
             parts.append(_figure(folder / "path.png", "The camera's path and the map, turned and scaled onto the truth by one similarity."))
+    if (output / PICTURE).is_file():
+        parts.append("<h2>models side by side</h2><p>The depth that each model gives for the motorcycle's left photograph.</p>")
+        parts.append(_figure(output / PICTURE, "Grey: the model says nothing there. Each depth was scaled onto the truth by its median."))
     title = "dust3r_ros: the demo"
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>{"".join(parts)}</html>\n'
     (output / "report.html").write_text(page)

@@ -19,7 +19,7 @@ _TRUE, _ESTIMATED = "#1c2430", "#e4572e"
 
 def depth_strip(path: Path, recording: Recording, truth: Sequence[TrueView], score: DepthScore, rows: int = 4) -> None:
     """A row for each of a few keyframes: the image, the depth that was published, the true depth, and the relative error."""
-    plt = _pyplot()
+    plt = pyplot()
     shown = [view for view in truth if view.depth is not None and view.stamp in recording.depths]
     chosen = [shown[round(k)] for k in np.linspace(0, len(shown) - 1, min(rows, len(shown)))]
     height, width = chosen[0].image.shape[:2]
@@ -31,8 +31,8 @@ def depth_strip(path: Path, recording: Recording, truth: Sequence[TrueView], sco
         estimate = confident_depth(recording, view.stamp) * np.float32(score.scale)
         near, far = (float(q) for q in np.quantile(view.depth[view.depth > 0], [0.01, 0.99]))
         row[0].imshow(view.image)
-        row[1].imshow(_masked(estimate), cmap="turbo_r", vmin=near, vmax=far)
-        reference = row[2].imshow(_masked(view.depth), cmap="turbo_r", vmin=near, vmax=far)
+        row[1].imshow(masked(estimate), cmap="turbo_r", vmin=near, vmax=far)
+        reference = row[2].imshow(masked(view.depth), cmap="turbo_r", vmin=near, vmax=far)
         both = (estimate > 0) & (view.depth > 0)
         error = np.abs(estimate - view.depth) / np.where(both, view.depth, 1)
         wrong = row[3].imshow(np.ma.masked_where(~both, 100 * error), cmap="magma_r", vmin=0, vmax=20)
@@ -53,7 +53,7 @@ def depth_strip(path: Path, recording: Recording, truth: Sequence[TrueView], sco
 
 def path_from_above(path: Path, recording: Recording, truth: Sequence[TrueView], score: PathScore) -> None:
     """The estimated camera path over the true one, seen from above, the mapped points beneath. The true world must have z up."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axis = plt.subplots(figsize=(7.5, 6.2), layout="constrained", facecolor=_PAPER)
     if recording.cloud is not None and len(recording.cloud):
         points, colors = score.to_truth.apply(recording.cloud.points.astype(np.float64)), recording.cloud.colors / 255
@@ -91,11 +91,13 @@ def _bounds(recording: Recording, score: PathScore, true: NDArray[np.float64]) -
     return low - margin, high + margin
 
 
-def _masked(depth: NDArray[np.float32]) -> Any:
+def masked(depth: NDArray[np.float32]) -> Any:
+    """Without what is unknown (0)."""
     return np.ma.masked_where(depth <= 0, depth)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """Matplotlib, for files alone."""
     import matplotlib as mpl
 
     mpl.use("Agg")

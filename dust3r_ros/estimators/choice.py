@@ -8,11 +8,12 @@ from pathlib import Path
 
 from dust3r_ros.estimators.errors import EstimatorError
 from dust3r_ros.estimators.protocol import Estimator
+from dust3r_ros.models.shipped import CARD, NANO, ShippedModelError, nano_or_flow, shipped_weights
 from dust3r_ros.network import PUBLISHED, NetworkError
 
 log = logging.getLogger(__name__)
 
-MODELS = ("auto", "flow", *PUBLISHED)
+MODELS = ("auto", "flow", NANO, *PUBLISHED)
 FLOW_SIZE = 320
 PREFERENCE = ("mast3r_512_catmlpdpt", "dust3r_512_dpt", "dust3r_512_linear", "dust3r_224_linear")  # what auto takes first of what is there
 GPU_MEMORY = 4e9  # bytes: the largest network, its work at 512 pixels and some room
@@ -70,6 +71,8 @@ def choose(model: str = "auto", weights: str = "", device: str = "auto") -> Choi
         return Choice("flow", None, "asked for")
     if model == "auto":
         return _best_here(device)
+    if model == NANO:
+        return _shipped()
     from dust3r_ros.network.hub import fetch, weights_of
 
     try:
@@ -88,16 +91,32 @@ def _best_here(device: str) -> Choice:
     if not problem and torch.cuda.get_device_properties(0).total_memory < GPU_MEMORY:
         problem = f"{torch.cuda.get_device_name()} has under {GPU_MEMORY / 1e9:.0f} GB of memory"
     if problem:
-        return Choice(
-            "flow",
-            None,
-            f"optical flow and bundle adjustment, which need no weights: {problem}, and a network takes seconds an image on a CPU",
-        )
+        return _without_published(f"{problem}, and a published network takes seconds an image on a CPU")
     for name in PREFERENCE:
         path = cached(weights_of(name))
         if path is not None:
             return Choice(name, path, f"the best of the weights that are on this disk, for {torch.cuda.get_device_name()}")
-    gpu, some = torch.cuda.get_device_name(), PREFERENCE[1]
-    return Choice(
-        "flow", None, f"no weights are on this disk; 'dust3r_ros models fetch {some}' gets some for the {gpu}, under their licence"
-    )
+    some = PREFERENCE[1]
+    return _without_published(f"no published weights are on this disk: 'dust3r_ros models fetch {some}' gets some, under their licence")
+
+
+def _without_published(why: str) -> Choice:
+    """The shipped model or flow, whichever the figures that it was shipped with speak for."""
+    try:
+        better = nano_or_flow()
+    except ShippedModelError as error:
+        return Choice("flow", None, f"{why}; and of the shipped model nothing is known: {error}")
+    if better is None:
+        return Choice("flow", None, f"optical flow and bundle adjustment, which need no weights: {why}; this build ships no model")
+    if better.model == NANO:
+        return Choice(NANO, shipped_weights(), f"{better.reason}; {why}")
+    return Choice("flow", None, f"optical flow and bundle adjustment: {better.reason}; {why}")
+
+
+def _shipped() -> Choice:
+    weights = shipped_weights()
+    if weights is None:
+        raise EstimatorError(
+            f"this build ships no {NANO}: take 'flow' or a published model ('dust3r_ros models list'), or give a file as estimator.weights"
+        )
+    return Choice(NANO, weights, f"asked for; shipped with this package, {CARD} beside it says what it can do")

@@ -53,7 +53,7 @@ class Tokens:
 
 @runtime_checkable
 class Estimator(Protocol):
-    """`encode` each image once, then `estimate` pairs of them."""
+    """`encode` each image once, then `estimate` pairs of them. One whose points are metres says so with an attribute `metric = True`."""
 
     name: str
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -59,6 +60,7 @@ def save_map(path: Path | str, snapshot: MapSnapshot) -> None:
         "format": FORMAT,
         "version": VERSION,
         "scale_source": snapshot.scale_source,
+        "scale_uncertainty": snapshot.scale_uncertainty if math.isfinite(snapshot.scale_uncertainty) else None,
         "keyframes": keyframes,
         "edges": [list(edge) for edge in snapshot.edges],
         "window": list(snapshot.window),
@@ -131,7 +133,9 @@ def _snapshot(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> MapSnap
         )
     cloud = PointCloud(arrays["cloud/points.npy"], arrays["cloud/colors.npy"], arrays["cloud/confidence.npy"])
     edges = tuple((int(i), int(j)) for i, j in about["edges"])
-    snapshot = MapSnapshot(tuple(keyframes), edges, cloud, tuple(about["window"]), str(about["scale_source"]))
+    said = about.get("scale_uncertainty")
+    uncertainty = math.nan if said is None else float(said)
+    snapshot = MapSnapshot(tuple(keyframes), edges, cloud, tuple(about["window"]), str(about["scale_source"]), uncertainty)
     return snapshot if about["version"] == 1 else _with_links(snapshot, arrays)
 
 

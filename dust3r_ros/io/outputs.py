@@ -138,7 +138,7 @@ class MapWriter:
         return [self._strips[at] for at in sorted({round(k) for k in np.linspace(0, count - 1, min(STRIPS, count))})]
 
     def _summary(self, keyframes: int, points: int, elapsed: float) -> dict[str, Any]:
-        scale = self._mapper.snapshot().scale_source
+        scale = self._mapper.scale
         return {
             "name": self.name,
             "frames": self.frames,
@@ -147,8 +147,9 @@ class MapWriter:
             "map_points": points,
             "image_sizes": sorted(f"{width}x{height}" for width, height in self._sizes),
             "model": self._mapper.estimator.name,
-            "scale_source": scale,
-            "unit": "metres" if scale != "none" else "the median depth of the first keyframe is 1",
+            "scale_source": scale.source,
+            "scale_uncertainty": round(scale.uncertainty, 4) if scale.is_metric else None,
+            "unit": "metres" if scale.is_metric else "the median depth of the first keyframe is 1",
             "seconds": round(elapsed, 3),
             "frames_per_second": round(self.frames / max(elapsed, 1e-9), 2),
             "seconds_per_stage": {stage: round(spent, 3) for stage, spent in self._seconds.items()},

@@ -15,6 +15,7 @@ from dust3r_ros.estimators import MODELS
 from dust3r_ros.mapping.scene_graph import SceneGraph, SceneGraphError
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+SCALE_SOURCES = ("auto", "none", "odometry", "depth", "height", "network")
 
 
 class ConfigError(Dust3rError):
@@ -43,7 +44,7 @@ def _scene_graph(name: str, value: str) -> None:
 @dataclass(frozen=True)
 class EstimatorConfig:
     model: str = setting("auto", "two-view estimator; auto picks the best one that this machine has", choices=MODELS)
-    weights: str = setting("", "file of the network's weights; empty: the published ones, from the hub's cache or fetched")
+    weights: str = setting("", "file of the network's weights; empty: the shipped or published ones, from the hub's cache or fetched")
     device: str = setting("auto", "where the network runs: auto takes a GPU that it can use", choices=("auto", "cpu", "cuda"))
     precision: str = setting("auto", "numbers of its matrix products; auto: half precision where the hardware has it", choices=PRECISIONS)
     compile: bool = setting(False, "compile the network with torch.compile: minutes at the start; the gain depends on the hardware")
@@ -84,7 +85,10 @@ class AlignmentConfig:
 @dataclass(frozen=True)
 class MapConfig:
     voxel_size: float = setting(
-        0.005, "edge of a map voxel in map units (no metric scale: the first keyframe's median depth = 1)", 1e-6, 1e6
+        0.005,
+        "edge of a map voxel in map units: metres once the scale is known, before that the first keyframe's median depth is 1",
+        1e-6,
+        1e6,
     )
     max_points: int = setting(1_000_000, "points the map holds at most; the least certain go first", 1000, 100_000_000)
     min_confidence: float = setting(3.0, "points below this confidence stay out of the map", 1.0, 1e6)
@@ -92,7 +96,17 @@ class MapConfig:
 
 
 @dataclass(frozen=True)
+class ScaleConfig:
+    source: str = setting("auto", "where metric scale comes from; auto: all there are, fused; none: it is left open", choices=SCALE_SOURCES)
+    camera_height: float = setting(0.0, "metres of the camera above the ground it drives on; 0: not known", 0.0, 1000.0)
+    camera_pitch: float = setting(0.0, "degrees that the camera looks down, for camera_height without a base_frame", -89.0, 89.0)
+    min_path: float = setting(2.0, "metres that odometry has to go before it is believed", 0.1, 1e6)
+    max_uncertainty: float = setting(0.05, "share of the scale: a source of more noise than this is not believed yet", 1e-4, 1.0)
+
+
+@dataclass(frozen=True)
 class MapperConfig:
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
     estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
     keyframes: KeyframeConfig = field(default_factory=KeyframeConfig)
     window: WindowConfig = field(default_factory=WindowConfig)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.alignment import AlignedView, Aligner, Correction
-from dust3r_ros.estimators import Estimator, Tokens
+from dust3r_ros.estimators import Estimator, PairPrediction, Tokens
 from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.config import MapConfig, MapperConfig
 from dust3r_ros.mapping.image_descriptor import image_descriptor
@@ -34,6 +34,7 @@ class Growth:
     pairs: tuple[Pair, ...]
     revised: tuple[Keyframe, ...]  # the new keyframe and those of the window that it corrected
     loops: tuple[Pair, ...] = ()  # old keyframes that it was joined to
+    predictions: tuple[PairPrediction, ...] = ()  # of its pairs
 
 
 class KeyframeMap:
@@ -121,7 +122,7 @@ class KeyframeMap:
             every = self._config.alignment.every
             self._whole_is_due = self._whole_is_due or bool(loops) or bool(every and self._since_whole >= every)
             self._align_whole()
-        return Growth(index, pairs, tuple(self._as_it_is(keyframe) for keyframe in revised), loops)
+        return Growth(index, pairs, tuple(self._as_it_is(keyframe) for keyframe in revised), loops, tuple(predictions))
 
     def align(self) -> tuple[Keyframe, ...]:
         """Estimate and solve the window once more, then the whole graph; the keyframes (none while there is no map)."""
@@ -160,6 +161,10 @@ class KeyframeMap:
             self._correct(correction)
             self._align_whole()
         return correction is not None
+
+    def rescale(self, factor: float) -> None:
+        """The whole map becomes larger about its origin."""
+        self._correct(self._aligner.grow(factor))
 
     def take_ratios(self) -> dict[int, float]:
         """How much larger keyframes have become since this was last asked."""

@@ -7,7 +7,7 @@ of a keyframe are when mapping, until the next frame is due to be placed. Drift 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dust3r_ros.estimators import Estimator, Tokens
 from dust3r_ros.geometry import Camera
@@ -20,6 +20,7 @@ from dust3r_ros.mapping.mapper import SECONDS_BETWEEN_TRIES, configured_estimato
 from dust3r_ros.mapping.place_finder import PlaceFinder
 from dust3r_ros.mapping.placing import same_pose
 from dust3r_ros.mapping.saved_map import whole_cloud
+from dust3r_ros.mapping.scale_fusion import MapScale
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.tracker import TrackedPose, Tracker, Tracks, frame_pose, parallax, tracking_image
 from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, TrackingState
@@ -181,6 +182,22 @@ class Localiser:
         self._tracker.start(grey)
         self._selector.accepted(stamp)
         self._last_failure = None
+
+    # ---- as the Mapper's -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def scale(self) -> MapScale:
+        """The loaded map's: nothing that is measured here changes it."""
+        return MapScale(self._map.scale_source, self._map.scale_uncertainty)
+
+    def add_odometry(self, stamp: int, pose: ArrayLike) -> None:
+        """Not used: the map's scale stands."""
+
+    def add_depth(self, stamp: int, depth: NDArray[np.floating]) -> None:
+        """Not used: the map's scale stands."""
+
+    def set_up(self, up: ArrayLike) -> None:
+        """Not used: the map's scale stands."""
 
     @property
     def keyframes(self) -> tuple[Keyframe, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dust3r_ros.estimators import Estimator, Tokens, create_estimator
 from dust3r_ros.geometry import Camera, inverse_pose
@@ -14,6 +16,8 @@ from dust3r_ros.mapping.keyframe_map import Growth, KeyframeMap
 from dust3r_ros.mapping.keyframe_selection import KeyframeSelector
 from dust3r_ros.mapping.recovery import Recovery
 from dust3r_ros.mapping.relocalisation import Relocalisation
+from dust3r_ros.mapping.scale_estimator import ScaleEstimator
+from dust3r_ros.mapping.scale_fusion import MapScale
 from dust3r_ros.mapping.scene_graph import Pair
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.tracker import (
@@ -49,6 +53,7 @@ class Mapper:
         """`background`: the whole graph is aligned on another thread, for a live camera; else the same frames give the same map."""
         self.config, self._background = config or MapperConfig(), background
         self.estimator = estimator or configured_estimator(self.config)
+        self._scale = ScaleEstimator(self.config.scale, bool(getattr(self.estimator, "metric", False)))
         self.reset()
 
     def reset(self) -> None:
@@ -57,6 +62,7 @@ class Mapper:
         self._map = KeyframeMap(self.config, self.estimator, self._background)
         self._selector = KeyframeSelector(self.config.keyframes)
         self._trajectory = FrameTrajectory()
+        self._scale.restart()
         self._tracker = Tracker()
         self._reference: int | None = None  # the keyframe whose points are followed
         self._relative: Pose | None = None  # the newest frame's camera to that keyframe's
@@ -71,6 +77,7 @@ class Mapper:
             raise ConfigError("estimator.* cannot change while a map is being made: set it before the start")
         self._map.configure(config)
         self._selector.config = config.keyframes
+        self._scale.config = config.scale
         self.config = config
 
     def add(self, frame: Frame) -> MapUpdate:
@@ -81,6 +88,7 @@ class Mapper:
         check_frame(frame, self._last_stamp)
         self._last_stamp = frame.stamp
         corrected = self._map.finished_correction()
+        corrected = self._rescale() or corrected
         self._after_correction()
         stopwatch = Stopwatch()
         camera = frame.camera or Camera.from_fov(frame.image.shape[1], frame.image.shape[0], self.config.estimator.assumed_fov)
@@ -274,6 +282,7 @@ class Mapper:
             self._trajectory.append(stamp, growth.index, np.eye(4))
             self._trajectory.found_again(growth.index, np.eye(4), self._map.poses)
         self._trajectory.anchor(growth.index)
+        self._scale.observe(growth.revised, growth.predictions, self._map.poses, self._map.units)
         self.state, self._last_failure = TrackingState.TRACKING, None
         self._recovery.seen(stamp)
         self._reference, self._relative = growth.index, np.eye(4)
@@ -288,6 +297,13 @@ class Mapper:
             self._relative = self._relative.copy()
             self._relative[:3, 3] *= ratios[self._reference]
         return bool(ratios)
+
+    def _rescale(self) -> bool:
+        """Bring the map to metres, or nearer to them, once its scale is known well enough; whether that was due."""
+        factor = self._scale.take_factor()
+        if factor is not None:
+            self._map.rescale(factor)
+        return factor is not None
 
     def _start_over(self, stamp: int, grey: NDArray[np.uint8], tokens: Tokens) -> None:
         self.reset()
@@ -308,6 +324,31 @@ class Mapper:
                 self._trajectory.append(stamp, first, found.pose, self._map.units.get(first, 1.0))
                 guess = found.pose
         self._pending = []
+
+    # ---- metric scale ----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def scale(self) -> MapScale:
+        """Whether a map unit is a metre, who says so, and how sure that is."""
+        return self._scale.scale
+
+    def add_odometry(self, stamp: int, pose: ArrayLike) -> None:
+        """Where the camera was at `stamp` (ns) by another odometry: its pose [4, 4] in that odometry's frame, metres.
+
+        At any rate, in order of time, before or after the images. Raises ScaleError for what is no pose.
+        """
+        self._scale.add_odometry(stamp, pose)
+
+    def add_depth(self, stamp: int, depth: NDArray[np.floating]) -> None:
+        """What a sensor measured at the image of `stamp` (ns): [H, W] metres along z, aligned with the image, 0 where nothing is known.
+
+        Dense or a few pixels (`depth_of_ranges`), before or after the image. Raises DepthError for what is no such array.
+        """
+        self._scale.add_depth(stamp, depth)
+
+    def set_up(self, up: ArrayLike) -> None:
+        """[3] which way is up in the camera's frame, for `scale.camera_height`; without it `scale.camera_pitch` says so."""
+        self._scale.set_up(up)
 
     # ---- the map ---------------------------------------------------------------------------------------------------------------------
 
@@ -344,7 +385,7 @@ class Mapper:
 
     def snapshot(self) -> MapSnapshot:
         """The map as it is now, to be saved and gone on from."""
-        return self._map.snapshot()
+        return replace(self._map.snapshot(), scale_source=self.scale.source, scale_uncertainty=self.scale.uncertainty)
 
     def restore(self, snapshot: MapSnapshot) -> None:
         """Replace the map by a saved one and go on from its newest keyframe. If that fails the running map stands."""
@@ -352,6 +393,7 @@ class Mapper:
         restored.restore(snapshot)
         self.reset()
         self._map = restored
+        self._scale.resume(MapScale(snapshot.scale_source, snapshot.scale_uncertainty))
         for keyframe in snapshot.keyframes:
             self._trajectory.append(keyframe.stamp, keyframe.index, np.eye(4))
         if snapshot.keyframes:

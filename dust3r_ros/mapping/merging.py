@@ -95,18 +95,18 @@ def carry(snapshot: MapSnapshot, move: Similarity, shift: int = 0) -> MapSnapsho
     owners = owners_of(snapshot)
     points = move.apply(snapshot.cloud.points).astype(np.float32)
     owner = np.broadcast_to(np.asarray(owners, np.int32), len(points))
-    return MapSnapshot(
-        tuple(
-            replace(k, index=k.index + shift, pose=move.apply_pose(k.pose), depth=k.depth * np.float32(move.scale))
-            for k in snapshot.keyframes
-        ),
-        tuple((i + shift, j + shift) for i, j in snapshot.edges),
-        replace(snapshot.cloud, points=points),
-        tuple(index + shift for index in snapshot.window),
-        snapshot.scale_source,
-        tuple(replace(link, i=link.i + shift, j=link.j + shift) for link in links),
-        {index + shift: move @ frame for index, frame in frames.items()},
-        np.where(owner >= 0, owner + shift, -1).astype(np.int32),
+    moved = tuple(
+        replace(k, index=k.index + shift, pose=move.apply_pose(k.pose), depth=k.depth * np.float32(move.scale)) for k in snapshot.keyframes
+    )
+    return replace(
+        snapshot,
+        keyframes=moved,
+        edges=tuple((i + shift, j + shift) for i, j in snapshot.edges),
+        cloud=replace(snapshot.cloud, points=points),
+        window=tuple(index + shift for index in snapshot.window),
+        links=tuple(replace(link, i=link.i + shift, j=link.j + shift) for link in links),
+        frames={index + shift: move @ frame for index, frame in frames.items()},
+        owners=np.where(owner >= 0, owner + shift, -1).astype(np.int32),
     )
 
 
@@ -220,8 +220,8 @@ def _united(
             keyframes.append(moved)
     frames = {n: moves[n] @ frame if n in moves else frame for n, frame in (*held_together(first)[0].items(), *second.frames.items())}
     edges = (*first.edges, *second.edges, *(edge for i, j in joined for edge in ((i, j), (j, i))))
-    cloud = voxels.cloud()
-    return MapSnapshot(tuple(keyframes), edges, cloud, second.window, first.scale_source, tuple(links), frames, voxels.owners().copy())
+    whole = replace(first, keyframes=tuple(keyframes), edges=edges, cloud=voxels.cloud(), window=second.window)
+    return replace(whole, links=tuple(links), frames=frames, owners=voxels.owners().copy())
 
 
 def _moved_cloud(snapshot: MapSnapshot, moves: dict[int, Similarity]) -> PointCloud:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -84,7 +85,8 @@ class MapSnapshot:
     edges: tuple[tuple[int, int], ...]  # directed pairs of keyframe indices
     cloud: PointCloud  # what the keyframes that left the window gave to the map
     window: tuple[int, ...]  # indices of the keyframes that are still in the window
-    scale_source: str = "none"  # "none": one unit is the median depth of the first keyframe
+    scale_source: str = "none"  # "none": one unit is the median depth of the first keyframe; else what made it a metre
+    scale_uncertainty: float = math.nan  # one standard deviation as a share of the scale; NaN where it is not known
     # What holds the map together; empty in maps that were saved before it was kept.
     links: tuple[Link, ...] = ()  # between keyframes, those of loops too
     frames: Mapping[int, Similarity] = field(default_factory=dict)  # each keyframe's own frame and depth units to the world's

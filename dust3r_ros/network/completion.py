@@ -33,14 +33,16 @@ class CrossViewCompletion(nn.Module):
         self.network = network
         self.prediction_head = nn.Linear(network.config.decoder_width, 3 * network.config.patch_size**2)
 
-    def forward(self, images_1: Tensor, images_2: Tensor, hidden: Tensor) -> Completion:
+    def forward(self, images_1: Tensor, images_2: Tensor, hidden: Tensor, shown_count: int = 0) -> Completion:
         """Images [B, 3, H, W] as for `TwoViewNetwork.encode`; hidden [B, N] bool, as many hidden in every image.
 
-        Raises NetworkError where that does not hold.
+        Raises NetworkError where that does not hold. `shown_count`: how many patches of each image are shown, where the caller knows it
+        (`shown_of`) and vouches for it: then nothing waits for the device, and shapes are fixed.
         """
         network = self.network
         tokens, rotation, grid = network.embed(images_1)
-        shown = self._shown(hidden, tokens)
+        count = shown_count or self._checked_count(hidden, tokens)
+        shown = hidden.to(torch.uint8).argsort(dim=1, stable=True)[:, :count]  # False comes first, in its own order
         visible = tokens.gather(1, shown.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
         encoded = network.encode_tokens(visible, (_of_each(rotation[0], shown), _of_each(rotation[1], shown)))
         embedded = network.decoder_embed(precise(network.decoder_embed, encoded)).float()
@@ -54,21 +56,22 @@ class CrossViewCompletion(nn.Module):
         return Completion(self.prediction_head(precise(self.prediction_head, network.dec_norm(x))).float(), hidden)
 
     @staticmethod
-    def _shown(hidden: Tensor, tokens: Tensor) -> Tensor:
-        """[B, n] indices of the patches that are shown."""
+    def _checked_count(hidden: Tensor, tokens: Tensor) -> int:
+        """How many patches are shown of each image."""
         if hidden.shape != tokens.shape[:2] or hidden.dtype != torch.bool:
             raise NetworkError(f"hidden patches of shape {tuple(hidden.shape)} ({hidden.dtype}): give bool of {tuple(tokens.shape[:2])}")
         counts = (~hidden).sum(1)
         if int(counts.min()) != int(counts.max()) or int(counts.min()) == 0:
             raise NetworkError(f"{counts.tolist()} patches of the images are shown: show as many of each, and at least one")
-        return torch.nonzero(~hidden)[:, 1].view(len(hidden), -1)
+        return int(counts[0])
 
 
 def completion_loss(completion: Completion, images: Tensor, patch_size: int) -> Tensor:
     """Mean squared error over the hidden patches; each patch's pixels normalised by their own mean and variance (He et al., MAE, 2022)."""
     target = patches_of(images, patch_size)
     target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + VARIANCE_EPS).sqrt()
-    return ((completion.patches - target) ** 2).mean(-1)[completion.hidden].mean()
+    error = ((completion.patches - target) ** 2).mean(-1)
+    return (error * completion.hidden).sum() / completion.hidden.sum()
 
 
 def patches_of(images: Tensor, patch_size: int) -> Tensor:
@@ -78,9 +81,14 @@ def patches_of(images: Tensor, patch_size: int) -> Tensor:
 
 def random_hidden(batch: int, count: int, share: float, generator: torch.Generator) -> Tensor:
     """[batch, count] bool: `share` of each image's patches hidden, at least one shown."""
-    hide = min(count - 1, round(share * count))
+    hide = count - shown_of(count, share)
     order = torch.rand(batch, count, generator=generator, device=generator.device).argsort(1)
     return order < hide
+
+
+def shown_of(count: int, share: float) -> int:
+    """How many of `count` patches `random_hidden` leaves."""
+    return count - min(count - 1, round(share * count))
 
 
 def _of_each(table: Tensor, shown: Tensor) -> Tensor:

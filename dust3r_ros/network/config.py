@@ -26,6 +26,7 @@ class NetworkConfig:
     decoder_heads: int = 12
     patch_size: int = 16
     head: HeadType = "dpt"
+    head_width: int = 256  # channels that the DPT head fuses its levels in; its other widths go with it
     descriptor_width: int = 0  # channels of a pixel's descriptor (MASt3R: 24); 0: none
     mlp_ratio: int = 4
     rope_base: float = 100.0
@@ -45,6 +46,8 @@ class NetworkConfig:
             raise NetworkError(
                 f"head '{self.head}' with descriptors of {self.descriptor_width} channels: catmlp+dpt has them, the others not"
             )
+        if self.head_width < 8 or self.head_width % 8:
+            raise NetworkError(f"a DPT head of width {self.head_width}: give a multiple of 8, its finest level has 3/8 of it")
         if self.head != "linear" and self.patch_size != 16:
             raise NetworkError(f"head '{self.head}' with patches of {self.patch_size} pixels: it is made for 16; use the linear head")
 
@@ -61,6 +64,37 @@ PUBLISHED: dict[str, NetworkConfig] = {
     "dust3r_512_dpt": NetworkConfig(head="dpt"),
     "mast3r_512_catmlpdpt": NetworkConfig(head="catmlp+dpt", descriptor_width=24),
 }
+
+# Our own, small enough to travel inside the package: the encoder keeps its capacity, the decoders and the heads give theirs up.
+NANO = NetworkConfig(
+    encoder_width=384,
+    encoder_depth=6,
+    encoder_heads=6,
+    decoder_width=192,
+    decoder_depth=4,
+    decoder_heads=3,
+    head="dpt",
+    head_width=64,
+    image_size=224,
+)
+# What two CPU cores can train a little: a third of its weights.
+PICO = NetworkConfig(
+    encoder_width=192,
+    encoder_depth=6,
+    encoder_heads=3,
+    decoder_width=128,
+    decoder_depth=4,
+    decoder_heads=2,
+    head="dpt",
+    head_width=32,
+    image_size=224,
+)
+OWN: dict[str, NetworkConfig] = {"dust3r_nano": NANO, "dust3r_pico": PICO}
+
+
+def named(name: str) -> NetworkConfig:
+    """The configuration of a network of ours or of a published one. Raises NetworkError for another name."""
+    return OWN[name] if name in OWN else published(name)
 
 
 def published(name: str) -> NetworkConfig:

@@ -31,7 +31,19 @@ RANGES = {
     "desc_conf_mode": ("exp", 0.0, math.inf),
 }
 SQUARE = 224  # published networks of this size were trained on squares; ours of this size say [224, 168]
-USED = {*SIZES, *RANGES, "patch_size", "img_size", "pos_embed", "head_type", "output_mode", "mlp_ratio", "patch_embed_cls", "two_confs"}
+USED = {
+    *SIZES,
+    *RANGES,
+    "patch_size",
+    "img_size",
+    "pos_embed",
+    "head_type",
+    "output_mode",
+    "mlp_ratio",
+    "patch_embed_cls",
+    "two_confs",
+    "head_width",
+}
 
 
 def words_of_call(text: str, source: str) -> dict[str, Any]:
@@ -92,6 +104,7 @@ def config_of_words(words: Mapping[str, Any], shapes: Shapes, source: str) -> Ne
         patch_size=_whole(words, "patch_size", 16, source),
         mlp_ratio=_whole(words, "mlp_ratio", 4, source),
         head=head,
+        head_width=_whole(words, "head_width", NetworkConfig.head_width, source),
         descriptor_width=int(output[1] or 0),
         rope_base=float(positions[1]),
         image_size=_longest(words.get("img_size", 512), source),
@@ -113,6 +126,8 @@ def words_of_config(config: NetworkConfig) -> dict[str, Any]:
         "head_type": config.head,
         "output_mode": f"pts3d{descriptors}",
     }
+    if config.head_width != NetworkConfig.head_width:
+        words["head_width"] = config.head_width  # our own word: the published networks know one width
     return {**words, **{word: list(RANGES[word]) for word in RANGES if descriptors or not word.startswith("desc")}}
 
 

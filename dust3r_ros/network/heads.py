@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from dust3r_ros.network.blocks import Mlp, precise
+from dust3r_ros.network.blocks import Mlp
 from dust3r_ros.network.config import NetworkConfig
 
-LEVEL_WIDTHS = (96, 192, 384, 768)
-FUSED, LAST = 256, 128
+LEVEL_SHARES = (3, 6, 12, 24)  # eighths of the fused width: 96, 192, 384, 768 of 256
 RAW_CHANNELS = 4  # x, y, z, confidence
 MIN_DISTANCE = 1e-8
 
@@ -29,7 +28,7 @@ class LinearHead(nn.Module):
 
     def forward(self, levels: Sequence[Tensor], grid: Grid, detail: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Tokens of every level, each [B, N, C], to raw values [B, 4, H, W]."""
-        return unpatched(self.proj(precise(self.proj, levels[-1])), grid, self.patch_size)
+        return unpatched(_exact(self.proj, levels[-1]), grid, self.patch_size)
 
     @property
     def last_layer(self) -> nn.Module:
@@ -42,14 +41,14 @@ class DptHead(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.levels = config.levels
-        self.dpt = _Dpt([config.encoder_width] + 3 * [config.decoder_width])
+        self.dpt = _Dpt([config.encoder_width] + 3 * [config.decoder_width], config.head_width)
         self.patch_size = config.patch_size
         if config.descriptor_width:
             width = config.encoder_width + config.decoder_width
             self.head_local_features = Mlp(width, config.mlp_ratio * width, (config.descriptor_width + 1) * config.patch_size**2)
 
     def detail(self, tokens: Tensor, grid: Grid) -> Tensor:
-        """What the finest fusion adds, [B, 256, 4h, 4w]: of the encoder's tokens [B, N, C] alone, so one for all pairs of an image."""
+        """What the finest fusion adds, [B, head_width, 4h, 4w], of the encoder's tokens [B, N, C] alone, one for all its pairs."""
         return self.dpt.detail(self._map(tokens, grid))
 
     def forward(self, levels: Sequence[Tensor], grid: Grid, detail: Tensor | None = None) -> Tensor:
@@ -72,16 +71,17 @@ class DptHead(nn.Module):
 
 
 class _Dpt(nn.Module):
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, widths: Sequence[int], fused: int) -> None:
         super().__init__()
-        a, b, c, d = LEVEL_WIDTHS
-        self.scratch = _Scratch()
+        a, b, c, d = levels = [share * fused // 8 for share in LEVEL_SHARES]
+        last = fused // 2
+        self.scratch = _Scratch(levels, fused)
         self.head = nn.Sequential(
-            nn.Conv2d(FUSED, LAST, 3, padding=1),
+            nn.Conv2d(fused, last, 3, padding=1),
             nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
-            nn.Conv2d(LAST, LAST, 3, padding=1),
+            nn.Conv2d(last, last, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(LAST, RAW_CHANNELS, 1),
+            nn.Conv2d(last, RAW_CHANNELS, 1),
         )
         self.act_postprocess = nn.ModuleList(
             [
@@ -107,24 +107,24 @@ class _Dpt(nn.Module):
         *layers, last = self.head
         for layer in layers:
             path = layer(path)
-        return last(path.to(last.weight.dtype))
+        return _exact(last, path)
 
 
 class _Scratch(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, levels: Sequence[int], fused: int) -> None:
         super().__init__()
-        convolutions = [nn.Conv2d(width, FUSED, 3, padding=1, bias=False) for width in LEVEL_WIDTHS]
+        convolutions = [nn.Conv2d(width, fused, 3, padding=1, bias=False) for width in levels]
         self.layer1_rn, self.layer2_rn, self.layer3_rn, self.layer4_rn = convolutions
         self.layer_rn = nn.ModuleList(convolutions)  # the published files name these four twice
-        self.refinenet1, self.refinenet2, self.refinenet3, self.refinenet4 = (_Fusion() for _ in range(4))
+        self.refinenet1, self.refinenet2, self.refinenet3, self.refinenet4 = (_Fusion(fused) for _ in range(4))
 
 
 class _Fusion(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, fused: int) -> None:
         super().__init__()
-        self.out_conv = nn.Conv2d(FUSED, FUSED, 1)
-        self.resConfUnit1 = _ResidualUnit()
-        self.resConfUnit2 = _ResidualUnit()
+        self.out_conv = nn.Conv2d(fused, fused, 1)
+        self.resConfUnit1 = _ResidualUnit(fused)
+        self.resConfUnit2 = _ResidualUnit(fused)
 
     def forward(self, path: Tensor, skip: Tensor | None = None) -> Tensor:
         """`skip`: what the finer level adds, after its own residual unit."""
@@ -134,13 +134,19 @@ class _Fusion(nn.Module):
 
 
 class _ResidualUnit(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, fused: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(FUSED, FUSED, 3, padding=1)
-        self.conv2 = nn.Conv2d(FUSED, FUSED, 3, padding=1)
+        self.conv1 = nn.Conv2d(fused, fused, 3, padding=1)
+        self.conv2 = nn.Conv2d(fused, fused, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+
+
+def _exact(layer: nn.Module, x: Tensor) -> Tensor:
+    """The layer that makes points and confidence keeps its weights' precision, also where training lowers that of all others."""
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x.to(next(layer.parameters()).dtype))
 
 
 def unpatched(values: Tensor, grid: Grid, patch_size: int) -> Tensor:

@@ -24,6 +24,7 @@ LICENCE = (
     "DUSt3R's and MASt3R's published weights are CC BY-NC-SA 4.0 with the terms of their training data: "
     "not for commercial use; they are no part of this package"
 )
+FREE = ("Apache-2.0", "MIT", "BSD-3-Clause", "CC0-1.0", "CC-BY-4.0")  # those that nobody needs to be warned of
 _said_licences: set[str] = set()
 
 
@@ -122,7 +123,7 @@ def say_licence(file: CheckpointFile, config: NetworkConfig) -> None:
     text = licence_of(file, config)
     if text and text not in _said_licences:
         _said_licences.add(text)
-        log.warning("licence of %s: %s", file.path.name, text)
+        log.log(logging.INFO if text in FREE else logging.WARNING, "licence of %s: %s", file.path.name, text)
 
 
 def licence_of(file: CheckpointFile, config: NetworkConfig) -> str:

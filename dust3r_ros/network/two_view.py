@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dust3r_ros.network.blocks import NORM_EPS, DecoderBlock, EncoderBlock, Rotation, precise, rope_2d
-from dust3r_ros.network.config import NetworkConfig, NetworkError, published
+from dust3r_ros.network.config import NetworkConfig, NetworkError, named
 from dust3r_ros.network.heads import DptHead, Grid, LinearHead, confidence_of, points_of
 
 
@@ -64,6 +64,7 @@ class TwoViewNetwork(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
+        self.looks_at_images = True  # for NaN: a wait for the device, which training spares itself
         encoder, decoder = config.encoder_width, config.decoder_width
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder))  # for masked pretraining; in every published file
         self.patch_embed = PatchEmbedding(encoder, config.patch_size)
@@ -78,8 +79,8 @@ class TwoViewNetwork(nn.Module):
 
     @classmethod
     def from_config(cls, config: str | NetworkConfig) -> TwoViewNetwork:
-        """By published name or by sizes; the weights are PyTorch's initial ones."""
-        return cls(published(config) if isinstance(config, str) else config)
+        """By name (published, or our own) or by sizes; the weights are PyTorch's initial ones."""
+        return cls(named(config) if isinstance(config, str) else config)
 
     def to_precision(self, dtype: torch.dtype) -> TwoViewNetwork:
         """Weights of the matrix products and convolutions as `dtype`; norms, and the layers that make points and confidence, in float32."""
@@ -127,7 +128,12 @@ class TwoViewNetwork(nn.Module):
             raise NetworkError(f"images of shape {tuple(images.shape)}: give (B, 3, H, W) with H and W multiples of {patch}")
         if not images.is_floating_point():
             raise NetworkError(f"images of {images.dtype}: give real numbers, (rgb / 255 - 0.5) / 0.5")
-        if images.is_meta or torch.compiler.is_compiling() or (images.is_cuda and torch.cuda.is_current_stream_capturing()):
+        if (
+            not self.looks_at_images
+            or images.is_meta
+            or torch.compiler.is_compiling()
+            or (images.is_cuda and torch.cuda.is_current_stream_capturing())
+        ):
             return  # nothing can look at values there
         if not bool(torch.isfinite(images.sum())):
             raise NetworkError("images with NaN or infinite values: every token would become NaN; give finite ones")

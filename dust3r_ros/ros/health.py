@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -34,6 +35,7 @@ class Health:
     model: str = ""
     scale_source: str = "none"
     lost_seconds: float = 0.0  # since the camera's place was last known; 0 if it is
+    scale_uncertainty: float = math.nan
     seconds: dict[str, float] = field(default_factory=dict)  # per stage, of the newest image that went through it
 
 

@@ -27,6 +27,7 @@ from dust3r_ros.ros.conversion import from_time, matrix_from_transform
 from dust3r_ros.ros.errors import RosError
 from dust3r_ros.ros.health import HealthBook
 from dust3r_ros.ros.intake import CameraInfos, Intake, StaleFrameError, TimeJumpError
+from dust3r_ros.ros.metric_inputs import MetricInputs
 from dust3r_ros.ros.parameters import Parameters
 from dust3r_ros.ros.placement import Placement
 from dust3r_ros.ros.publishers import MapPublishers
@@ -64,9 +65,11 @@ class Dust3rNode(LifecycleNode):
         frame = self._next_frame(message)
         if frame is None:
             return
-        update = self.mapper.add(frame)
         camera_frame = self.parameters.node.camera_frame or message.header.frame_id or "camera"
+        self.metric_inputs.hand_over(self.mapper, camera_frame)
+        update = self.mapper.add(frame)
         self.book.handled(update, camera_frame)
+        self._tell_scale()
         self._map_publishers.frame(update, camera_frame)
         if update.is_keyframe:
             self.book.set(keyframes=len(self.mapper.keyframes))
@@ -118,6 +121,8 @@ class Dust3rNode(LifecycleNode):
         self.book.set(model=self.mapper.estimator.name)
         self.buffer = TransformBuffer()
         self.placement = Placement(config, self.buffer)
+        self.metric_inputs = MetricInputs(self, config, self.buffer, self._warn)
+        self._teardown.callback(self.metric_inputs.destroy)
         self.infos = CameraInfos(self._warn)
         self.intake = Intake(self.infos, self._warn, self._info_wait)
         self._map_publishers = MapPublishers(self, self.parameters, self.placement, self._warn)
@@ -132,7 +137,7 @@ class Dust3rNode(LifecycleNode):
         self._teardown.callback(self._map_services.destroy)
         self._teardown.callback(self._stop_worker)  # first of all: it publishes
         self._subscribe(TFMessage, "/tf_static", self._on_static_tf, STATIC_TF)
-        if config.publish_tf and not config.publish_odom_tf:
+        if not (config.publish_tf and config.publish_odom_tf):
             self._subscribe(TFMessage, "/tf", self._on_tf, QoSProfile(depth=100))
         for name, value in {**settings(config), **settings(self.parameters.mapper)}.items():
             self.get_logger().debug(f"{name}: {value}")
@@ -257,6 +262,7 @@ class Dust3rNode(LifecycleNode):
             self.buffer.set_static(parent, child, pose)
         else:
             self.buffer.set_moving(parent, child, from_time(item.header.stamp), pose)
+            self.metric_inputs.moved(parent, from_time(item.header.stamp))
 
     def _apply_parameters(self) -> None:
         """Accepted changes reach the Mapper between two images."""
@@ -278,8 +284,13 @@ class Dust3rNode(LifecycleNode):
     def do(self, job: Callable[[], Any]) -> Future[Any]:
         return self.worker.submit(job)
 
+    def _tell_scale(self) -> None:
+        scale = self.mapper.scale
+        self.book.set(scale_source=scale.source, scale_uncertainty=scale.uncertainty)
+
     def reset_map(self) -> str:
         self.mapper.reset()
+        self._tell_scale()
         if isinstance(self.mapper, Localiser):  # only where the camera is has been forgotten
             self._restarted(True)
             self.book.set(frames=0, tracking=self.mapper.state, reason="reset", fault=False)
@@ -311,6 +322,7 @@ class Dust3rNode(LifecycleNode):
         if snapshot.keyframes:
             mapper.restore(snapshot)
         self.mapper = mapper
+        self._tell_scale()
         last = snapshot.keyframes[-1].index if snapshot.keyframes else -1
         self._restarted(True, snapshot.window, last)
         count = len(snapshot.keyframes)

@@ -19,16 +19,13 @@ HEAD = """\
 
 def as_yaml() -> str:
     """Every parameter with its default, range and description."""
-    lines = [f"    autostart: true  # {AUTOSTART.description}"]
-    group = ""
+    groups = {"": [f"    autostart: true  # {AUTOSTART.description}"]}
     for config in (NodeConfig(), MapperConfig()):
         for name, item in items(config):
             prefix, _, leaf = name.rpartition(".")
-            if prefix != group and prefix:
-                lines.append(f"    {prefix}:")
-            group = prefix
+            lines = groups.setdefault(prefix, [f"    {prefix}:"])  # the node and the Mapper may both have some of a group
             lines.append(f"{' ' * (6 if prefix else 4)}{leaf}: {json.dumps(item.default)}  # {item.metadata['description']}{_limits(item)}")
-    return HEAD + "\n".join(lines) + "\n"
+    return HEAD + "\n".join(line for lines in groups.values() for line in lines) + "\n"
 
 
 def _limits(item: Any) -> str:

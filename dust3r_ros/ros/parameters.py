@@ -27,6 +27,12 @@ class PublishConfig:
 
 
 @dataclass(frozen=True)
+class ScaleTopicsConfig:
+    odom_topic: str = setting("", "topic of wheel or visual-inertial odometry (nav_msgs/Odometry); empty: TF odom -> base of somebody else")
+    depth_topic: str = setting("", "topic of a depth sensor's image, 16UC1 or 32FC1, aligned with the camera's; empty: none")
+
+
+@dataclass(frozen=True)
 class NodeConfig:
     image: str = setting("/camera/image_raw", "topic of the images; for compressed ones its base name")
     camera_info: str = setting("", "topic of the CameraInfo; empty: camera_info beside the image topic")
@@ -52,6 +58,7 @@ class NodeConfig:
         choices=("auto", "reset", "keep"),
     )
     publish: PublishConfig = field(default_factory=PublishConfig)
+    scale: ScaleTopicsConfig = field(default_factory=ScaleTopicsConfig)
 
 
 AUTOSTART = ParameterDescriptor(description="configure and activate at the start; false: a lifecycle manager does", read_only=True)
@@ -68,7 +75,7 @@ AT_CONFIGURE = (
     "base_frame",
     "camera_frame",
 )
-AT_CONFIGURE_GROUPS = ("estimator.",)
+AT_CONFIGURE_GROUPS = ("estimator.", "scale.odom_topic", "scale.depth_topic")
 
 
 class Parameters:

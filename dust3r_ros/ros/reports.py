@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from dust3r_ros_msgs.msg import Status
 from rclpy.node import Node
@@ -93,7 +91,7 @@ def status_message(health: Health, state: int, reason: str, rate: float, dropped
         memory_bytes=resident_memory(),
         gpu_memory_bytes=gpu_memory(),
         scale_source=health.scale_source,
-        scale_uncertainty=math.nan,
+        scale_uncertainty=health.scale_uncertainty,
         model=health.model,
     )
 
@@ -118,6 +116,7 @@ def diagnostic(name: str, health: Health, status: Status, finding: Finding | Non
         "resident memory (MB)": f"{status.memory_bytes / 1e6:.0f}",
         "GPU memory (MB)": f"{status.gpu_memory_bytes / 1e6:.0f}",
         "model": status.model,
+        "scale": "none" if health.scale_source == "none" else f"{health.scale_source}, {100 * health.scale_uncertainty:.1f} %",
         **{f"{stage} (ms)": f"{1000 * spent:.1f}" for stage, spent in health.seconds.items()},
     }
     if finding is not None:

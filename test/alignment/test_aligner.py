@@ -108,6 +108,22 @@ def test_a_wrong_pair_in_the_window_is_left_out(circle: PairSimulator) -> None:
     assert (9, 11) not in {(link.i, link.j) for link in bad.links}
 
 
+def test_a_world_that_grows_while_the_whole_graph_is_aligned_is_the_same_as_one_that_grows_after(circle: PairSimulator) -> None:
+    early, late = walked(circle)[0], walked(circle)[0]
+    assert early.start()
+    before = early.positions
+    moved = early.grow(2.5)
+    assert set(moved.moves) == set(before)
+    for n, position in early.positions.items():
+        np.testing.assert_allclose(position, 2.5 * before[n], atol=1e-9)
+    correction = waited_for(early)
+    late.align()
+    late.grow(2.5)
+    for n, position in early.positions.items():
+        np.testing.assert_allclose(position, late.positions[n], atol=1e-6)
+    assert all(abs(move.scale - 1.0) < 0.5 for move in correction.moves.values())
+
+
 def test_a_keyframe_that_left_costs_a_few_numbers(circle: PairSimulator) -> None:
     aligner, _ = walked(circle)
     window = aligner._window

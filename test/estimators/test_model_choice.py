@@ -16,6 +16,7 @@ from dust3r_ros.estimators import EstimatorError
 from dust3r_ros.estimators.choice import PREFERENCE, choose
 from dust3r_ros.estimators.two_view import hardware
 from dust3r_ros.estimators.two_view.hardware import choose_hardware
+from dust3r_ros.models import shipped
 from dust3r_ros.network.hub import PUBLISHED_WEIGHTS
 
 
@@ -85,6 +86,13 @@ def publish(cache: Path, name: str) -> Path:
     with (snapshot / "model.safetensors").open("wb") as file:
         file.truncate(weights.size or 1)
     return snapshot / "model.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def nothing_shipped(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What auto makes of a shipped model has its own tests."""
+    empty = tmp_path_factory.mktemp("models")
+    monkeypatch.setattr(shipped, "folder", lambda: empty)
 
 
 @pytest.fixture

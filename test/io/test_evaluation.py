@@ -97,7 +97,7 @@ def test_the_command_tells_the_figures(tmp_path: Path) -> None:
     write_tum(tmp_path / "out" / "trajectory.tum", moved(truth(), SOMEWHERE, noise=0.1))
     write_tum(tmp_path / "truth.tum", truth())
     done = subprocess.run(
-        [sys.executable, "-m", "dust3r_ros.cli", "evaluate", str(tmp_path / "out"), str(tmp_path / "truth.tum")],
+        [sys.executable, "-m", "dust3r_ros.cli", "compare", str(tmp_path / "out"), str(tmp_path / "truth.tum")],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

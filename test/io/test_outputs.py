@@ -24,7 +24,7 @@ from dust3r_ros.io.trajectory import TrajectoryError, read_tum, write_tum
 from dust3r_ros.mapping import ConfigError, Frame, Mapper, MapperConfig, settings, with_settings
 from dust3r_ros.simulation import SimulatedView, room_sequence
 
-SETTINGS = ["--set", "estimator.size=160", "--set", "keyframes.min_baseline=0.05"]
+SETTINGS = ["--set", "estimator.model=flow", "--set", "estimator.size=160", "--set", "keyframes.min_baseline=0.05"]
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_a_still_picture_has_no_map_and_an_earlier_one_stands(views: list[Simula
     (tmp_path / "out").mkdir()
     for name in ("map.ply", "summary.json", "trajectory.tum", "cameras.json"):
         (tmp_path / "out" / name).write_text("earlier")
-    done = command("replay", tmp_path / "still", "-o", tmp_path / "out")
+    done = command("replay", tmp_path / "still", "-o", tmp_path / "out", *SETTINGS)
     assert done.returncode == 1
     assert "the camera must move" in done.stderr
     assert (tmp_path / "out" / "map.ply").read_text() == "earlier"
@@ -205,7 +205,7 @@ def test_a_folder_of_other_things_is_never_replaced(bag: Path, tmp_path: Path, p
         (("replay", "/no/such/bag", "-o", "x"), "/no/such/bag does not exist"),
         (("reconstruct", "/no/such/folder", "-o", "x"), "/no/such/folder does not exist"),
         (("map", "info", "/no/such.map"), "/no/such.map does not exist"),
-        (("evaluate", "/no/such.tum", "x"), "/no/such.tum cannot be read"),
+        (("compare", "/no/such.tum", "x"), "/no/such.tum cannot be read"),
     ],
 )
 def test_errors_are_one_line_and_a_code(arguments: tuple[str, ...], says: str) -> None:
@@ -243,7 +243,9 @@ def test_tum_files_round_trip_and_name_the_wrong_line(tmp_path: Path) -> None:
 
 
 def test_depth_written_before_a_loop_is_closed_gets_the_size_of_its_keyframe(views: list[SimulatedView], tmp_path: Path) -> None:
-    mapper = Mapper(with_settings(MapperConfig(), {"window.size": 3, "estimator.size": 160, "keyframes.min_baseline": 0.03}))
+    mapper = Mapper(
+        with_settings(MapperConfig(), {"window.size": 3, "estimator.model": "flow", "estimator.size": 160, "keyframes.min_baseline": 0.03})
+    )
     with map_folder(tmp_path / "out", "room", mapper) as writer:
         for view in views:
             writer.add(mapper.add(Frame(view.stamp, view.image, view.camera)))

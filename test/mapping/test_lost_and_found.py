@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -80,7 +81,7 @@ def test_kidnapped_to_a_mapped_place_it_is_found_and_goes_on_from_there(views: l
     # The odometry goes on where it was: the jump is between it and the map.
     lost = after[0].odometry if not after[0].found_again else None
     np.testing.assert_allclose(found.odometry, lost if lost is not None else walk.updates[0].odometry, atol=1e-9)
-    steps = [np.linalg.norm((inverse_pose(a.odometry) @ b.odometry)[:3, 3]) for a, b in zip(after, after[1:], strict=False)]
+    steps = [np.linalg.norm((inverse_pose(a.odometry) @ b.odometry)[:3, 3]) for a, b in itertools.pairwise(after)]
     assert max(steps) < 3 * np.median(steps) + 0.02
     # Nothing else moves: the old keyframes stand, and the new ones are paired with those around.
     new = [k.index for k in walk.mapper.keyframes if k.index not in before]

@@ -10,6 +10,7 @@ import pytest
 from evo.core.trajectory import PosePath3D
 from scipy.spatial.distance import pdist
 
+from dust3r_ros.estimators import create_estimator
 from dust3r_ros.geometry import Camera
 from dust3r_ros.io.images import read_picture
 from dust3r_ros.io.trajectory import read_tum
@@ -34,7 +35,7 @@ def error_percent(mapper: Mapper, truth: dict[int, np.ndarray]) -> float:
 @pytest.mark.parametrize(("start", "count", "bound"), [(0, 30, 4.0), (30, 30, 10.0), (60, 30, 4.0), (0, 100, 9.0)])
 def test_the_red_kitchen(start: int, count: int, bound: float) -> None:
     poses = {round(stamp * 30e-9): pose for stamp, pose in read_tum(KITCHEN / "groundtruth.tum")}
-    mapper, truth = Mapper(), {}
+    mapper, truth = Mapper(estimator=create_estimator("flow")), {}
     for file in sorted(KITCHEN.glob("*.jpg"))[start : start + count]:
         stamp = round(int(file.stem) / 30 * 1e9)
         truth[stamp] = poses[int(file.stem)]
@@ -46,7 +47,7 @@ def test_the_red_kitchen(start: int, count: int, bound: float) -> None:
 def test_the_lund_door() -> None:
     told = json.loads((DOOR / "cameras.json").read_text())
     camera = Camera(*(told[k] for k in ("width", "height", "fx", "fy", "cx", "cy")), "plumb_bob", (told["k1"], 0.0, 0.0, 0.0, 0.0))
-    mapper, truth = Mapper(), {}
+    mapper, truth = Mapper(estimator=create_estimator("flow")), {}
     for k, frame in enumerate(told["frames"]):
         truth[k * 10**9] = np.array(frame["camera_to_world"])
         mapper.add(Frame(k * 10**9, read_picture(DOOR / frame["file"])[0], camera))

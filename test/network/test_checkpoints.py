@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dust3r_ros.network import CheckpointError, NetworkConfig, NetworkError, TwoViewNetwork, load_network, save_network
+from dust3r_ros.network import CheckpointError, NetworkConfig, NetworkError, TwoViewNetwork, load_network, loading, save_network
 from dust3r_ros.network.config_words import config_of_words, words_of_call, words_of_config
 from dust3r_ros.network.loading import fitting_state
 
@@ -63,12 +63,15 @@ def test_both_kinds_of_files_give_the_same_network(kind: str, network: TwoViewNe
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
-def test_what_we_save_says_itself_what_it_is(network: TwoViewNetwork, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_we_save_says_itself_what_it_is(
+    network: TwoViewNetwork, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "_said_licences", set())
     save_network(network, tmp_path / "own.safetensors", licence="Apache-2.0")
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         assert same(load_network(tmp_path / "own.safetensors"), network)
         load_network(tmp_path / "own.safetensors")
-    assert [record.getMessage() for record in caplog.records] == ["licence of own.safetensors: Apache-2.0"]
+    assert [(record.getMessage(), record.levelname) for record in caplog.records] == [("licence of own.safetensors: Apache-2.0", "INFO")]
 
 
 @pytest.mark.parametrize("head", ["dpt", "catmlp+dpt"])

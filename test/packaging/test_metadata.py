@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -62,3 +63,17 @@ def test_every_pinned_requirement_of_the_wheels_has_its_version() -> None:
     pinned = set(re.findall(r"^([\w.-]+)==", constraints, re.MULTILINE))
     wanted = [line for line in (ROOT / "requirements/ros_wheels.txt").read_text().splitlines() if line and not line.startswith("#")]
     assert [name for name in wanted if name.replace("_", "-") not in pinned] == []
+
+
+def test_the_files_of_a_shipped_model_go_into_the_package(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for folder in ("dust3r_ros", "kernels"):
+        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("setup.py", "setup.cfg", "pyproject.toml"):
+        shutil.copy(ROOT / file, tree)
+    names = ("dust3r_nano.safetensors", "dust3r_nano.json", "MODEL_CARD.md")
+    for name in names:
+        (tree / "dust3r_ros" / "models" / name).touch()
+    build = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path / "built")]
+    subprocess.run(build, cwd=tree, capture_output=True, check=True)
+    assert {name for name in names if (tmp_path / "built" / "dust3r_ros" / "models" / name).is_file()} == set(names)

@@ -79,7 +79,7 @@ def test_a_played_bag_becomes_a_map_over_dds(start: Callable[..., Running], bag:
     output = tmp_path / "run.npz"
     recorder = start("recorder", str(output), "--idle", "4")
     recorder.until_it_says("recording /dust3r")
-    node = start("main", "--ros-args", "-p", "estimator.size:=160", "-p", "use_sim_time:=true")
+    node = start("main", "--ros-args", "-p", "estimator.size:=160", "-p", "estimator.model:=flow", "-p", "use_sim_time:=true")
     node.until_it_says("images from /camera/image_raw")
     player = start("player", str(bag), "--clock", "--wait-for-subscribers", "1")
     assert player.process.wait(PATIENCE) == 0, player.said

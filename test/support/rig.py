@@ -44,6 +44,7 @@ class Rig:
         given = {
             "image": f"{self.space}/camera/image_raw",
             "reliability": "reliable",
+            "estimator.model": "auto" if "estimator.weights" in parameters else "flow",
             "estimator.size": 160,
             "publish.map_period": 0.25,
             "publish.status_period": 0.25,

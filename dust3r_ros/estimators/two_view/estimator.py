@@ -44,6 +44,7 @@ class NetworkEstimator:
     ) -> None:
         """`network` is moved to the hardware's device and precision. `size`: pixels of the working image's longer side; 0: as trained."""
         self.name = name
+        self.metric = name == "mast3r_512_catmlpdpt" or name.lower().endswith("_metric")  # as published: trained to give metres
         self.hardware = hardware or choose_hardware()
         self.network, self.config = network, network.config
         self.size = (size or network.config.image_size) // network.config.patch_size * network.config.patch_size

@@ -1,0 +1,43 @@
+"""The first weights of a network that starts from nothing."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dust3r_ros.network import NetworkConfig, TwoViewNetwork
+from dust3r_ros.network.heads import RAW_CHANNELS
+
+FIRST_DEPTH = 1.0  # log(1 + distance) of the first points: all lie in front of the camera, at about 1.7 units
+SPREAD = 0.02
+
+
+def fresh_network(config: NetworkConfig, seed: int) -> TwoViewNetwork:
+    """As ViT and MAE have it: Xavier-uniform linear layers (the patch embedding as one), biases zero, mask token of spread 0.02.
+
+    Convolutions keep PyTorch's own (Kaiming-uniform). The heads' last layers start small, with z biased forward: the first pointmap is a
+    nearly flat wall before the camera and the first confidence about 2, so that no pixel starts with a wild loss.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = TwoViewNetwork(config)
+        for module in network.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(network.patch_embed.proj.weight.view(config.encoder_width, -1))
+        assert network.patch_embed.proj.bias is not None
+        nn.init.zeros_(network.patch_embed.proj.bias)
+        nn.init.normal_(network.mask_token, std=SPREAD)
+        for head in (network.downstream_head1, network.downstream_head2):
+            _start_small(head.last_layer)
+    return network
+
+
+def _start_small(layer: nn.Module) -> None:
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    assert layer.bias is not None
+    nn.init.normal_(layer.weight, std=SPREAD)
+    nn.init.zeros_(layer.bias)
+    with torch.no_grad():
+        layer.bias.view(RAW_CHANNELS, -1)[2] = FIRST_DEPTH

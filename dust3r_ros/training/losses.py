@@ -1,0 +1,80 @@
+"""Confidence-aware regression of pointmaps.
+
+Wang et al., DUSt3R, CVPR 2024, equations 2 to 4; for metric truth Leroy et al., MASt3R, ECCV 2024, equation 6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FARTHEST = 1e9  # coordinates and confidences beyond are cut: their squares and sums stay finite
+NEAREST = 1e-8
+
+
+@dataclass(frozen=True, eq=False)
+class PointmapTruth:
+    """Both views' points in camera 1's frame, of pairs of one order. Values where not valid may be anything."""
+
+    points_1: Tensor  # [B, H1, W1, 3]
+    points_2: Tensor  # [B, H2, W2, 3]
+    valid_1: Tensor  # [B, H1, W1] bool
+    valid_2: Tensor  # [B, H2, W2] bool
+
+
+@dataclass(frozen=True, eq=False)
+class PointmapLoss:
+    """Means over the valid pixels of both views of all pairs."""
+
+    loss: Tensor  # C l - alpha log C
+    error: Tensor  # l, in units of the scene's mean distance
+    confidence: Tensor  # C
+
+
+def mean_distance(points_1: Tensor, points_2: Tensor, valid_1: Tensor, valid_2: Tensor) -> Tensor:
+    """[B]: the mean distance from the origin of all valid points of both views (equation 3); 1 for a pair without any."""
+    count = valid_1.flatten(1).sum(1) + valid_2.flatten(1).sum(1)
+    total = _distances(points_1, valid_1) + _distances(points_2, valid_2)
+    return torch.where(count > 0, total / count.clamp_min(1), 1.0).clamp_min(NEAREST)
+
+
+def pointmap_loss(
+    points: tuple[Tensor, Tensor],  # predicted, [B, H1, W1, 3] and [B, H2, W2, 3], in camera 1's frame
+    confidence: tuple[Tensor, Tensor],  # predicted, [B, H1, W1] and [B, H2, W2], above 1
+    truth: PointmapTruth,
+    alpha: float = 0.2,
+    metric: bool = False,
+) -> PointmapLoss:
+    """l = || X / z - X_true / z_true ||, L = mean of C l - alpha log C over valid pixels (equations 2 to 4), in float32.
+
+    `metric`: the prediction is not normalised by its own scale but by the truth's, z = z_true.
+    """
+    valid = (truth.valid_1, truth.valid_2)
+    true = [_clean(value, mask) for value, mask in zip((truth.points_1, truth.points_2), valid, strict=True)]
+    predicted = [_clean(value, mask) for value, mask in zip(points, valid, strict=True)]
+    true_scale = mean_distance(true[0], true[1], *valid)
+    scale = true_scale if metric else mean_distance(predicted[0], predicted[1], *valid)
+    count = (valid[0].sum() + valid[1].sum()).clamp_min(1)
+    sums = torch.zeros(3, device=count.device)
+    for x, x_true, c, mask in zip(predicted, true, confidence, valid, strict=True):
+        error = (x / _per_pair(scale) - x_true / _per_pair(true_scale)).norm(dim=-1)
+        sure = torch.where(mask, c.float().clamp(max=FARTHEST), 1.0)  # log 1 is nothing
+        sums = sums + torch.stack([(sure * error - alpha * sure.log()).sum(), error.sum(), (sure * mask).sum()])
+    means = sums / count
+    return PointmapLoss(means[0], means[1], means[2])
+
+
+def _clean(points: Tensor, valid: Tensor) -> Tensor:
+    """float32, cut to what can be squared; the origin where not valid, so that nothing there counts."""
+    points = torch.nan_to_num(points.float(), nan=0.0, posinf=FARTHEST, neginf=-FARTHEST).clamp(-FARTHEST, FARTHEST)
+    return torch.where(valid[..., None], points, 0.0)
+
+
+def _distances(points: Tensor, valid: Tensor) -> Tensor:
+    return (points.norm(dim=-1) * valid).flatten(1).sum(1)
+
+
+def _per_pair(scale: Tensor) -> Tensor:
+    return scale[:, None, None, None]

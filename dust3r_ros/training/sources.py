@@ -1,0 +1,67 @@
+"""The data that a recipe asks for: for training, of several sizes, and what is held out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from dust3r_ros.errors import Dust3rError
+from dust3r_ros.training.errors import TrainingError
+from dust3r_ros.training.pairs import PairBatch, PairSource
+from dust3r_ros.training.recipe import Recipe
+from dust3r_ros.training.recipe_file import filled
+
+SIZE_DRAWN = 3
+
+
+@dataclass(frozen=True)
+class OfSeveralSizes:
+    """One of the sources for each optimiser step, by the step's number: batches of one step are of one size."""
+
+    sources: list[PairSource]
+    seed: int
+    accumulate: int
+
+    def batch(self, step: int) -> PairBatch:
+        which = 0
+        if len(self.sources) > 1:
+            which = int(np.random.default_rng([self.seed, SIZE_DRAWN, step // self.accumulate]).integers(len(self.sources)))
+        return self.sources[which].batch(step)
+
+
+def training_source(recipe: Recipe, device: torch.device) -> PairSource:
+    """Raises TrainingError for settings that no data can be made of."""
+    return OfSeveralSizes(_sources(recipe, device, "train", recipe.sizes), recipe.seed, recipe.data.accumulate)
+
+
+def held_out_source(recipe: Recipe, device: torch.device) -> PairSource:
+    """Of the first size."""
+    return _sources(recipe, device, "held_out", recipe.sizes[:1])[0]
+
+
+def _sources(recipe: Recipe, device: torch.device, split: str, sizes: list[tuple[int, int]]) -> list[PairSource]:
+    if recipe.data.source == "rgbd":
+        from dust3r_ros.training.rgbd import RgbdPairs
+
+        return [RgbdPairs(recipe.data.rgbd, width, height, recipe.data.batch, recipe.seed, device, split) for width, height in sizes]
+    return [_generated(recipe, device, split, width, height) for width, height in sizes]
+
+
+def _generated(recipe: Recipe, device: torch.device, split: str, width: int, height: int) -> PairSource:
+    from dust3r_ros.training.scenes import GeneratedPairs, PairsConfig
+
+    given: dict[str, Any] = {**recipe.scenes}
+    for key in ("width", "height", "pairs"):
+        if key in given:
+            raise TrainingError(f"'scenes.{key}' is {given[key]!r}: leave it out, and set data.sizes and data.batch")
+    own = {"width": width, "height": height, "pairs": recipe.data.batch, "compile": recipe.hardware.compile and device.type == "cuda"}
+    try:
+        config = filled(PairsConfig, {**own, **given}, "scenes")
+    except TrainingError:
+        raise
+    except Dust3rError as error:
+        raise TrainingError(f"scenes: {error}") from error
+    return GeneratedPairs(config, recipe.seed, device, split)

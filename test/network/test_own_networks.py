@@ -1,0 +1,53 @@
+"""The small network of our own: its size, and its head's width through a file of weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from support.networks import DPT, small_network
+
+from dust3r_ros.network import OWN, PUBLISHED, NetworkError, TwoViewNetwork, load_network, named, save_network
+from dust3r_ros.network.config_words import words_of_config
+
+
+def test_nano_fits_the_package() -> None:
+    with torch.device("meta"):
+        network = TwoViewNetwork.from_config("dust3r_nano")
+    assert 2 * sum(parameter.numel() for parameter in network.parameters()) < 40e6  # bytes in float16
+
+
+def test_narrow_head_survives_a_file(tmp_path: Path) -> None:
+    network = small_network(replace(DPT, head_width=32))
+    save_network(network, tmp_path / "narrow.safetensors")
+    again = load_network(tmp_path / "narrow.safetensors")
+    assert again.config == network.config
+    image = torch.rand(1, 3, 48, 64) * 2 - 1
+    with torch.inference_mode():
+        assert torch.equal(again(image, image).points_2, network(image, image).points_2)
+
+
+def test_published_files_know_nothing_of_it() -> None:
+    assert all("head_width" not in words_of_config(config) for config in PUBLISHED.values())
+    assert words_of_config(OWN["dust3r_nano"])["head_width"] == 64
+
+
+def test_names_and_widths_are_checked() -> None:
+    assert named("dust3r_512_dpt") == PUBLISHED["dust3r_512_dpt"]
+    with pytest.raises(NetworkError, match="no published network is called 'tiny'"):
+        named("tiny")
+    with pytest.raises(NetworkError, match="width 20: give a multiple of 8"):
+        replace(DPT, head_width=20)
+
+
+@pytest.mark.parametrize("head", ["linear", "dpt"])
+def test_points_and_confidence_keep_float32_under_autocast(head: str) -> None:
+    """Their last layer is not cut to bfloat16's three digits: raw values differ from those rounded."""
+    network = small_network(replace(DPT, head=head))  # type: ignore[arg-type]
+    image = torch.rand(1, 3, 48, 64) * 2 - 1
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        confidence = network(image, image).confidence_1
+    raw = (confidence - 1).log()
+    assert not torch.allclose(raw, raw.bfloat16().float(), rtol=1e-5, atol=0)

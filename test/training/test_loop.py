@@ -1,0 +1,128 @@
+"""The loop: it learns, it resumes bit for bit, it leaves steps out that are not finite, it stops when asked."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from support.plane_pairs import PlanePairs
+from support.training import CPU, recipe_with, run_loop, tiny_state
+
+from dust3r_ros.training.checkpoint_folder import CheckpointFolder
+from dust3r_ros.training.errors import TrainingError
+from dust3r_ros.training.loop import Line
+from dust3r_ros.training.records import LOSSES, Table
+from dust3r_ros.training.state import state_of
+
+SOURCE = PlanePairs()
+
+
+def _losses(folder: Path) -> list[tuple[str, ...]]:
+    exact = ("step", "objective", "learning_rate", "loss", "error", "confidence", "gradient_norm", "skipped")
+    return [tuple(row[column] for column in exact) for row in Table(folder / "losses.csv", LOSSES).rows()]
+
+
+def test_a_batch_is_learned_to_half_its_error_in_sixty_steps(tmp_path: Path) -> None:
+    lines: list[Line] = []
+    recipe = recipe_with(schedule={"steps": 60}, optimiser={"learning_rate": 3e-3, "warm_up": 5}, records={"log_every": 5})
+    run_loop(recipe, tiny_state(recipe), PlanePairs(distinct=1), tmp_path, say=lines.append)
+    assert lines[-1].error < 0.5 * lines[0].error
+    assert lines[-1].loss < lines[0].loss
+
+
+@pytest.mark.parametrize("objective", [{}, {"completion": 0.5}])
+def test_resumed_run_is_the_unbroken_one(tmp_path: Path, objective: dict[str, float]) -> None:
+    """Losses, weights and averages, bit for bit; with the change from completion to pointmaps in the second half, and between log lines."""
+    recipe = recipe_with(objective=objective, records={"save_every": 3, "log_every": 2}, data={"accumulate": 2})
+    whole = tiny_state(recipe)
+    run_loop(recipe, whole, SOURCE, tmp_path / "whole")
+    broken = tmp_path / "broken"
+    run_loop(recipe, tiny_state(recipe), SOURCE, broken)
+    folder = CheckpointFolder(broken / "checkpoints")
+    for file in folder.files():
+        if file.name not in ("step_000000003.safetensors", "step_000000006.safetensors"):
+            file.unlink()
+    torch.manual_seed(999)
+    checkpoint = folder.newest()
+    assert checkpoint is not None
+    assert checkpoint.step == 6
+    again = state_of(checkpoint, recipe, CPU)
+    run_loop(recipe, again, SOURCE, broken)
+    assert _losses(broken) == _losses(tmp_path / "whole")
+    for name, value in whole.checkpoint(recipe, 0.0).tensors.items():
+        if not name.startswith("random"):
+            assert torch.equal(value, again.checkpoint(recipe, 0.0).tensors[name]), name
+
+
+def test_precision_bfloat16_learns_too(tmp_path: Path) -> None:
+    lines: list[Line] = []
+    recipe = recipe_with(schedule={"steps": 20}, records={"log_every": 5})
+    run_loop(recipe, tiny_state(recipe), PlanePairs(distinct=1), tmp_path, say=lines.append, precision=torch.bfloat16)
+    assert lines[-1].error < lines[0].error
+
+
+def test_steps_that_are_not_finite_are_left_out_and_end_it(tmp_path: Path) -> None:
+    recipe = recipe_with(optimiser={"max_skipped": 3}, schedule={"steps": 20})
+    state = tiny_state(recipe)
+    with pytest.raises(TrainingError, match=r"not finite for the last 3 steps, up to step 5: lower optimiser\.learning_rate"):
+        run_loop(recipe, state, PlanePairs(broken_from=2), tmp_path)
+    assert all(bool(torch.isfinite(value).all()) for value in state.network.parameters())
+    assert state.optimisation.skipped.tolist() == [3, 3]
+
+
+def test_skipped_step_changes_no_weight() -> None:
+    recipe = recipe_with()
+    state = tiny_state(recipe)
+    before = [value.clone() for value in state.network.parameters()]
+    for value in state.network.parameters():
+        value.grad = torch.full_like(value, float("nan"))
+    state.optimisation.step(1e-3, 0)
+    assert all(torch.equal(old, new) for old, new in zip(before, state.network.parameters(), strict=True))
+
+
+def test_gradient_is_cut_to_its_largest_norm() -> None:
+    """With plain steps' sums: after one step of Adam the moments are those of the clipped gradient."""
+    recipe = recipe_with(optimiser={"clip": 0.5})
+    state = tiny_state(recipe)
+    for value in state.network.parameters():
+        value.grad = torch.ones_like(value)
+    norm = state.optimisation.step(1e-3, 0)
+    moments = [state.optimisation.optimiser.state[value]["exp_avg"] for value in state.network.parameters()]
+    clipped = torch.stack([moment.norm() for moment in moments]).norm() / 0.1  # exp_avg = (1 - 0.9) g
+    assert norm > 100
+    assert float(clipped) == pytest.approx(0.5, rel=1e-3)
+
+
+def test_both_decoders_start_from_completions(tmp_path: Path) -> None:
+    recipe = recipe_with(objective={"completion": 0.5}, schedule={"steps": 4}, optimiser={"learning_rate": 1e-8})
+    state = tiny_state(recipe)
+    key = "0.mlp.fc1.weight"
+    assert not torch.equal(state.network.dec_blocks.state_dict()[key], state.network.dec_blocks2.state_dict()[key])
+    run_loop(recipe, state, SOURCE, tmp_path)
+    for one, two in zip(state.network.dec_blocks.parameters(), state.network.dec_blocks2.parameters(), strict=True):
+        torch.testing.assert_close(one, two, atol=1e-6, rtol=0)
+
+
+def test_signal_saves_and_ends(tmp_path: Path) -> None:
+    recipe = recipe_with(schedule={"steps": 1000})
+    state = tiny_state(recipe)
+
+    def interrupt(line: Line) -> None:
+        if line.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    ended = run_loop(recipe, state, SOURCE, tmp_path, say=interrupt)
+    assert (ended.reason, ended.signal, ended.step) == ("signal", signal.SIGINT, 3)
+    assert signal.getsignal(signal.SIGINT) is before
+    checkpoint = CheckpointFolder(tmp_path / "checkpoints").newest()
+    assert checkpoint is not None
+    assert checkpoint.step == 3
+
+
+def test_time_ends_it(tmp_path: Path) -> None:
+    recipe = recipe_with(schedule={"steps": 1000})
+    ended = run_loop(recipe, tiny_state(recipe), SOURCE, tmp_path, minutes=1e-9)
+    assert (ended.reason, ended.step) == ("time", 1)

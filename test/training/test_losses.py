@@ -1,0 +1,124 @@
+"""The losses: against numbers worked out by hand, and with gradients that are right and stay finite."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from support.plane_pairs import PlanePairs
+
+from dust3r_ros.training.descriptor_loss import at_pixels, matching_loss
+from dust3r_ros.training.inputs import truths_of
+from dust3r_ros.training.losses import PointmapTruth, mean_distance, pointmap_loss
+
+
+def _truth(valid: bool = True) -> PointmapTruth:
+    """Two pixels in view 1 at distances 1 and 3, one in view 2 at distance 2: the mean distance is 2."""
+    first = torch.tensor([[[[0.0, 0, 1], [0, 0, 3]]]])
+    second = torch.tensor([[[[2.0, 0, 0]]]])
+    return PointmapTruth(first, second, torch.full((1, 1, 2), valid), torch.full((1, 1, 1), valid))
+
+
+def _confidence(c: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.full((1, 1, 2), c), torch.full((1, 1, 1), c)
+
+
+def test_scale_is_the_mean_distance_of_both_views_valid_points() -> None:
+    truth = _truth()
+    assert mean_distance(truth.points_1, truth.points_2, truth.valid_1, truth.valid_2).tolist() == [2.0]
+    assert mean_distance(truth.points_1, truth.points_2, torch.tensor([[[True, False]]]), truth.valid_2).tolist() == [1.5]
+
+
+def test_value_by_hand() -> None:
+    """The prediction is (0, 0, 1), (0, 0, 1), (0, 0, 1): its scale is 1. l = 1/2, 1/2 and |(-1, 0, 1)|; C = 2."""
+    truth = _truth()
+    ones = torch.tensor([0.0, 0, 1])
+    found = pointmap_loss((ones.expand(1, 1, 2, 3), ones.expand(1, 1, 1, 3)), _confidence(), truth)
+    error = (0.5 + 0.5 + math.sqrt(2)) / 3
+    assert found.error.item() == pytest.approx(error)
+    assert found.loss.item() == pytest.approx(2 * error - 0.2 * math.log(2))
+    assert found.confidence.item() == pytest.approx(2)
+
+
+def test_only_metric_truth_tells_the_scale() -> None:
+    truth = _truth()
+    tripled = (3 * truth.points_1, 3 * truth.points_2)
+    assert pointmap_loss(tripled, _confidence(), truth).error.item() == pytest.approx(0, abs=1e-6)
+    # Off by twice the distance, 2, 6 and 4 metres, in units of the true scale 2.
+    assert pointmap_loss(tripled, _confidence(), truth, metric=True).error.item() == pytest.approx((1 + 3 + 2) / 3)
+
+
+def test_invalid_pixels_count_for_nothing_whatever_they_hold() -> None:
+    truth = _truth()
+    masked = PointmapTruth(truth.points_1.clone(), truth.points_2, torch.tensor([[[True, False]]]), truth.valid_2)
+    masked.points_1[0, 0, 1] = float("nan")
+    points = (torch.rand(1, 1, 2, 3), torch.rand(1, 1, 1, 3))
+    reference = pointmap_loss(points, _confidence(), masked)
+    points[0][0, 0, 1] = 1e30
+    assert reference.loss.isfinite()
+    assert torch.equal(pointmap_loss(points, _confidence(), masked).loss, reference.loss)
+
+
+@pytest.mark.filterwarnings("ignore:Input .* is not a double precision")  # the loss is float32 by intent: larger steps, wider bounds
+@pytest.mark.parametrize("metric", [False, True])
+def test_gradient_against_differences(metric: bool) -> None:
+    truth = PointmapTruth(*(v.double() if v.is_floating_point() else v for v in vars(_truth()).values()))
+    generator = torch.Generator().manual_seed(0)
+    points = [torch.rand(shape, generator=generator) + 0.5 for shape in ((1, 1, 2, 3), (1, 1, 1, 3))]
+    sure = [torch.rand(shape, generator=generator) + 1.5 for shape in ((1, 1, 2), (1, 1, 1))]
+    leaves = [value.requires_grad_() for value in (*points, *sure)]
+
+    def loss(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+        return pointmap_loss((a, b), (c, d), truth, metric=metric).loss
+
+    assert torch.autograd.gradcheck(loss, leaves, eps=1e-2, atol=2e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-30, 1e30, float("inf")])
+@pytest.mark.parametrize("metric", [False, True])
+def test_finite_for_points_at_zero_or_huge(value: float, metric: bool) -> None:
+    points = [torch.full(shape, value, requires_grad=True) for shape in ((1, 1, 2, 3), (1, 1, 1, 3))]
+    sure = [torch.full(shape, 1e30, requires_grad=True) for shape in ((1, 1, 2), (1, 1, 1))]
+    loss = pointmap_loss((points[0], points[1]), (sure[0], sure[1]), _truth(), metric=metric).loss
+    loss.backward()
+    assert loss.isfinite()
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in (*points, *sure))
+
+
+def test_pairs_without_a_valid_pixel_give_nothing() -> None:
+    assert pointmap_loss((torch.rand(1, 1, 2, 3), torch.rand(1, 1, 1, 3)), _confidence(), _truth(valid=False)).loss.item() == 0
+
+
+def test_truth_holds_both_orders_and_is_consistent() -> None:
+    """What view 1 is in its own frame is, in the other order, what the second view is: the same points, moved by the relative pose."""
+    batch = PlanePairs(pairs=2).batch(0)
+    (truth,) = truths_of(batch)
+    assert len(truth.points_1) == 4
+    move = torch.linalg.inv(batch.second.pose)
+    moved = truth.points_1[:2] @ move[:, None, :3, :3].transpose(-1, -2) + move[:, None, None, :3, 3]
+    torch.testing.assert_close(moved, truth.points_2[2:], atol=1e-4, rtol=1e-4)
+
+
+def test_matching_by_hand() -> None:
+    """Two correspondences with orthogonal descriptors: each term is -log of e^s / (e^s + 1), s = 1 / temperature."""
+    unit = torch.eye(2)[None]
+    valid = torch.ones(1, 2, dtype=torch.bool)
+    assert matching_loss(unit, unit, valid, 0.5).item() == pytest.approx(2 * math.log(1 + math.exp(-2)), rel=1e-5)
+    assert matching_loss(unit, unit.flip(1), valid, 0.5).item() == pytest.approx(2 * math.log(1 + math.exp(2)), rel=1e-5)
+
+
+def test_matching_leaves_invalid_correspondences_out() -> None:
+    descriptors = torch.nn.functional.normalize(torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(1)), dim=-1)
+    others = descriptors.roll(1, 2)
+    valid = torch.tensor([[True, True, True, False, False]])
+    expected = matching_loss(descriptors[:, :3], others[:, :3], valid[:, :3])
+    torch.testing.assert_close(matching_loss(descriptors, others, valid), expected)
+    confidence = torch.full((1, 5), 3.0)
+    torch.testing.assert_close(matching_loss(descriptors, others, valid, confidence=confidence), 3 * expected - 0.2 * math.log(3))
+
+
+def test_values_at_pixels() -> None:
+    values = torch.arange(12.0).view(1, 3, 4, 1)
+    pixels = torch.tensor([[[0.0, 0.0], [3.0, 2.0], [1.5, 1.0]]])
+    torch.testing.assert_close(at_pixels(values, pixels)[0, :, 0], torch.tensor([0.0, 11.0, 5.5]))

@@ -1,0 +1,91 @@
+"""Recipes: strict, and those that are installed can be read; and the schedule that they ask for."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from dust3r_ros.training.errors import TrainingError
+from dust3r_ros.training.recipe import Recipe
+from dust3r_ros.training.recipe_file import data_of, filled, read_recipe, recipe_of
+from dust3r_ros.training.scenes import PairsConfig
+from dust3r_ros.training.schedule import Schedule
+
+RECIPES = sorted((Path(__file__).parents[2] / "config/train").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_installed_recipes_are_valid(file: Path) -> None:
+    recipe = read_recipe(file)
+    filled(PairsConfig, recipe.scenes, "scenes")
+    assert recipe_of(json.loads(json.dumps(data_of(recipe))), "itself") == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: {batches: 4}", "unknown setting 'data.batches': did you mean 'data.batch'"),
+        ("data: {batch: four}", "'data.batch' is 'four', a str: give a int"),
+        ("data: {batch: 0}", "'data.batch' is 0: give a value from 1 to 4096"),
+        ("data: {sizes: [100x100]}", "'data.sizes' has '100x100': give WIDTHxHEIGHT in multiples of 16"),
+        ("data: {sizes: []}", "'data.sizes' is empty"),
+        ("data: {source: web}", "'data.source' is 'web': give one of generated, rgbd"),
+        ("data: {rgbd: {intrinsics: [1, 2]}}", "give four numbers above 0"),
+        ("schedule: {by: epochs}", "give one of steps, minutes"),
+        ("optimiser: {clip: .nan}", "'optimiser.clip' is nan: give a value"),
+        ("scenes: 5", "'scenes' is 5: give a mapping"),
+        ("[1, 2]", "holds a list"),
+        ("data: [", "cannot be read"),
+    ],
+)
+def test_errors_name_key_value_and_remedy(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    with pytest.raises(TrainingError) as error:
+        read_recipe(file)
+    assert message in str(error.value)
+    assert str(file) in str(error.value)
+
+
+def test_changes_on_top(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("data: {batch: 4, sizes: [64x48]}")
+    recipe = read_recipe(file, ["data.batch=8", "data.sizes=[128x96, 96x128]", "scenes.overlap=[0.3, 1.0]"])
+    assert (recipe.data.batch, recipe.sizes) == (8, [(128, 96), (96, 128)])
+    assert filled(PairsConfig, recipe.scenes, "scenes").overlap == (0.3, 1.0)
+    with pytest.raises(TrainingError, match="is no key=value"):
+        read_recipe(file, ["data.batch"])
+    with pytest.raises(TrainingError, match=r"unknown setting 'scenes\.colour'"):
+        filled(PairsConfig, {"colour": 1}, "scenes")
+    with pytest.raises(TrainingError, match=r"'scenes\.pairs_per_scene' is 'two'"):
+        filled(PairsConfig, {"pairs_per_scene": "two"}, "scenes")
+
+
+def _schedule() -> Schedule:
+    settings = {"learning_rate": 1.0, "final": 0.1, "warm_up": 10}
+    recipe: Recipe = recipe_of(
+        {"optimiser": settings, "schedule": {"steps": 100, "minutes": 50}, "objective": {"completion": 0.2}}, "the test"
+    )
+    return Schedule(recipe)
+
+
+def test_learning_rate_warms_up_and_follows_the_cosine() -> None:
+    schedule = _schedule()
+    assert schedule.learning_rate(0.0, 0) == pytest.approx(0.1)
+    assert schedule.learning_rate(0.0, 9) == pytest.approx(1.0)
+    assert schedule.learning_rate(0.5, 50) == pytest.approx(0.55)
+    assert schedule.learning_rate(0.25, 50) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2)
+    assert schedule.learning_rate(1.0, 100) == pytest.approx(0.1)
+
+
+def test_objectives_and_end() -> None:
+    schedule = _schedule()
+    assert [schedule.is_completion(schedule.progress(step, 0)) for step in (0, 19, 20, 99)] == [True, True, False, False]
+    assert not schedule.is_over(99, 1e9)
+    assert schedule.is_over(100, 0)
+    timed = Schedule(recipe_of({"schedule": {"by": "minutes", "minutes": 50}}, "the test"))
+    assert timed.progress(10**6, 25) == pytest.approx(0.5)
+    assert timed.is_over(0, 50)

@@ -145,6 +145,14 @@ class Aligner:
             if len(links) > 1 and _agree(links[0], links[1]) and self._drifted_there(links[0])
         ]
 
+    def within_drift(self, keyframe: int, reach: float) -> set[int]:
+        """Earlier keyframes that drift since then allows to be within `reach` (world units) of where this one is."""
+        order = [n for n in sorted(self._frames) if n <= keyframe]
+        places = np.stack([self._frames[n].translation for n in order])
+        way = np.linalg.norm(np.diff(places, axis=0), axis=1)[::-1].cumsum()[::-1]
+        apart = np.linalg.norm(places[:-1] - places[-1], axis=1)
+        return {n for n, near in zip(order[:-1], apart <= DRIFT_PLACE * way + reach, strict=True) if near}
+
     def same_loop(self, one: Link, other: Link) -> bool:
         """Whether two loops, whose ends are near each other, put the later part of the graph at the same place."""
         ends = [self._frames[n] for n in (one.i, one.j, other.i, other.j)]
@@ -168,7 +176,7 @@ class Aligner:
 
     @property
     def frames(self) -> dict[int, Similarity]:
-        """Each keyframe's own frame and depth units to the world's."""
+        """Of every keyframe that has a place: its own frame and depth units to the world's."""
         return dict(self._frames)
 
     @property

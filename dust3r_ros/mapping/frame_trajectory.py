@@ -67,6 +67,10 @@ class FrameTrajectory:
         self._newest = (keyframe, relative)
         return self.odometry
 
+    def take_over(self, other: FrameTrajectory, new_index: Mapping[int, int]) -> None:
+        """The frames of a map piece, whose keyframes have other indices here."""
+        self._frames.extend((stamp, new_index[keyframe], own) for stamp, keyframe, own in other._frames if keyframe in new_index)
+
     def rescaled(self, ratios: Mapping[int, float]) -> None:
         """Keyframes and their depths have become larger by these ratios."""
         if self._newest is not None:

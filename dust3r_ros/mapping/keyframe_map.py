@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.alignment import AlignedView, Aligner, Correction
+from dust3r_ros.alignment import AlignedView, Aligner, Correction, Link
 from dust3r_ros.estimators import Estimator, PairPrediction, Tokens
 from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.config import MapConfig, MapperConfig
@@ -18,7 +18,7 @@ from dust3r_ros.mapping.keyframe_views import keyframe_cloud, whole
 from dust3r_ros.mapping.loop_closing import LoopCloser
 from dust3r_ros.mapping.loops import LoopFinder
 from dust3r_ros.mapping.relocalisation import Relocalisation, relocalise
-from dust3r_ros.mapping.saved_map import held_together, owners_of
+from dust3r_ros.mapping.saved_map import GUESSED_INFORMATION, held_together, owners_of
 from dust3r_ros.mapping.scene_graph import Pair, SceneGraph
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
@@ -153,6 +153,35 @@ class KeyframeMap:
             for keyframe in reversed(agreeing):
                 self._reopen(keyframe, found.views[keyframe.index])
         return best
+
+    def take_over(self, piece: KeyframeMap, place: Similarity, anchor: int, nearest: int) -> dict[int, int]:
+        """All of a map piece becomes part of this map; the indices here of its keyframes.
+
+        `place`: the piece's world to this one's. The two hang together by keyframe `anchor` of this map and `nearest` of the piece.
+        The piece is used up.
+        """
+        for index in piece._window.indices:
+            piece._retire(index)
+        new = {index: self._store.next_index() for index in sorted(piece.poses)}
+        for index, pose in piece.poses.items():
+            keyframe = piece._store.latest.get(index)
+            if keyframe is not None:
+                depth = keyframe.depth * np.float32(place.scale)
+                self._store.put(replace(keyframe, index=new[index], pose=place.apply_pose(pose), depth=depth))
+                self._finder.remember(new[index], piece._finder.picture(index), piece._finder.camera(index))
+            self._store.poses[new[index]] = place.apply_pose(pose)
+            self._store.units[new[index]] = place.scale * piece.units.get(index, 1.0)
+        frames = {new[index]: place @ frame for index, frame in piece._aligner.frames.items() if index in new}
+        links = [replace(link, i=new[link.i], j=new[link.j]) for link in piece._aligner.links if link.i in new and link.j in new]
+        there = self._aligner.frames[anchor].inverse() @ frames[new[nearest]]
+        self._aligner.know(frames, [*links, Link(anchor, new[nearest], there, GUESSED_INFORMATION)])
+        cloud, owners = piece._voxels.cloud(), piece._voxels.owners()
+        moved = replace(cloud, points=place.apply(cloud.points).astype(np.float32))
+        self._voxels.add(moved, np.array([new.get(int(owner), -1) for owner in owners], np.int32))
+        self._fused.update(new.values())
+        self._edges.extend((new[i], new[j]) for i, j in piece.edges if i in new and j in new)
+        self._edges.extend([(anchor, new[nearest]), (new[nearest], anchor)])
+        return new
 
     def finished_correction(self) -> bool:
         """Take in an alignment of the whole graph that has come from the other thread; whether one had."""

@@ -13,7 +13,7 @@ from dust3r_ros.alignment import Aligner, Link
 from dust3r_ros.estimators import Estimator, Tokens
 from dust3r_ros.mapping.keyframe_store import KeyframeStore
 from dust3r_ros.mapping.loops import LoopFinder, believable
-from dust3r_ros.mapping.places import Place, distinct_places
+from dust3r_ros.mapping.places import Place, distinct_places, typical_depth
 from dust3r_ros.mapping.scene_graph import Pair
 from dust3r_ros.mapping.window import KeyframeWindow, settled
 
@@ -26,7 +26,9 @@ class LoopCloser:
 
     def close(self, index: int, ranked: Sequence[tuple[int, float]]) -> tuple[Pair, ...]:
         """What was joined. `index`: the newest keyframe of the window; `ranked`: (old keyframe, how alike), the most alike first."""
-        places = distinct_places(ranked, self._store.latest)
+        new = self._store.latest[index]
+        near = self._aligner.within_drift(index, typical_depth(new))
+        places = distinct_places([entry for entry in ranked if entry[0] in near], self._store.latest)
         if not places:
             return ()
         tokens: dict[int, Tokens] = {}

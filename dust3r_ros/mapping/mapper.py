@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from dust3r_ros.mapping.frame_check import FrameError, StampError, check_frame
 from dust3r_ros.mapping.frame_trajectory import FrameTrajectory
 from dust3r_ros.mapping.keyframe_map import Growth, KeyframeMap
 from dust3r_ros.mapping.keyframe_selection import KeyframeSelector
+from dust3r_ros.mapping.map_piece import piece_in_map
 from dust3r_ros.mapping.recovery import Recovery
 from dust3r_ros.mapping.relocalisation import Relocalisation
 from dust3r_ros.mapping.scale_estimator import ScaleEstimator
@@ -33,6 +35,8 @@ from dust3r_ros.mapping.tracker import (
 from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, TrackingState
 
 SECONDS_BETWEEN_TRIES = 0.5
+log = logging.getLogger(__name__)
+
 MAX_PENDING = 100  # frames before the first map that get their pose afterwards
 
 Pose = NDArray[np.float64]
@@ -49,9 +53,18 @@ __all__ = ["FrameError", "Mapper", "StampError", "configured_estimator"]
 class Mapper:
     """Frames in, poses and a map out. Not thread-safe: one thread owns it."""
 
-    def __init__(self, config: MapperConfig | None = None, estimator: Estimator | None = None, background: bool = False) -> None:
-        """`background`: the whole graph is aligned on another thread, for a live camera; else the same frames give the same map."""
-        self.config, self._background = config or MapperConfig(), background
+    def __init__(
+        self,
+        config: MapperConfig | None = None,
+        estimator: Estimator | None = None,
+        background: bool = False,
+        pieces: bool = True,
+    ) -> None:
+        """`background`: the whole graph is aligned on another thread, for a live camera; else the same frames give the same map.
+
+        `pieces`: while the camera is lost a piece of a map grows apart, and is joined when it is known where it lies.
+        """
+        self.config, self._background, self._pieces = config or MapperConfig(), background, pieces
         self.estimator = estimator or configured_estimator(self.config)
         self._scale = ScaleEstimator(self.config.scale, bool(getattr(self.estimator, "metric", False)))
         self.reset()
@@ -70,6 +83,7 @@ class Mapper:
         self._last_stamp: int | None = None
         self._last_failure: int | None = None
         self._recovery = Recovery()
+        self._piece: Mapper | None = None  # what is mapped while the camera is lost, in a frame and on a scale of its own
 
     def configure(self, config: MapperConfig) -> None:
         """Go on with new settings. Another estimator needs a new Mapper (ConfigError); a new voxel size re-bins the map."""
@@ -79,6 +93,8 @@ class Mapper:
         self._selector.config = config.keyframes
         self._scale.config = config.scale
         self.config = config
+        if self._piece is not None:
+            self._piece.configure(config)
 
     def add(self, frame: Frame) -> MapUpdate:
         """Track a frame and, if it is due as a keyframe, let the map grow by it.
@@ -158,6 +174,7 @@ class Mapper:
         self.state = TrackingState.LOST
         self._tracker.hold()
         self._recovery.lost(frame.stamp)
+        in_piece = self._map_apart(frame)
         if not self._recovery.may_search(frame.stamp):
             return self._still_lost(frame, "waits to search again", corrected, stopwatch)
         with stopwatch.time("encode"):
@@ -166,9 +183,11 @@ class Mapper:
             found = self._recovery.search(self._map, tokens, frame.stamp)
         if found.where.pose is not None:
             with stopwatch.time("relocalise"):
+                joined = self._join_piece(found, in_piece, tokens.camera)
                 tracked = self._go_on_from(found, frame.stamp, grey, camera.resized(grey.shape[1], grey.shape[0]))
+            reason = f"found again: {found.where.reason}" + (f"; a piece of {joined} keyframes joined" if joined else "")
             odometry = self._trajectory.odometry
-            return self._told(frame, f"found again: {found.where.reason}", tracked, odometry, None, corrected, stopwatch, True)
+            return self._told(frame, reason, tracked, odometry, None, corrected or joined > 0, stopwatch, True)
         reason = found.where.reason
         if self._recovery.may_join_newest(frame.stamp):
             growth = self._map.grow(frame.stamp, tokens, stopwatch)
@@ -181,7 +200,32 @@ class Mapper:
 
     def _still_lost(self, frame: Frame, why: str, corrected: bool, stopwatch: Stopwatch) -> MapUpdate:
         reason = f"lost for {self._recovery.seconds(frame.stamp):.1f} s: {why}"
+        if self._piece is not None and self._piece.keyframes:
+            reason += f"; a piece of {len(self._piece.keyframes)} keyframes grows apart"
         return self._told(frame, reason, None, self._trajectory.odometry, None, corrected, stopwatch)
+
+    def _map_apart(self, frame: Frame) -> MapUpdate | None:
+        """After a few seconds lost, what is seen makes a map of its own; what it says of this frame."""
+        if not self._pieces or not self._recovery.is_long(frame.stamp):
+            return None
+        if self._piece is None:
+            self._piece = Mapper(self.config, self.estimator, pieces=False)
+        return self._piece.add(frame)
+
+    def _join_piece(self, found: Relocalisation, in_piece: MapUpdate | None, camera: Camera) -> int:
+        """The piece becomes part of the map, if it knows this frame too; how many keyframes came. If it does not, it is given up."""
+        piece, self._piece = self._piece, None
+        if piece is None or in_piece is None or in_piece.pose is None or found.where.pose is None or piece._reference is None:
+            return 0
+        nearest = piece._map.keyframe(piece._reference)
+        shown = [keyframe for index in found.where.keyframes if (keyframe := self._map.keyframe(index)) is not None]
+        place = None if nearest is None else piece_in_map(in_piece.pose, [nearest], found.where.pose, shown, camera)
+        if place is None:
+            log.info("a map piece of %d keyframes is given up: its scale in the map is not known", len(piece.keyframes))
+            return 0
+        new = self._map.take_over(piece._map, place, found.where.keyframes[0], piece._reference)
+        self._trajectory.take_over(piece._trajectory, new)
+        return len(new)
 
     def _go_on_from(self, found: Relocalisation, stamp: int, grey: NDArray[np.uint8], camera: Camera) -> TrackedPose:
         """Follow the points of the keyframe that was found; this frame's pose to it."""

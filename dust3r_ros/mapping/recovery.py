@@ -9,6 +9,7 @@ from dust3r_ros.mapping.tracker import TrackedPose, Tracks
 
 SECONDS_BETWEEN_SEARCHES = 0.2  # a search costs as much as a few keyframes
 BRIEFLY, FEW = 2.0, 5  # seconds or frames for which it may still be by the newest keyframes, though it looks different there
+TO_A_PIECE = 3.0  # seconds after which what is seen is mapped apart, until it is known where it lies
 GAP = 0.5  # seconds without a frame after which points are followed with doubt
 MIN_INLIERS, MIN_OVERLAP = 0.5, 0.3  # of the points followed across the gap, to go on as if nothing had been
 
@@ -52,6 +53,9 @@ class Recovery:
     def may_join_newest(self, stamp: int) -> bool:
         """Whether the frame may be paired with the newest keyframes though none of them looks like it."""
         return self.is_brief(stamp) and not self._ambiguous
+
+    def is_long(self, stamp: int) -> bool:
+        return self.seconds(stamp) >= TO_A_PIECE
 
     def search(self, where: KeyframeMap, picture: Tokens, stamp: int) -> Relocalisation:
         """Look for the picture among all keyframes."""

@@ -79,7 +79,8 @@ class Tracker:
 
     def go_on(self, grey: NDArray[np.uint8], tracks: Tracks) -> None:
         """Follow points of a keyframe that were found in this frame's tracking image."""
-        self._previous, self._tracks, self._started_with = grey, tracks, len(tracks)
+        self._previous, self._tracks = grey, tracks
+        self._started_with = round(len(tracks) / max(tracks.overlap, 1e-3))
 
     def hold(self) -> None:
         """The newest frame led nowhere: the next one is followed from the one before it."""
@@ -114,17 +115,20 @@ def _corners(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
 def points_seen_again(grey: NDArray[np.uint8], keyframe: Keyframe, camera: Camera, pose: NDArray[np.float64]) -> Tracks:
     """Corners of a frame whose `pose` (4x4, its camera to the keyframe's) is known, and where the keyframe has them.
 
-    `camera` is that of the tracked image. The corner's depth is that of the keyframe's nearest point as seen from the frame.
+    `camera` is that of the tracked image. The corner's depth is that of the keyframe's nearest point as seen from the frame; the overlap is
+    the share of the keyframe's points that the frame sees.
     """
     corners = _corners(grey)
     known = (keyframe.depth > 0) & (keyframe.confidence > 1.5)
     points = transform_points(inverse_pose(pose), keyframe.camera.rays()[known].astype(np.float64) * keyframe.depth[known][:, None])
+    everything = len(points)
     points = points[points[:, 2] > 0]
     pixels = camera.project(points)
     seen = np.isfinite(pixels).all(1) & camera.contains(pixels)
     nothing = Tracks(corners[:0], corners[:0], 0.0)
     if not len(corners) or int(seen.sum()) < MIN_POINTS:
         return nothing
+    overlap = int(seen.sum()) / everything
     points, pixels = points[seen], pixels[seen]
     rays = camera.unproject(corners)
     distance, nearest = cKDTree(pixels).query(corners)
@@ -133,7 +137,7 @@ def points_seen_again(grey: NDArray[np.uint8], keyframe: Keyframe, camera: Camer
     own = camera.project(there)
     usable = (distance < spacing) & np.isfinite(own).all(1) & (there[:, 2] > 0)
     usable &= camera.contains(np.where(np.isfinite(own), own, -1.0))
-    return Tracks(own[usable].astype(np.float32), corners[usable], 1.0) if usable.any() else nothing
+    return Tracks(own[usable].astype(np.float32), corners[usable], overlap) if usable.any() else nothing
 
 
 def _lucas_kanade(

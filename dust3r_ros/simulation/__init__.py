@@ -5,13 +5,14 @@ Knows nothing of mapping or of ROS. Tests, benchmarks and the demo measure again
 
 from dust3r_ros.simulation.descriptors import world_descriptors
 from dust3r_ros.simulation.sequence import SimulatedSequence, SimulatedView
-from dust3r_ros.simulation.walks import circle_sequence, corridor_sequence, ring_sequence, room_sequence
+from dust3r_ros.simulation.walks import circle_sequence, corridor_sequence, identical_doors_sequence, ring_sequence, room_sequence
 
 __all__ = [
     "SimulatedSequence",
     "SimulatedView",
     "circle_sequence",
     "corridor_sequence",
+    "identical_doors_sequence",
     "ring_sequence",
     "room_sequence",
     "world_descriptors",

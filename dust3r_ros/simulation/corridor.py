@@ -34,15 +34,26 @@ def ring_of_corridors(density: float, seed: int = 0, cells: int = 5) -> Scene:
     return _scene([cell for cell in every if set(cell) & {0, cells - 1}], density, seed)
 
 
+@lru_cache(maxsize=2)
+def corridor_of_identical_cells(density: float, seed: int = 0, cells: int = 23) -> Scene:
+    """A straight one along y whose every cell is the same, door and paint and lamp; the origin's is the middle one."""
+    half = cells // 2
+    row = [(0, j) for j in range(-half, half + 1)]
+    things = [thing for cell in row for thing in _cell(cell, set(row), seed, like=(0, 0))]
+    return Scene(things, density, seed, np.array([(i * CELL, j * CELL, HEIGHT - 0.1) for i, j in row]))
+
+
 def _scene(cells: Sequence[tuple[int, int]], density: float, seed: int) -> Scene:
     things = [thing for cell in cells for thing in _cell(cell, set(cells), seed)]
     lamps = np.array([(i * CELL, j * CELL, HEIGHT - 0.1) for i, j in cells if (i + j) % 2 == 0])
     return Scene(things, density, seed, lamps)
 
 
-def _cell(cell: tuple[int, int], cells: set[tuple[int, int]], seed: int) -> Iterator[Thing]:
-    rng = np.random.default_rng([seed, 13, *(2**16 + n for n in cell)])
-    middle, name = np.array(cell) * CELL, f"cell {cell[0]} {cell[1]}"
+def _cell(cell: tuple[int, int], cells: set[tuple[int, int]], seed: int, like: tuple[int, int] | None = None) -> Iterator[Thing]:
+    """What is in a cell; with `like` it is what would be in that one, which has the same neighbours."""
+    drawn = like or cell
+    rng = np.random.default_rng([seed, 13, *(2**16 + n for n in drawn)])
+    middle, name = np.array(cell) * CELL, f"cell {drawn[0]} {drawn[1]}"
     wide = CELL + OVERLAP
     tone = rng.uniform(0.7, 1.1)
     floor, ceiling = wood((0.42 * tone, 0.26 * tone, 0.13 * tone), plank=0.15), plaster((0.78, 0.78, 0.75), 0.06)

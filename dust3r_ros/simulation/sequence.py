@@ -77,10 +77,14 @@ class SimulatedSequence(Sequence[SimulatedView]):
         return self._place(_density(self.camera), self._seed)
 
     def _render(self, index: int) -> SimulatedView:
-        scene, pose = self._scene(), self._path(index)
-        light = scene.radiance(self.camera, pose) * np.float32(EXPOSURE)
+        light, depth = self._seen(index)
         rng = np.random.default_rng([self._seed, 7, index])
-        return SimulatedView(START + index * PERIOD, _expose(light, rng), scene.depth(self.camera, pose), pose, self.camera)
+        return SimulatedView(START + index * PERIOD, _expose(light, rng), depth, self._path(index), self.camera)
+
+    def _seen(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Light [H, W, 3] and depth [H, W]."""
+        scene, pose = self._scene(), self._path(index)
+        return scene.radiance(self.camera, pose) * np.float32(EXPOSURE), scene.depth(self.camera, pose)
 
 
 def camera_at(position: NDArray[np.float64], forward: NDArray[np.float64], roll: float = 0.0) -> NDArray[np.float64]:

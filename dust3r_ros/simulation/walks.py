@@ -8,7 +8,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.simulation.corridor import CELL, corridor, ring_of_corridors
+from dust3r_ros.simulation.corridor import CELL, corridor, corridor_of_identical_cells, ring_of_corridors
+from dust3r_ros.simulation.repeated import RepeatedSequence
 from dust3r_ros.simulation.room import room
 from dust3r_ros.simulation.sequence import PERIOD, SimulatedSequence, camera_at
 
@@ -40,6 +41,19 @@ def corridor_sequence(frames: int = 100, width: int = 640, height: int = 480, se
     """
     cells = math.ceil(frames * step / CELL) + 3
     return SimulatedSequence(frames, width, height, seed, partial(corridor, cells=cells), lambda index: corridor_pose(index * step))
+
+
+def identical_doors_sequence(frames: int = 100, width: int = 160, height: int = 120, seed: int = 0, steps: int = 8) -> RepeatedSequence:
+    """`frames` views, `steps` a cell of 2.4 m, straight along an endless corridor of identical cells: nothing tells one from the next.
+
+    View k + `steps` shows what view k shows, but for the sensor's noise.
+    """
+    step = CELL / steps
+
+    def path(index: int) -> NDArray[np.float64]:
+        return _walker(np.array([0.0, index * step]), 0.3, 0.0)
+
+    return RepeatedSequence(frames, width, height, seed, corridor_of_identical_cells, path, steps)
 
 
 def ring_sequence(frames: int = 100, width: int = 640, height: int = 480, seed: int = 0, cells: int = 5) -> SimulatedSequence:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -21,27 +22,28 @@ CONFIG = with_settings(MapperConfig(), {"window.size": 5, "window.scene_graph": 
 
 @pytest.fixture(scope="module")
 def views() -> list[SimulatedView]:
-    return list(circle_sequence(ROUND, 160, 120))
+    return list(circle_sequence(ROUND, 120, 90))
 
 
 @pytest.fixture(scope="module")
 def elsewhere() -> list[SimulatedView]:
     """Another room's."""
-    return list(room_sequence(12, 160, 120, seed=5))
+    return list(room_sequence(12, 120, 90, seed=5))
 
 
 class Walk:
     """A Mapper that has seen most of a round, and what it said; frames follow each other at 10 Hz unless some are left out."""
 
-    def __init__(self, views: list[SimulatedView], also: list[SimulatedView] = []) -> None:  # noqa: B006
-        self.mapper = Mapper(CONFIG, SimulatedEstimator([*views, *also], size=160, noise=0.01))
+    def __init__(self, views: list[SimulatedView], also: Sequence[SimulatedView] = (), mapped: int = MAPPED) -> None:
+        self.mapper = Mapper(CONFIG, SimulatedEstimator([*views, *also], size=120, noise=0.01))
         self.truth: dict[int, np.ndarray] = {}
         self.updates: list[MapUpdate] = []
         self._stamp = views[0].stamp
-        self.show(views[:MAPPED])
+        self.show(views[:mapped])
         assert self.mapper.state is TrackingState.TRACKING
-        assert len(self.mapper.keyframes) > 2 * CONFIG.window.size
-        self.updates.clear()
+        assert len(self.mapper.keyframes) > CONFIG.window.size
+        self.before = self.updates[-1]
+        self.updates = []
 
     def show(self, views: list[SimulatedView], times: float = 1.0) -> list[MapUpdate]:
         shown = []
@@ -79,9 +81,8 @@ def test_kidnapped_to_a_mapped_place_it_is_found_and_goes_on_from_there(views: l
     assert max(walk.errors(after)) < 0.1
     assert after[-1].state is TrackingState.TRACKING
     # The odometry goes on where it was: the jump is between it and the map.
-    lost = after[0].odometry if not after[0].found_again else None
-    np.testing.assert_allclose(found.odometry, lost if lost is not None else walk.updates[0].odometry, atol=1e-9)
-    steps = [np.linalg.norm((inverse_pose(a.odometry) @ b.odometry)[:3, 3]) for a, b in itertools.pairwise(after)]
+    np.testing.assert_allclose(found.odometry, walk.before.odometry, atol=1e-9)
+    steps = [np.linalg.norm((inverse_pose(a.odometry) @ b.odometry)[:3, 3]) for a, b in pairwise(after)]
     assert max(steps) < 3 * np.median(steps) + 0.02
     # Nothing else moves: the old keyframes stand, and the new ones are paired with those around.
     new = [k.index for k in walk.mapper.keyframes if k.index not in before]
@@ -164,3 +165,45 @@ def test_a_loaded_map_is_searched_whole(views: list[SimulatedView]) -> None:
     after = walk.show(views[14:26])
     assert frames_until_found(after) < WITHIN
     assert max(walk.errors(after)) < 0.1
+
+
+def test_what_it_sees_while_lost_is_mapped_apart_and_joined_when_found(views: list[SimulatedView]) -> None:
+    walk = Walk(views, mapped=30)
+    old = {k.index for k in walk.mapper.keyframes}
+    points, trajectory = len(walk.mapper.cloud()), len(walk.mapper.trajectory())
+    walk.dark(views[30], 31)
+    away = walk.show(views[46:72])  # on the other side of the room, which has not been seen from there
+    assert {update.state for update in away} == {TrackingState.LOST}
+    assert "keyframes grows apart" in away[-1].reason
+    assert {k.index for k in walk.mapper.keyframes} == old  # until it is joined the map is the old one
+    assert len(walk.mapper.cloud()) == points
+    after = walk.show(views[72:] + views[:10])
+    found = next(update for update in after if update.found_again)
+    assert "keyframes joined" in found.reason
+    assert found.corrected
+    # One map: keyframes, frames, points and the graph of both, on one scale.
+    mapper = walk.mapper
+    new = [k for k in mapper.keyframes if k.index not in old and k.stamp <= found.frame.stamp]
+    assert len(new) >= 5
+    assert len(mapper.trajectory()) > trajectory + len(new)
+    assert len(mapper.cloud()) > 1.3 * points
+    first = next(k for k in mapper.keyframes if k.index in old)
+    truth = {stamp: next(v for v in views if v.pose is pose) for stamp, pose in walk.truth.items()}
+    scales = [_median_depth(k.depth) / _median_depth(truth[k.stamp].depth) for k in (first, *new)]
+    np.testing.assert_allclose(scales, scales[0], rtol=0.05)
+    to_room = procrustes(
+        np.stack([k.pose[:3, 3] for k in mapper.keyframes if k.index in old]),
+        np.stack([walk.truth[k.stamp][:3, 3] for k in mapper.keyframes if k.index in old]),
+    )
+    assert max(float(np.linalg.norm(to_room.apply(k.pose[:3, 3]) - walk.truth[k.stamp][:3, 3])) for k in new) < 0.15
+    hangs = set(old)
+    for _ in mapper.edges:
+        hangs |= {j for i, j in mapper.edges if i in hangs}
+    assert {k.index for k in mapper.keyframes} <= hangs
+    assert walk.errors([found])[0] < 0.05
+    mapper.align()
+    assert walk.errors([found])[0] < 0.05
+
+
+def _median_depth(depth: np.ndarray) -> float:
+    return float(np.median(depth[depth > 0]))

@@ -16,15 +16,15 @@ from dust3r_ros.mapping.config import with_settings
 from dust3r_ros.ros.conversion import from_time, matrix_from_transform
 from dust3r_ros.simulation import circle_sequence
 
-MAPPED, DARK, PERIOD = 40, 12, 100_000_000
+MAPPED, DARK, PERIOD = 30, 12, 100_000_000
 SETTINGS = {"window.size": 4, "window.scene_graph": "swin-2", "map.voxel_size": 0.02}
 
 
 def test_lost_it_says_so_and_holds_still_and_found_it_corrects_map_odom_alone(rig) -> None:
-    sequence = circle_sequence(80, 160, 120)
+    sequence = circle_sequence(80, 120, 90)
     views = [sequence[k] for k in range(MAPPED)]
     running = rig(SETTINGS)
-    running.node.mapper = Mapper(with_settings(running.node.mapper.config, {}), SimulatedEstimator(views, size=160))
+    running.node.mapper = Mapper(with_settings(running.node.mapper.config, {}), SimulatedEstimator(views, size=120))
     running.show(views)
     transforms, odometry = running.listen(TFMessage, "/tf"), running.listen(Odometry, "~/odometry")
     told, diagnosed = running.listen(Status, "~/status"), running.listen(DiagnosticArray, "/diagnostics")
@@ -37,7 +37,7 @@ def test_lost_it_says_so_and_holds_still_and_found_it_corrects_map_odom_alone(ri
     assert running.node.mapper.state is TrackingState.LOST
     running.until(lambda: any(s.state == Status.LOST and "lost for 1.2 s" in s.reason for s in told), "the status says for how long")
     running.until(lambda: any("lost for (s)" in {v.key for v in s.values} for m in diagnosed for s in m.status), "diagnostics say it")
-    running.show([replace(view, stamp=stamp(MAPPED + DARK + n)) for n, view in enumerate(views[5:12])])
+    running.show([replace(view, stamp=stamp(MAPPED + DARK + n)) for n, view in enumerate(views[3:10])])
     assert running.node.mapper.state is TrackingState.TRACKING
     last = stamp(MAPPED + DARK + 6)
     running.until(lambda: odometry and from_time(odometry[-1].header.stamp) == last, "the last odometry is heard")

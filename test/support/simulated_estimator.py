@@ -87,7 +87,7 @@ class SimulatedEstimator:
         if depth is None or front_pose is None:
             return torch.zeros(height, width, 3), torch.ones(height, width)
         known = depth > 0
-        relative = np.linalg.inv(front_pose) @ pose
+        relative = self._relative(front_pose, pose)
         relative[:3, :3] = relative[:3, :3] @ Rotation.from_euler("y", bend).as_matrix()
         noisy = depth * (1 + self._noise * rng.normal(size=depth.shape))
         spoilt = rng.random(depth.shape) < self._outliers
@@ -95,6 +95,23 @@ class SimulatedEstimator:
         points = (view.camera.rays() * noisy[..., None]) @ relative[:3, :3].T + relative[:3, 3]
         confidence = np.where(known, np.where(spoilt, 1.5, 10.0), 1.0)
         return torch.from_numpy((scale * points).astype(np.float32)), torch.from_numpy(confidence.astype(np.float32))
+
+    def _relative(self, front: NDArray[np.float64], pose: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Camera `pose` in camera `front`, [4, 4]."""
+        return np.linalg.inv(front) @ pose
+
+
+class FooledEstimator(SimulatedEstimator):
+    """Takes places that are a multiple of `period` metres apart along y for one: what any estimator must do where all looks the same."""
+
+    def __init__(self, views: Sequence[SimulatedView], period: float, **errors: object) -> None:
+        super().__init__(views, **errors)  # type: ignore[arg-type]
+        self._period = period
+
+    def _relative(self, front: NDArray[np.float64], pose: NDArray[np.float64]) -> NDArray[np.float64]:
+        near = pose.copy()
+        near[1, 3] -= self._period * np.round((pose[1, 3] - front[1, 3]) / self._period)
+        return super()._relative(front, near)
 
 
 def _thumbnail(image: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -17,13 +17,15 @@ import typer
 
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.evaluate_cli import evaluate
+from dust3r_ros.io.settings_file import read_config
+from dust3r_ros.map_cli import maps
 from dust3r_ros.models_cli import models
 from dust3r_ros.training_cli import training
 
 if TYPE_CHECKING:
     from dust3r_ros.io.bags import BagFrames
     from dust3r_ros.io.images import FolderFrames, VideoFrames
-    from dust3r_ros.mapping import MapperConfig
+    from dust3r_ros.mapping import Localiser, Mapper, MapperConfig
 
 
 class CommandError(Dust3rError):
@@ -31,7 +33,6 @@ class CommandError(Dust3rError):
 
 
 app = typer.Typer(help="Dense 3D from plain cameras.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-maps = typer.Typer(help="Look at saved maps.", no_args_is_help=True)
 app.add_typer(maps, name="map")
 app.add_typer(models, name="models")
 app.add_typer(training, name="train")
@@ -41,6 +42,9 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; i
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML with settings, as for the node.")]
 MaxFrames = Annotated[int | None, typer.Option("--max-frames", min=1, help="Stop after so many of the images taken.")]
 Mesh = Annotated[bool, typer.Option("--mesh", help="Also write mesh.ply, a surface (needs Open3D).")]
+SavedMap = Annotated[Path | None, typer.Option("--map", help="A saved map to go on from.")]
+Localise = Annotated[bool, typer.Option("--localise", help="Only say where the camera is in the map of --map, which stays as it is.")]
+SaveMap = Annotated[Path | None, typer.Option("--save-map", help="File to write the map to, to go on from or localise in.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="One setting, as name=value; may be given often.")]
 
 
@@ -53,13 +57,17 @@ def replay(
     every: Annotated[int, typer.Option(min=1, help="Take every n-th image only.")] = 1,
     max_frames: MaxFrames = None,
     mesh: Mesh = False,
+    saved_map: SavedMap = None,
+    localise: Localise = False,
+    save_map: SaveMap = None,
     config: ConfigFile = None,
     settings: Settings = None,
 ) -> None:
     """Map a recorded bag: no middleware, the same result every time."""
     from dust3r_ros.io.bags import BagFrames
 
-    _map_frames(BagFrames(bag, image, camera_info), bag.name, output, every, max_frames, mesh, config, settings)
+    mapper = _mapper(read_config(config, settings or []), saved_map, localise)
+    _map_frames(BagFrames(bag, image, camera_info), bag.name, output, every, max_frames, mesh, mapper, save_map)
 
 
 @app.command()
@@ -71,13 +79,17 @@ def reconstruct(
     every: Annotated[int, typer.Option(min=1, help="Take every n-th picture only.")] = 1,
     max_frames: MaxFrames = None,
     mesh: Mesh = False,
+    saved_map: SavedMap = None,
+    localise: Localise = False,
+    save_map: SaveMap = None,
     config: ConfigFile = None,
     settings: Settings = None,
 ) -> None:
     """Map a folder of pictures or a video; EXIF's orientation and focal length are used."""
     from dust3r_ros.io.images import open_images
 
-    _map_frames(open_images(pictures, fps, fov), pictures.resolve().name, output, every, max_frames, mesh, config, settings)
+    mapper = _mapper(read_config(config, settings or []), saved_map, localise)
+    _map_frames(open_images(pictures, fps, fov), pictures.resolve().name, output, every, max_frames, mesh, mapper, save_map)
 
 
 @app.command()
@@ -132,17 +144,19 @@ def compare(
     typer.echo(f"one unit of the map is {error.scale:.4g} of the truth's")
 
 
-@maps.command("info")
-def map_info(file: Annotated[Path, typer.Argument(help="A file written by ~/save_map.")]) -> None:
-    """What a saved map holds."""
+def _mapper(config: MapperConfig, saved_map: Path | None, localise: bool) -> Mapper | Localiser:
+    """A new map, one that goes on from a saved one, or only the camera's place in that."""
     from dust3r_ros.io.map_file import load_map
+    from dust3r_ros.mapping import Localiser, Mapper
 
-    snapshot = load_map(file)
-    stamps = [keyframe.stamp for keyframe in snapshot.keyframes]
-    typer.echo(f"{file}: {len(snapshot.keyframes)} keyframes ({len(snapshot.window)} in the window), {len(snapshot.edges)} pairs")
-    typer.echo(f"points of past keyframes: {len(snapshot.cloud):,}; scale: {snapshot.scale_source}")
-    if stamps:
-        typer.echo(f"from {min(stamps) * 1e-9:.3f} s to {max(stamps) * 1e-9:.3f} s")
+    if saved_map is None:
+        if localise:
+            raise CommandError("--localise needs a map: give --map FILE")
+        return Mapper(config)
+    snapshot = load_map(saved_map)
+    mapper = Localiser(config) if localise else Mapper(config)
+    mapper.restore(snapshot)
+    return mapper
 
 
 def _map_frames(
@@ -152,14 +166,14 @@ def _map_frames(
     every: int,
     max_frames: int | None,
     mesh: bool,
-    config: Path | None,
-    changes: list[str] | None,
+    mapper: Mapper | Localiser,
+    save_to: Path | None,
 ) -> None:
     """Frames through a Mapper into a folder, with a bar that says how long it will take."""
+    from dust3r_ros.io.map_file import save_map
     from dust3r_ros.io.outputs import NothingMappedError, map_folder
-    from dust3r_ros.mapping import FrameError, Mapper
+    from dust3r_ros.mapping import FrameError
 
-    mapper = Mapper(read_config(config, changes or []))
     unusable: dict[str, int] = {}
     end = None if max_frames is None else (max_frames - 1) * every + 1
     with map_folder(output, name, mapper, mesh) as writer:
@@ -175,40 +189,10 @@ def _map_frames(
             raise NothingMappedError(f"{name}: not one frame can be used: {next(iter(unusable))}")
         for reason, count in unusable.items():
             logging.getLogger(__name__).warning("%d frames left out: %s", count, reason)
+    if save_to is not None:
+        save_map(save_to, mapper.snapshot())
     points = len(mapper.cloud())
     typer.echo(f"{len(mapper.trajectory())} poses, {len(mapper.keyframes)} keyframes, {points:,} points: {output / 'report.html'}")
-
-
-def read_config(file: Path | None, changes: list[str]) -> MapperConfig:
-    """Settings from a YAML file (plain, nested, or a node's `ros__parameters`), then `name=value` changes. Raises ConfigError."""
-    import yaml
-
-    from dust3r_ros.mapping import ConfigError, MapperConfig, settings, with_settings
-
-    values: dict[str, Any] = {}
-    if file is not None:
-        try:
-            content = yaml.safe_load(file.read_text()) or {}
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(f"settings {file} cannot be read: {' '.join(str(error).split())}") from error
-        known = settings(MapperConfig())
-        found = _flat(content)
-        # The node's file holds settings of ROS too; a plain file must not hold anything unknown.
-        of_node = any("ros__parameters" in name for name in found)
-        found = {name.split("ros__parameters.")[-1]: value for name, value in found.items()}
-        values = {name: value for name, value in found.items() if name in known or not of_node}
-    for change in changes:
-        name, equals, text = change.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {change} is no name=value: for instance --set keyframes.max_rate=5")
-        values[name] = yaml.safe_load(text)
-    return with_settings(MapperConfig(), values)
-
-
-def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(content, dict):
-        return {prefix.rstrip("."): content}
-    return {name: value for key, inner in content.items() for name, value in _flat(inner, f"{prefix}{key}.").items()}
 
 
 @contextmanager

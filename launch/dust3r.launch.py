@@ -26,6 +26,8 @@ ARGUMENTS = (
     ("use_sim_time", "false", "true: time comes from /clock; always so with bagfile"),
     ("rviz", "false", "true: show the map, the camera and its depth in RViz"),
     ("bagfile", "", "bag to play to the node; empty: live images"),
+    ("mode", "", "mapping, or localisation in map_file; empty: what params_file says"),
+    ("map_file", "", "file of a saved map to start from; empty: what params_file says"),
     ("base_frame", "", "the robot's frame, with a static transform to the camera; empty: what params_file says"),
 )
 
@@ -38,7 +40,7 @@ def generate_launch_description() -> LaunchDescription:
 def _start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = {name: context.launch_configurations[name] for name, _, _ in ARGUMENTS}
     use_sim_time = _is_true("use_sim_time", given) or bool(given["bagfile"])
-    changes: dict[str, object] = {name: given[name] for name in ("image", "camera_info", "base_frame") if given[name]}
+    changes: dict[str, object] = {name: given[name] for name in ("image", "camera_info", "base_frame", "mode", "map_file") if given[name]}
     changes |= {f"estimator.{name}": given[name] for name in ("model", "weights") if given[name]}
     if _is_true("compressed", given):
         changes["image_transport"] = "compressed"

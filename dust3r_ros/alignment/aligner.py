@@ -97,7 +97,8 @@ class Aligner:
     def know(self, frames: Mapping[int, Similarity], links: Sequence[Link]) -> None:
         """Keyframes of a saved map, and what holds them together."""
         self._frames.update(frames)
-        self._links.update({(link.i, link.j): link for link in links})
+        self._links.update({(link.i, link.j): link for link in links if not link.loop})
+        self._loops.update({(link.i, link.j): link for link in links if link.loop})
 
     def rescale(self, frame: Similarity) -> None:
         """The whole world moved, as when the first map gets its scale."""
@@ -187,7 +188,7 @@ class Aligner:
     @property
     def links(self) -> list[Link]:
         """All that holds the keyframes together, loops last."""
-        return [*self._links.values(), *self._window_links().values(), *self._loops.values()]
+        return [*{**self._links, **self._window_links()}.values(), *self._loops.values()]
 
     def align(self) -> Correction:
         """The whole graph, now."""

@@ -1,6 +1,7 @@
 """A map in one file: tensors and JSON in a zip, versioned and checksummed, written atomically.
 
-The archive holds `map.json` (format, version, keyframes, edges, SHA-256 of every other member) and one `.npy` member an array.
+The archive holds `map.json` (format, version, keyframes, edges, SHA-256 of every other member) and one `.npy` member an array. Version 2
+adds the links between keyframes, each keyframe's own frame and units, and with which keyframe every point moves.
 """
 
 from __future__ import annotations
@@ -10,19 +11,20 @@ import io
 import json
 import math
 import zipfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dust3r_ros.alignment import Link
 from dust3r_ros.errors import Dust3rError
-from dust3r_ros.geometry import Camera
+from dust3r_ros.geometry import Camera, Similarity
 from dust3r_ros.io.atomic import atomic_file
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
 
-FORMAT, VERSION = "dust3r_ros map", 1
+FORMAT, VERSION, OLDEST = "dust3r_ros map", 2, 1
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same map makes the same file
 
 
@@ -37,6 +39,7 @@ def save_map(path: Path | str, snapshot: MapSnapshot) -> None:
         "cloud/colors": snapshot.cloud.colors,
         "cloud/confidence": snapshot.cloud.confidence,
     }
+    arrays |= _held_together(snapshot)
     keyframes = []
     for keyframe in snapshot.keyframes:
         name = f"keyframes/{keyframe.index}"
@@ -87,14 +90,21 @@ def load_map(path: Path | str) -> MapSnapshot:
         raise MapFileError(f"map {path} is damaged ({type(error).__name__}: {error}): save it again") from error
 
 
+def version_of(path: Path | str) -> int:
+    """Of a file that `load_map` reads."""
+    with zipfile.ZipFile(path) as archive:
+        return int(_about(Path(path), archive)["version"])
+
+
 def _about(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
     if "map.json" not in archive.namelist():
         raise MapFileError(f"map {path} is not a dust3r_ros map: it has no map.json")
     about = json.loads(archive.read("map.json"))
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise MapFileError(f"map {path} is not a dust3r_ros map: its map.json says something else")
-    if about.get("version") != VERSION:
-        raise MapFileError(f"map {path} has version {about.get('version')}, this program reads version {VERSION}: update dust3r_ros")
+    version = about.get("version")
+    if not isinstance(version, int) or not OLDEST <= version <= VERSION:
+        raise MapFileError(f"map {path} has version {version}, this program reads versions {OLDEST} to {VERSION}: update dust3r_ros")
     return about
 
 
@@ -125,7 +135,47 @@ def _snapshot(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> MapSnap
     edges = tuple((int(i), int(j)) for i, j in about["edges"])
     said = about.get("scale_uncertainty")
     uncertainty = math.nan if said is None else float(said)
-    return MapSnapshot(tuple(keyframes), edges, cloud, tuple(about["window"]), str(about["scale_source"]), uncertainty)
+    snapshot = MapSnapshot(tuple(keyframes), edges, cloud, tuple(about["window"]), str(about["scale_source"]), uncertainty)
+    return snapshot if about["version"] == 1 else _with_links(snapshot, arrays)
+
+
+def _held_together(snapshot: MapSnapshot) -> dict[str, NDArray[Any]]:
+    """What version 2 has more than version 1."""
+    links, frames = snapshot.links, sorted(snapshot.frames.items())
+    arrays: dict[str, NDArray[Any]] = {
+        "links/ends": np.array([(link.i, link.j) for link in links], np.int32).reshape(-1, 2),
+        "links/relative": _matrices([link.relative for link in links]),
+        "links/information": np.array([link.information for link in links], np.float64).reshape(-1, 7, 7),
+        "links/loop": np.array([link.loop for link in links], np.bool_),
+        "links/depth": np.array([link.depth for link in links], np.float64),
+        "frames/index": np.array([index for index, _ in frames], np.int32),
+        "frames/similarity": _matrices([frame for _, frame in frames]),
+    }
+    if snapshot.owners is not None:
+        arrays["cloud/owners"] = snapshot.owners.astype(np.int32)
+    return arrays
+
+
+def _with_links(snapshot: MapSnapshot, arrays: dict[str, NDArray[Any]]) -> MapSnapshot:
+    index, similarities = arrays["frames/index.npy"], arrays["frames/similarity.npy"]
+    frames = {int(n): Similarity.from_matrix(matrix) for n, matrix in zip(index, similarities, strict=True)}
+    columns = [arrays[f"links/{name}.npy"] for name in ("ends", "relative", "information", "loop", "depth")]
+    links = tuple(
+        Link(int(ends[0]), int(ends[1]), Similarity.from_matrix(relative), information, bool(loop), float(depth))
+        for ends, relative, information, loop, depth in zip(*columns, strict=True)
+    )
+    owners = arrays.get("cloud/owners.npy")
+    missing = {n for link in links for n in (link.i, link.j)} - set(frames)
+    if missing:
+        raise ValueError(f"links of keyframes {sorted(missing)}, which have no frame")
+    if any(link.information.shape != (7, 7) for link in links) or (owners is not None and len(owners) != len(snapshot.cloud)):
+        raise ValueError("arrays whose sizes do not go together")
+    return replace(snapshot, links=links, frames=frames, owners=owners)
+
+
+def _matrices(similarities: list[Similarity]) -> NDArray[np.float64]:
+    """[N, 4, 4]"""
+    return np.array([similarity.matrix for similarity in similarities], np.float64).reshape(-1, 4, 4)
 
 
 def _camera(entry: dict[str, Any]) -> Camera:

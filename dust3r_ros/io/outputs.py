@@ -26,7 +26,7 @@ from dust3r_ros.io.meshes import write_mesh
 from dust3r_ros.io.point_clouds import write_glb, write_ply
 from dust3r_ros.io.report import Report, Strip, write_report
 from dust3r_ros.io.trajectory import write_tum
-from dust3r_ros.mapping import Keyframe, Mapper, MapUpdate, depth_image, settings
+from dust3r_ros.mapping import Keyframe, Localiser, Mapper, MapUpdate, depth_image, settings
 
 MILLI = 1000.0  # depth PNGs count thousandths of a map unit: millimetres where the scale is metric
 STRIPS = 6  # keyframes shown in the report
@@ -37,7 +37,7 @@ class NothingMappedError(Dust3rError):
 
 
 @contextmanager
-def map_folder(folder: Path, name: str, mapper: Mapper, mesh: bool = False) -> Iterator[MapWriter]:
+def map_folder(folder: Path, name: str, mapper: Mapper | Localiser, mesh: bool = False) -> Iterator[MapWriter]:
     """Collects updates; at the end the folder takes its place. Raises OutputError, or NothingMappedError, and leaves what was there."""
     folder = folder.expanduser().resolve()
     _refuse_foreign(folder)
@@ -52,7 +52,7 @@ def map_folder(folder: Path, name: str, mapper: Mapper, mesh: bool = False) -> I
 class MapWriter:
     """Writes a keyframe's depth as soon as it can no longer change, the rest in `finish`."""
 
-    def __init__(self, folder: Path, name: str, mapper: Mapper) -> None:
+    def __init__(self, folder: Path, name: str, mapper: Mapper | Localiser) -> None:
         self.folder, self.name, self._mapper = folder, name, mapper
         (folder / "depth").mkdir()
         self._open: dict[int, Keyframe] = {}  # those that may still be revised
@@ -87,6 +87,10 @@ class MapWriter:
             raise NothingMappedError(
                 f"{self.name}: no map came of {self.frames} frames: the camera must move sideways past something with texture "
                 "(or start where it does)"
+            )
+        if not trajectory:
+            raise NothingMappedError(
+                f"{self.name}: the camera was not found in the map in any of {self.frames} frames: is it this place's?"
             )
         elapsed = time.perf_counter() - self._started
         write_tum(self.folder / "trajectory.tum", trajectory)

@@ -4,6 +4,7 @@ from dust3r_ros.mapping.config import ConfigError, MapperConfig, settings, with_
 from dust3r_ros.mapping.depth_readings import DepthError, depth_of_ranges
 from dust3r_ros.mapping.keyframe_views import depth_image, keyframe_cloud
 from dust3r_ros.mapping.localisation import Localisation, LocalisationError, localise
+from dust3r_ros.mapping.localiser import Localiser
 from dust3r_ros.mapping.mapper import FrameError, Mapper, StampError
 from dust3r_ros.mapping.scale_estimator import ScaleError
 from dust3r_ros.mapping.scale_fusion import MapScale
@@ -17,6 +18,7 @@ __all__ = [
     "Keyframe",
     "Localisation",
     "LocalisationError",
+    "Localiser",
     "MapScale",
     "MapSnapshot",
     "MapUpdate",

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from dust3r_ros.mapping.odometry_covariance import OdometryCovariance
+
 MAX_FRAMES = 200_000  # nearly two hours at 30 Hz; the oldest are forgotten first
 
 Pose = NDArray[np.float64]
@@ -20,6 +22,12 @@ class FrameTrajectory:
         self._frames: deque[tuple[int, int, NDArray[np.float32]]] = deque(maxlen=MAX_FRAMES)
         self._newest: tuple[int, Pose] | None = None
         self.odometry: Pose | None = None
+        self._believed = OdometryCovariance()
+
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        """[6, 6] of the odometry: position (map units) and rotation vector (radians) along its own axes."""
+        return self._believed.covariance
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -27,6 +35,7 @@ class FrameTrajectory:
     def reset(self) -> None:
         self._frames.clear()
         self._newest = self.odometry = None
+        self._believed = OdometryCovariance()
 
     def append(self, stamp: int, keyframe: int, relative: Pose, unit: float = 1.0) -> None:
         """A frame's camera-to-keyframe pose (4x4) in map units; `unit`: how many of them the keyframe's own unit is now."""
@@ -34,10 +43,11 @@ class FrameTrajectory:
         own[:, 3] /= unit
         self._frames.append((stamp, keyframe, own))
 
-    def advance(self, keyframe: int, relative: Pose, poses: Mapping[int, Pose]) -> Pose:
+    def advance(self, keyframe: int, relative: Pose, poses: Mapping[int, Pose], covariance: NDArray[np.float64] | None = None) -> Pose:
         """Move the odometry by the motion since the newest frame, both ends measured in the map as it is now; the new odometry.
 
-        Only motion goes in, so that a correction of the map does not move the odometry.
+        Only motion goes in, so that a correction of the map does not move the odometry. `covariance`: [6, 6] of `relative`, where it is
+        known (`pnp_covariance`).
         """
         now = poses[keyframe] @ relative
         if self.odometry is None or self._newest is None:
@@ -46,6 +56,8 @@ class FrameTrajectory:
             before = poses[self._newest[0]] @ self._newest[1]
             self.odometry = self.odometry @ np.linalg.inv(before) @ now
         self._newest = (keyframe, relative)
+        if covariance is not None:
+            self._believed.advance(keyframe, covariance, self.odometry)
         return self.odometry
 
     def found_again(self, keyframe: int, relative: Pose, poses: Mapping[int, Pose]) -> Pose:

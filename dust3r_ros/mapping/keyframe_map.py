@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from dust3r_ros.alignment import AlignedView, Aligner, Correction, Link
 from dust3r_ros.estimators import Estimator, PairPrediction, Tokens
@@ -19,13 +18,12 @@ from dust3r_ros.mapping.keyframe_views import keyframe_cloud, whole
 from dust3r_ros.mapping.loop_closing import LoopCloser
 from dust3r_ros.mapping.loops import LoopFinder
 from dust3r_ros.mapping.relocalisation import Relocalisation, relocalise
+from dust3r_ros.mapping.saved_map import GUESSED_INFORMATION, held_together, owners_of
 from dust3r_ros.mapping.scene_graph import Pair, SceneGraph
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
 from dust3r_ros.mapping.voxel_map import VoxelMap
 from dust3r_ros.mapping.window import MIN_TRUSTED_SHARE, Entry, KeyframeWindow, first_map_frame, in_frame, trusted_share
-
-SAVED_LINK = np.diag(1.0 / np.array([0.01] * 3 + [0.02] * 3 + [0.02]) ** 2)  # how firmly a saved map's keyframes hold together
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +174,7 @@ class KeyframeMap:
         frames = {new[index]: place @ frame for index, frame in piece._aligner.frames.items() if index in new}
         links = [replace(link, i=new[link.i], j=new[link.j]) for link in piece._aligner.links if link.i in new and link.j in new]
         there = self._aligner.frames[anchor].inverse() @ frames[new[nearest]]
-        self._aligner.know(frames, [*links, Link(anchor, new[nearest], there, SAVED_LINK)])
+        self._aligner.know(frames, [*links, Link(anchor, new[nearest], there, GUESSED_INFORMATION)])
         cloud, owners = piece._voxels.cloud(), piece._voxels.owners()
         moved = replace(cloud, points=place.apply(cloud.points).astype(np.float32))
         self._voxels.add(moved, np.array([new.get(int(owner), -1) for owner in owners], np.int32))
@@ -212,26 +210,16 @@ class KeyframeMap:
 
     def snapshot(self) -> MapSnapshot:
         window = tuple(index for index in self._window.indices if index in self._store.latest)
-        return MapSnapshot(self._store.all(), self.edges, self._voxels.cloud(), window)
+        held = MapSnapshot(self._store.all(), self.edges, self._voxels.cloud(), window)
+        return replace(held, links=tuple(self._aligner.links), frames=self._aligner.frames, owners=self._voxels.owners().copy())
 
     def restore(self, snapshot: MapSnapshot) -> None:
         """Take over a saved map; this one must be new."""
         for keyframe in snapshot.keyframes:
             self._store.put(keyframe)
-        poses = self._store.poses
-        frames = {index: Similarity(1.0, pose[:3, :3], pose[:3, 3]) for index, pose in poses.items()}
-        joined = {(min(pair), max(pair)) for pair in snapshot.edges if pair[0] in poses and pair[1] in poses}
-        # Keyframes whose neighbours were thinned out would hang on nothing.
-        joined.update(zip(sorted(poses), sorted(poses)[1:], strict=False))
-        relative = {pair: frames[pair[0]].inverse() @ frames[pair[1]] for pair in joined}
-        self._aligner.know(frames, [Link(i, j, between, SAVED_LINK) for (i, j), between in relative.items()])
+        self._aligner.know(*held_together(snapshot))
         self._edges = list(snapshot.edges)
-        points = snapshot.cloud
-        owners: NDArray[np.int32] | int = -1
-        if len(points) and poses:  # a saved point moves with the keyframe that is nearest
-            order = np.array(sorted(poses), np.int32)
-            owners = order[cKDTree(np.stack([poses[index][:3, 3] for index in order])).query(points.points)[1]]
-        self._voxels.add(points, owners)
+        self._voxels.add(snapshot.cloud, owners_of(snapshot))
         for keyframe in snapshot.keyframes:
             if keyframe.index in snapshot.window:
                 self._enter(keyframe.index, self._window.encode(keyframe))

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dust3r_ros.errors import Dust3rError
 from dust3r_ros.estimators import Estimator, Tokens, create_estimator
 from dust3r_ros.geometry import Camera, inverse_pose
 from dust3r_ros.mapping.config import ConfigError, MapperConfig
+from dust3r_ros.mapping.frame_check import FrameError, StampError, check_frame
 from dust3r_ros.mapping.frame_trajectory import FrameTrajectory
 from dust3r_ros.mapping.keyframe_map import Growth, KeyframeMap
 from dust3r_ros.mapping.keyframe_selection import KeyframeSelector
@@ -42,17 +42,12 @@ MAX_PENDING = 100  # frames before the first map that get their pose afterwards
 Pose = NDArray[np.float64]
 
 
-class FrameError(Dust3rError):
-    """A frame that cannot be used."""
-
-
-class StampError(FrameError):
-    """A frame that is not newer than the one before it."""
-
-
-def _estimator(config: MapperConfig) -> Estimator:
+def configured_estimator(config: MapperConfig) -> Estimator:
     chosen = config.estimator
     return create_estimator(chosen.model, chosen.size, chosen.weights, chosen.device, chosen.precision, chosen.compile)
+
+
+__all__ = ["FrameError", "Mapper", "StampError", "configured_estimator"]
 
 
 class Mapper:
@@ -70,7 +65,7 @@ class Mapper:
         `pieces`: while the camera is lost a piece of a map grows apart, and is joined when it is known where it lies.
         """
         self.config, self._background, self._pieces = config or MapperConfig(), background, pieces
-        self.estimator = estimator or _estimator(self.config)
+        self.estimator = estimator or configured_estimator(self.config)
         self._scale = ScaleEstimator(self.config.scale, bool(getattr(self.estimator, "metric", False)))
         self.reset()
 
@@ -106,7 +101,7 @@ class Mapper:
 
         Raises StampError for a frame that is not newer than the last one and FrameError for an unusable image; the map stands either way.
         """
-        self._check(frame)
+        check_frame(frame, self._last_stamp)
         self._last_stamp = frame.stamp
         corrected = self._map.finished_correction()
         corrected = self._rescale() or corrected
@@ -160,6 +155,7 @@ class Mapper:
             reason,
             pose=self._pose_in_map(tracked, grown),
             odometry=odometry,
+            odometry_covariance=None if odometry is None else self._trajectory.covariance,
             inliers=tracked.inliers if tracked is not None else 0.0,
             keyframes=grown,
             is_keyframe=bool(grown),
@@ -247,19 +243,6 @@ class Mapper:
 
     # ---- tracking --------------------------------------------------------------------------------------------------------------------
 
-    def _check(self, frame: Frame) -> None:
-        shape = frame.image.shape
-        if frame.image.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or min(shape[:2]) < 32:
-            raise FrameError(f"image of shape {shape} and type {frame.image.dtype}: give uint8 RGB of at least 32x32 pixels")
-        if frame.camera is not None and (frame.camera.width, frame.camera.height) != (shape[1], shape[0]):
-            size = f"{frame.camera.width}x{frame.camera.height}"
-            raise FrameError(f"the camera is {size} but its image {shape[1]}x{shape[0]}: resize the camera with the image or leave it out")
-        if self._last_stamp is not None and frame.stamp <= self._last_stamp:
-            ago = (self._last_stamp - frame.stamp) * 1e-9
-            raise StampError(
-                f"stamp {frame.stamp * 1e-9:.3f} s is {ago:.3f} s before the last frame's: frames must be in order; reset() starts anew"
-            )
-
     def _pose_of(self, stamp: int, tracks: Tracks | None, camera: Camera) -> TrackedPose | None:
         keyframe = None if self._reference is None else self._map.keyframe(self._reference)
         if tracks is None or keyframe is None:
@@ -284,7 +267,7 @@ class Mapper:
         self._recovery.seen(stamp)
         self._relative = tracked.pose
         self._trajectory.append(stamp, self._reference, tracked.pose, self._map.units.get(self._reference, 1.0))
-        return self._trajectory.advance(self._reference, tracked.pose, self._map.poses)
+        return self._trajectory.advance(self._reference, tracked.pose, self._map.poses, tracked.covariance)
 
     def _pose_in_map(self, tracked: TrackedPose | None, grown: tuple[Keyframe, ...]) -> Pose | None:
         if grown:

@@ -16,6 +16,7 @@ from dust3r_ros.alignment.similarity_fit import fit_similarity
 from dust3r_ros.estimators import Estimator, PairPrediction, Tokens
 from dust3r_ros.geometry import Camera, inverse_pose, rotation_angle, solve_pnp, transform_points
 from dust3r_ros.mapping.likeness import likeness
+from dust3r_ros.mapping.picture_depth import depth_by_pairs
 from dust3r_ros.mapping.types import Keyframe
 
 TRUSTED = 1.5  # a confidence from which a pixel counts as seen
@@ -40,6 +41,8 @@ class Localisation:
     keyframes: tuple[int, ...]  # indices of those that agree with it; empty if it was not found
     tried: tuple[int, ...]  # all that were compared with the picture, the most alike first
     reason: str  # one short sentence: by what it was found, or why not
+    depth: NDArray[np.float32] | None = None  # [h, w] of the picture's working image, map units, 0 unknown; None: not found
+    confidence: NDArray[np.float32] | None = None  # [h, w] >= 1, of the depth
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +52,7 @@ class _Sight:
     keyframe: Keyframe
     points: NDArray[np.float64]  # [N, 3] world
     pixels: NDArray[np.float64]  # [N, 2] of the picture's working image
+    scale: float  # of the pair: map units for one of its own
 
 
 def place_picture(
@@ -89,7 +93,9 @@ def place_picture(
         look = tuple(n for n in look if (own, n) in back and _same_way_back(by_index[n], views[n], back[own, n], found.pose))
         if not look:
             return nowhere("the way back from the picture to the map's keyframes is another one than the way there", share, best)
-    return Localisation(found.pose, share, best, look, (), f"placed by {len(look)} of {len(keyframes)} keyframes")
+    told = [(s.keyframe.pose, s.scale, forth[s.keyframe.index, own]) for s in seen if s.keyframe.index in look]
+    depth, confidence = depth_by_pairs(found.pose, told)
+    return Localisation(found.pose, share, best, look, (), f"placed by {len(look)} of {len(keyframes)} keyframes", depth, confidence)
 
 
 def nowhere(reason: str, inliers: float = 0.0, alike: float = 0.0) -> Localisation:
@@ -133,7 +139,7 @@ def _sight(keyframe: Keyframe, view: Tokens, prediction: PairPrediction) -> _Sig
     chosen = np.linspace(0, len(rows) - 1, min(len(rows), MAX_POINTS)).astype(np.int64)
     rows, columns = rows[chosen], columns[chosen]
     points = transform_points(keyframe.pose, scale * other[rows, columns].astype(np.float64))
-    return _Sight(keyframe, points, np.stack([columns, rows], axis=-1).astype(np.float64))
+    return _Sight(keyframe, points, np.stack([columns, rows], axis=-1).astype(np.float64), scale)
 
 
 def _same_way_back(keyframe: Keyframe, view: Tokens, prediction: PairPrediction, pose: NDArray[np.float64]) -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from dust3r_ros.geometry import Camera, inverse_pose, solve_pnp, transform_points
+from dust3r_ros.mapping.odometry_covariance import pnp_covariance
 from dust3r_ros.mapping.types import Keyframe
 
 LONGEST_SIDE = 640  # pixels; larger images are tracked reduced
@@ -40,6 +41,7 @@ class Tracks:
 class TrackedPose:
     pose: NDArray[np.float64]  # [4, 4] this frame's camera to the keyframe's camera
     inliers: float  # share of the points that agree
+    covariance: NDArray[np.float64] | None = None  # [6, 6] of an increment on the pose's right: rotation, translation
 
 
 def tracking_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -183,7 +185,8 @@ def frame_pose(tracks: Tracks, keyframe: Keyframe, camera: Camera, guess: NDArra
     found = solve_pnp(points, tracks.current[known], camera, threshold_px=0.006 * camera.width, guess=guess)
     if found is None or float(found.inliers.mean()) < MIN_INLIERS:
         return None
-    return TrackedPose(found.pose, float(found.inliers.mean()))
+    share = float(found.inliers.mean())
+    return TrackedPose(found.pose, share, pnp_covariance(points[found.inliers], camera, found.pose, found.error_px, share))
 
 
 def _directions(camera: Camera, pixels: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.geometry import Camera
+from dust3r_ros.alignment import Link
+from dust3r_ros.geometry import Camera, Similarity
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,8 @@ class MapUpdate:
     reason: str  # why the frame became a keyframe, or why not; one short sentence
     pose: NDArray[np.float64] | None = None  # [4, 4] this frame's camera to world, corrected; None: not known
     odometry: NDArray[np.float64] | None = None  # [4, 4] this frame's camera to odom: smooth, drifts, never jumps
+    # [6, 6] of the odometry: position (map units), then rotation vector (radians), along the axes of odom; not what a lost camera missed
+    odometry_covariance: NDArray[np.float64] | None = None
     inliers: float = 0.0  # share of tracked points that agree with the pose, 0..1
     keyframes: tuple[Keyframe, ...] = ()  # new and revised ones, oldest first; the last is new if `is_keyframe`
     is_keyframe: bool = False
@@ -83,3 +87,7 @@ class MapSnapshot:
     window: tuple[int, ...]  # indices of the keyframes that are still in the window
     scale_source: str = "none"  # "none": one unit is the median depth of the first keyframe; else what made it a metre
     scale_uncertainty: float = math.nan  # one standard deviation as a share of the scale; NaN where it is not known
+    # What holds the map together; empty in maps that were saved before it was kept.
+    links: tuple[Link, ...] = ()  # between keyframes, those of loops too
+    frames: Mapping[int, Similarity] = field(default_factory=dict)  # each keyframe's own frame and depth units to the world's
+    owners: NDArray[np.int32] | None = None  # [N] of the cloud's points: the keyframe that each moves with

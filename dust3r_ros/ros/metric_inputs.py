@@ -17,7 +17,7 @@ from sensor_msgs.msg import Image
 
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.io.messages import decode_depth
-from dust3r_ros.mapping import Mapper
+from dust3r_ros.mapping import Localiser, Mapper
 from dust3r_ros.ros.conversion import from_time, matrix_from_pose
 from dust3r_ros.ros.parameters import NodeConfig
 from dust3r_ros.ros.transforms import TransformBuffer
@@ -59,7 +59,7 @@ class MetricInputs:
         if not self._transforms or not 0 <= stamp - self._transforms[-1] < FASTEST:
             self._transforms.append(stamp)
 
-    def hand_over(self, mapper: Mapper, camera_frame: str) -> None:
+    def hand_over(self, mapper: Mapper | Localiser, camera_frame: str) -> None:
         """Everything that has come since. What cannot be used is said and left out."""
         for job in self._jobs(mapper, camera_frame):
             try:
@@ -67,7 +67,7 @@ class MetricInputs:
             except Dust3rError as error:
                 self._warn(f"not used for the scale: {error}")
 
-    def _jobs(self, mapper: Mapper, camera_frame: str) -> Iterator[Callable[[], None]]:
+    def _jobs(self, mapper: Mapper | Localiser, camera_frame: str) -> Iterator[Callable[[], None]]:
         if self._config.base_frame and mapper.config.scale.camera_height > 0:
             yield lambda: self._tell_up(mapper, camera_frame)
         for message in _drained(self._odometry):
@@ -79,10 +79,10 @@ class MetricInputs:
         for image in _drained(self._depths):
             yield lambda image=image: mapper.add_depth(from_time(image.header.stamp), decode_depth(image))  # type: ignore[misc]
 
-    def _tell_up(self, mapper: Mapper, camera_frame: str) -> None:
+    def _tell_up(self, mapper: Mapper | Localiser, camera_frame: str) -> None:
         mapper.set_up(self._buffer.lookup(self._config.base_frame, camera_frame)[2, :3])
 
-    def _add_odometry(self, mapper: Mapper, camera_frame: str, message: Odometry) -> None:
+    def _add_odometry(self, mapper: Mapper | Localiser, camera_frame: str, message: Odometry) -> None:
         child = message.child_frame_id.lstrip("/") or self._config.base_frame or camera_frame
         pose = matrix_from_pose(message.pose.pose) @ self._buffer.lookup(child, camera_frame)
         mapper.add_odometry(from_time(message.header.stamp), np.asarray(pose))

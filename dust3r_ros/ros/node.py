@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -18,7 +19,9 @@ from tf2_msgs.msg import TFMessage
 
 from dust3r_ros.alignment import warm_up
 from dust3r_ros.errors import Dust3rError
-from dust3r_ros.mapping import ConfigError, Mapper, MapSnapshot, TrackingState
+from dust3r_ros.estimators import Estimator
+from dust3r_ros.io.map_file import load_map
+from dust3r_ros.mapping import ConfigError, Localiser, Mapper, MapSnapshot, TrackingState
 from dust3r_ros.mapping.config import settings
 from dust3r_ros.ros.conversion import from_time, matrix_from_transform
 from dust3r_ros.ros.errors import RosError
@@ -113,7 +116,7 @@ class Dust3rNode(LifecycleNode):
 
     def _build(self) -> None:
         config = self.parameters.node
-        self.mapper = Mapper(self.parameters.mapper, background=True)
+        self.mapper = self._new_mapper()
         self._configured = True
         self.book.set(model=self.mapper.estimator.name)
         self.buffer = TransformBuffer()
@@ -126,6 +129,8 @@ class Dust3rNode(LifecycleNode):
         self._teardown.callback(self._map_publishers.destroy)
         self.reports = Reports(self, self.book)
         self._teardown.callback(self.reports.destroy)
+        if config.map_file:
+            self.get_logger().info(self.replace_map(load_map(Path(config.map_file).expanduser())))
         self.worker: Worker[Any] = Worker(self._map_image, self._on_failure)
         self.worker.submit(warm_up).add_done_callback(self._log_failure)  # while nobody waits for a keyframe
         self._map_services = MapServices(self, self)
@@ -136,6 +141,12 @@ class Dust3rNode(LifecycleNode):
             self._subscribe(TFMessage, "/tf", self._on_tf, QoSProfile(depth=100))
         for name, value in {**settings(config), **settings(self.parameters.mapper)}.items():
             self.get_logger().debug(f"{name}: {value}")
+
+    def _new_mapper(self, estimator: Estimator | None = None) -> Mapper | Localiser:
+        """With an empty map, as `mode` says."""
+        if self.parameters.node.mode == "localisation":
+            return Localiser(self.parameters.mapper, estimator)
+        return Mapper(self.parameters.mapper, estimator, background=True)
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
         """A subscription that lives as long as the node is configured."""
@@ -265,6 +276,8 @@ class Dust3rNode(LifecycleNode):
                 self.mapper.configure(config)
             except ConfigError as error:
                 self.get_logger().error(str(error))
+        if isinstance(self.mapper, Localiser) != (self.parameters.node.mode == "localisation"):
+            self.get_logger().info(f"mode {self.parameters.node.mode}: {self.replace_map(self.mapper.snapshot())}")
 
     # ---- what the services ask for, on the worker's thread -----------------------------------------------------------------------------
 
@@ -278,6 +291,10 @@ class Dust3rNode(LifecycleNode):
     def reset_map(self) -> str:
         self.mapper.reset()
         self._tell_scale()
+        if isinstance(self.mapper, Localiser):  # only where the camera is has been forgotten
+            self._restarted(True)
+            self.book.set(frames=0, tracking=self.mapper.state, reason="reset", fault=False)
+            return "the map stands; the camera is looked for anew in the next image"
         self._restarted(same_map_frame=False)
         self.book.set(frames=0, keyframes=0, window=(), map_points=0, tracking=TrackingState.INITIALISING, reason="reset", fault=False)
         return "the map is empty; it starts anew with the next image"
@@ -301,8 +318,9 @@ class Dust3rNode(LifecycleNode):
 
     def replace_map(self, snapshot: MapSnapshot) -> str:
         """The running map stands until the new one is whole."""
-        mapper = Mapper(self.parameters.mapper, self.mapper.estimator, background=True)
-        mapper.restore(snapshot)
+        mapper = self._new_mapper(self.mapper.estimator)
+        if snapshot.keyframes:
+            mapper.restore(snapshot)
         self.mapper = mapper
         self._tell_scale()
         last = snapshot.keyframes[-1].index if snapshot.keyframes else -1

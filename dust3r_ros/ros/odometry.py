@@ -13,7 +13,8 @@ from dust3r_ros.ros.conversion import pose_message, to_header
 
 Matrix = NDArray[np.float64]
 
-# One standard deviation. Rough, and meant to be: drift as a share of the way, and what may happen unseen while lost.
+# One standard deviation. Rough, and meant to be: what may happen unseen while lost, and drift where others own the odometry.
+LEAST = 0.0005  # map units and rad, where the covariance is known: none is certain
 FLOOR, TURN_FLOOR = 0.005, 0.002  # map units, rad: even at rest
 DRIFT, TURN_DRIFT = 0.03, 0.03  # of the way gone, of the angle turned
 UNSEEN_SPEED, UNSEEN_TURN = 0.5, 0.5  # map units/s, rad/s: added while lost, beyond the speed before
@@ -21,7 +22,7 @@ UNKNOWN = 1e6  # variance of what nobody measured
 
 
 class OdometryModel:
-    """Builds the messages; its covariance grows with the way, and fast while the camera is lost."""
+    """Builds the messages; to the covariance of the tracked frames comes what may have happened while the camera was lost."""
 
     def __init__(self) -> None:
         self.reset()
@@ -35,9 +36,19 @@ class OdometryModel:
         self._unseen_way = 0.0
 
     def message(
-        self, stamp: int, odom_frame: str, child: str, odom_child: Matrix, tracked: bool, inliers: float, found_again: bool = False
+        self,
+        stamp: int,
+        odom_frame: str,
+        child: str,
+        odom_child: Matrix,
+        tracked: bool,
+        inliers: float,
+        found_again: bool = False,
+        covariance: Matrix | None = None,
     ) -> Odometry:
         """`odom_child` (4x4) as of this stamp if `tracked`, else the last that was known.
+
+        `covariance` [6, 6]: position and rotation along odom's axes, where the odometry is the Mapper's own; else a share of the way.
 
         `found_again`: placed anew in the map. The odometry goes on where it was lost, so what it missed stays missed.
         """
@@ -50,11 +61,15 @@ class OdometryModel:
         elif self._stamp is not None:
             lost = max(0.0, (stamp - self._stamp) * 1e-9)
         doubt = 1.0 / max(inliers, 0.1) if tracked else 1.0
-        position = FLOOR * doubt + DRIFT * self._way + self._unseen_way + lost * (UNSEEN_SPEED + self._speed)
-        angle = TURN_FLOOR * doubt + TURN_DRIFT * self._turn + (self._unseen + lost) * UNSEEN_TURN
+        known = covariance is not None
+        position = LEAST if known else FLOOR * doubt + DRIFT * self._way
+        angle = LEAST if known else TURN_FLOOR * doubt + TURN_DRIFT * self._turn
+        position += self._unseen_way + lost * (UNSEEN_SPEED + self._speed)
+        angle += (self._unseen + lost) * UNSEEN_TURN
         message = Odometry(header=to_header(stamp, odom_frame), child_frame_id=child)
         message.pose.pose = pose_message(odom_child)
-        message.pose.covariance = _diagonal(position**2, min(angle, math.pi) ** 2)
+        total = _diagonal(position**2, min(angle, math.pi) ** 2)
+        message.pose.covariance = total if covariance is None else total + covariance.ravel()
         message.twist.covariance = _diagonal(UNKNOWN, UNKNOWN)
         return message
 

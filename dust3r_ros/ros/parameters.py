@@ -38,6 +38,12 @@ class NodeConfig:
     camera_info: str = setting("", "topic of the CameraInfo; empty: camera_info beside the image topic")
     image_transport: str = setting("raw", "raw: sensor_msgs/Image; compressed: sensor_msgs/CompressedImage", choices=("raw", "compressed"))
     reliability: str = setting("best_effort", "QoS reliability asked of the image's publisher", choices=("best_effort", "reliable"))
+    mode: str = setting(
+        "mapping",
+        "mapping: the map grows; localisation: the camera is found in a loaded map, which does not change",
+        choices=("mapping", "localisation"),
+    )
+    map_file: str = setting("", "file of a saved map to start from; empty: none")
     camera_info_wait: float = setting(1.0, "seconds that the first image waits for its CameraInfo, if somebody publishes one", 0.0, 60.0)
     map_frame: str = setting("map", "frame of the map, z up, where the base or the camera was at the start")
     odom_frame: str = setting("odom", "frame of the odometry: smooth, drifts")
@@ -58,7 +64,17 @@ class NodeConfig:
 AUTOSTART = ParameterDescriptor(description="configure and activate at the start; false: a lifecycle manager does", read_only=True)
 
 # What subscriptions, frames and the estimator are made from when the node is configured.
-AT_CONFIGURE = ("image", "camera_info", "image_transport", "reliability", "map_frame", "odom_frame", "base_frame", "camera_frame")
+AT_CONFIGURE = (
+    "map_file",
+    "image",
+    "camera_info",
+    "image_transport",
+    "reliability",
+    "map_frame",
+    "odom_frame",
+    "base_frame",
+    "camera_frame",
+)
 AT_CONFIGURE_GROUPS = ("estimator.", "scale.odom_topic", "scale.depth_topic")
 
 

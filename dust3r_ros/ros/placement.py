@@ -72,6 +72,18 @@ class Placement:
         assert self.map_from_world is not None
         return self.map_from_world @ camera_pose @ inverse_pose(self.child_from_camera)
 
+    def odometry_covariance(self, update: MapUpdate, odom_child: Matrix) -> Matrix | None:
+        """[6, 6] of the child's position and rotation along odom's axes; None if odom -> base is somebody else's or nothing is known."""
+        if update.odometry_covariance is None or not self.config.publish_odom_tf or self.map_from_world is None:
+            return None
+        axes = self.map_from_world[:3, :3] @ self._odom_from_mapper[:3, :3]
+        camera = odom_child @ self.child_from_camera
+        arm = odom_child[:3, 3] - camera[:3, 3]  # the child is moved by the camera's turns too
+        into = np.zeros((6, 6))
+        into[:3, :3] = into[3:, 3:] = axes
+        into[:3, 3:] = np.cross(np.eye(3), arm).T @ axes
+        return np.asarray(into @ update.odometry_covariance @ into.T)
+
     def place(self, update: MapUpdate) -> Placed:
         """Where this frame says the child is. Raises TransformError if odom -> base is somebody else's and not there."""
         assert self.map_from_world is not None

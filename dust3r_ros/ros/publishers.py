@@ -20,7 +20,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from dust3r_ros.mapping import Keyframe, Mapper, MapUpdate, PointCloud, depth_image, keyframe_cloud
+from dust3r_ros.mapping import Keyframe, Localiser, Mapper, MapUpdate, PointCloud, depth_image, keyframe_cloud
 from dust3r_ros.ros.conversion import (
     camera_info_message,
     cloud_message,
@@ -115,7 +115,10 @@ class MapPublishers:
         if placed.odom_child is not None:  # also without listeners: its covariance is built from the whole way
             tracked = update.pose is not None
             model = self._odometry_model
-            message = model.message(stamp, config.odom_frame, placed.child, placed.odom_child, tracked, update.inliers, update.found_again)
+            covariance = self._placement.odometry_covariance(update, placed.odom_child)
+            message = model.message(
+                stamp, config.odom_frame, placed.child, placed.odom_child, tracked, update.inliers, update.found_again, covariance
+            )
             if self._odometry.get_subscription_count():
                 self._odometry.publish(message)
 
@@ -147,7 +150,7 @@ class MapPublishers:
         """Whether a listener would hear something new; for any thread."""
         return any(self._is_due(publisher) for publisher in (self._map, self._path, self._keyframes))
 
-    def latched(self, mapper: Mapper) -> None:
+    def latched(self, mapper: Mapper | Localiser) -> None:
         """Bring latched topics that have a listener up to date; the middleware repeats them to those who come later."""
         if self._placement.map_from_world is None and mapper.keyframes:
             return  # nobody knows yet where the base is
@@ -163,7 +166,7 @@ class MapPublishers:
         """Whether the number of map points is of an older map; for any thread."""
         return self._map_version > 0 and (self._whole_map is None or self._whole_map[0] != self._map_version)
 
-    def whole_map(self, mapper: Mapper) -> PointCloud:
+    def whole_map(self, mapper: Mapper | Localiser) -> PointCloud:
         """The map's cloud, made once per state of the map."""
         if self._whole_map is None or self._whole_map[0] != self._map_version:
             self._whole_map = (self._map_version, mapper.cloud())
@@ -182,14 +185,14 @@ class MapPublishers:
             self._sent[publisher.topic_name] = self._version_of(publisher)
         return due
 
-    def _path_poses(self, mapper: Mapper) -> list[PoseStamped]:
+    def _path_poses(self, mapper: Mapper | Localiser) -> list[PoseStamped]:
         trajectory = mapper.trajectory(self._parameters.node.publish.max_path_poses)
         frame = self._parameters.node.map_frame
         return [
             PoseStamped(header=to_header(stamp, frame), pose=pose_message(self._placement.child_pose(pose))) for stamp, pose in trajectory
         ]
 
-    def _graph(self, mapper: Mapper, header: Header) -> KeyframeGraph:
+    def _graph(self, mapper: Mapper | Localiser, header: Header) -> KeyframeGraph:
         to_map, window = self._placement.map_from_world, set(self._window)
         keyframes = (
             [] if to_map is None else [_keyframe_message(keyframe, to_map, keyframe.index in window) for keyframe in mapper.keyframes]

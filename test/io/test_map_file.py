@@ -9,13 +9,15 @@ import signal
 import subprocess
 import sys
 import zipfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
-from dust3r_ros.geometry import Camera
+from dust3r_ros.alignment import Link
+from dust3r_ros.geometry import Camera, Similarity
 from dust3r_ros.io.atomic import OutputError, _exchanged, atomic_folder
 from dust3r_ros.io.map_file import MapFileError, load_map, save_map
 from dust3r_ros.mapping import Keyframe, MapSnapshot, PointCloud
@@ -35,6 +37,21 @@ def snapshot(seed: int = 0, keyframes: int = 3) -> MapSnapshot:
     return MapSnapshot(tuple(entries), ((0, 1), (1, 0), (1, 2)), cloud, (1, 2), "odometry")
 
 
+def with_links(seed: int = 0) -> MapSnapshot:
+    """The same map with what holds it together; keyframe 7 was thinned out, its frame is still there."""
+    rng = np.random.default_rng(seed + 100)
+
+    def similarity() -> Similarity:
+        return Similarity(rng.uniform(0.5, 2), Rotation.random(random_state=rng).as_matrix(), rng.normal(size=3))
+
+    links = tuple(
+        Link(i, j, similarity(), np.cov(rng.normal(size=(7, 20))), loop, rng.uniform(1, 2))
+        for i, j, loop in ((0, 1, False), (1, 2, False), (2, 7, False), (0, 7, True))
+    )
+    owners = rng.choice(np.array([0, 1, 7], np.int32), 100)
+    return replace(snapshot(seed), links=links, frames={n: similarity() for n in (0, 1, 2, 7)}, owners=owners)
+
+
 def assert_same(a: MapSnapshot, b: MapSnapshot) -> None:
     assert (a.edges, a.window, a.scale_source) == (b.edges, b.window, b.scale_source)
     for field, value in asdict(a.cloud).items():
@@ -43,6 +60,31 @@ def assert_same(a: MapSnapshot, b: MapSnapshot) -> None:
         assert (one.index, one.stamp, one.source, one.camera) == (other.index, other.stamp, other.source, other.camera)
         for field in ("pose", "image", "depth", "confidence"):
             np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
+    assert [(link.i, link.j, link.loop, link.depth) for link in a.links] == [(link.i, link.j, link.loop, link.depth) for link in b.links]
+    for one, other in zip(a.links, b.links, strict=True):
+        np.testing.assert_array_equal(one.information, other.information)
+        np.testing.assert_allclose(one.relative.matrix, other.relative.matrix, atol=1e-14)
+    assert sorted(a.frames) == sorted(b.frames)
+    for index, frame in a.frames.items():
+        np.testing.assert_allclose(frame.matrix, b.frames[index].matrix, atol=1e-14)
+    np.testing.assert_array_equal(a.owners, b.owners)
+
+
+def test_links_frames_and_owners_come_back(tmp_path: Path) -> None:
+    save_map(tmp_path / "a.map", with_links())
+    assert_same(load_map(tmp_path / "a.map"), with_links())
+
+
+def test_a_map_of_version_1_is_still_read() -> None:
+    """The file was written by the program that knew no other version."""
+    assert_same(load_map(Path(__file__).parent / "data" / "version_1.map"), snapshot())
+
+
+def test_links_that_hang_on_nothing_are_damage(tmp_path: Path) -> None:
+    whole = with_links()
+    save_map(tmp_path / "m.map", replace(whole, frames={n: frame for n, frame in whole.frames.items() if n != 7}))
+    with pytest.raises(MapFileError, match=r"m\.map is damaged .*keyframes \[7\]"):
+        load_map(tmp_path / "m.map")
 
 
 @pytest.mark.parametrize("keyframes", [0, 3])
@@ -78,9 +120,10 @@ def test_every_other_file_is_refused_by_name_and_reason(tmp_path: Path) -> None:
         with pytest.raises(MapFileError, match=r"m\.map"):
             load_map(path)
     path.write_bytes(whole)
-    rewritten(path, version=2)
-    with pytest.raises(MapFileError, match="version 2, this program reads version 1"):
-        load_map(path)
+    for version in (3, 0, "2", None):
+        rewritten(path, version=version)
+        with pytest.raises(MapFileError, match=f"m.map has version {version}, this program reads versions 1 to 2"):
+            load_map(path)
     path.write_bytes(whole)
     rewritten(path, format="something else")
     with pytest.raises(MapFileError, match="not a dust3r_ros map"):

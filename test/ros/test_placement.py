@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -102,3 +104,29 @@ def test_a_missing_base_transform_is_named_and_nothing_is_placed() -> None:
     with pytest.raises(TransformError, match="'base_link' to 'camera'"):
         placement.locate_camera("camera", 0)
     assert placement.map_from_world is None
+
+
+def test_the_covariance_of_the_base_is_that_of_drawn_errors_of_the_camera(on_base: Placement) -> None:
+    on_base.locate_camera("camera", 0)
+    rng = np.random.default_rng(0)
+    root = rng.normal(0, 0.01, (6, 6))
+    odometry = ahead(1.0, 0.7)
+    told = replace(update(odometry, odometry), odometry_covariance=root @ root.T)
+    placed = on_base.place(told)
+    said = on_base.odometry_covariance(told, placed.odom_child)
+    errors = []
+    for _ in range(4000):
+        move, turn = np.split(root @ rng.normal(size=6), 2)
+        wrong = odometry.copy()
+        wrong[:3, :3], wrong[:3, 3] = Rotation.from_rotvec(turn).as_matrix() @ odometry[:3, :3], odometry[:3, 3] + move
+        base = on_base.child_pose(wrong)
+        turned = Rotation.from_matrix(base[:3, :3] @ placed.odom_child[:3, :3].T).as_rotvec()
+        errors.append(np.concatenate([base[:3, 3] - placed.odom_child[:3, 3], turned]))
+    drawn = np.cov(np.array(errors).T)
+    np.testing.assert_allclose(said, drawn, atol=0.08 * np.abs(drawn).max())
+
+
+def test_of_somebody_elses_odometry_the_covariance_is_not_known() -> None:
+    placement = Placement(NodeConfig(publish_odom_tf=False), TransformBuffer())
+    placement.locate_camera("camera", 0)
+    assert placement.odometry_covariance(replace(update(np.eye(4), np.eye(4)), odometry_covariance=np.eye(6)), np.eye(4)) is None

@@ -1,0 +1,57 @@
+"""A saved map as the alignment and the voxels take it up again, and as one cloud."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from dust3r_ros.alignment import Link
+from dust3r_ros.geometry import Similarity
+from dust3r_ros.mapping.config import MapConfig
+from dust3r_ros.mapping.keyframe_views import keyframe_cloud
+from dust3r_ros.mapping.types import MapSnapshot, PointCloud
+from dust3r_ros.mapping.voxel_map import VoxelMap
+
+# How firmly the keyframes of a map hold together that was saved without its links: rotation, translation, log scale.
+GUESSED_INFORMATION = np.diag(1.0 / np.array([0.01] * 3 + [0.02] * 3 + [0.02]) ** 2)
+
+
+def held_together(snapshot: MapSnapshot) -> tuple[dict[int, Similarity], list[Link]]:
+    """Every keyframe's own frame to the world's, and the links between them: those that were saved, or guessed from the pairs."""
+    poses = {keyframe.index: keyframe.pose for keyframe in snapshot.keyframes}
+    frames = dict(snapshot.frames)
+    for index, pose in poses.items():
+        frames[index] = Similarity(frames[index].scale if index in frames else 1.0, pose[:3, :3], pose[:3, 3])
+    if snapshot.links:
+        return frames, list(snapshot.links)
+    joined = {(min(pair), max(pair)) for pair in snapshot.edges if pair[0] in poses and pair[1] in poses}
+    # Keyframes whose neighbours were thinned out would hang on nothing.
+    joined.update(zip(sorted(poses), sorted(poses)[1:], strict=False))
+    return frames, [Link(i, j, frames[i].inverse() @ frames[j], GUESSED_INFORMATION) for i, j in sorted(joined)]
+
+
+def owners_of(snapshot: MapSnapshot) -> NDArray[np.int32] | int:
+    """[N] the keyframe that each point of the cloud moves with: as saved, or the nearest; -1 where there is none."""
+    if snapshot.owners is not None:
+        return snapshot.owners
+    if not len(snapshot.cloud) or not snapshot.keyframes:
+        return -1
+    order = np.array([keyframe.index for keyframe in snapshot.keyframes], np.int32)
+    places = np.stack([keyframe.pose[:3, 3] for keyframe in snapshot.keyframes])
+    return np.asarray(order[cKDTree(places).query(snapshot.cloud.points)[1]], np.int32)
+
+
+def whole_voxels(snapshot: MapSnapshot, config: MapConfig) -> VoxelMap:
+    """The points of all keyframes, those of the window too."""
+    voxels = VoxelMap(config.voxel_size, config.max_points)
+    voxels.add(snapshot.cloud, owners_of(snapshot))
+    for keyframe in snapshot.keyframes:
+        if keyframe.index in snapshot.window:
+            voxels.add(keyframe_cloud(keyframe, config.min_confidence), keyframe.index)
+    return voxels
+
+
+def whole_cloud(snapshot: MapSnapshot, config: MapConfig | None = None) -> PointCloud:
+    """The whole map, one point a voxel of `config.voxel_size`, at most `config.max_points` of them."""
+    return whole_voxels(snapshot, config or MapConfig()).cloud()

@@ -38,19 +38,30 @@ def relocalise(
     places = [place for place in distinct_places(ranked, keyframes) if place.alike >= MIN_ALIKE]
     if not places:
         return Relocalisation(nowhere("no keyframe looks like it"), {})
-    best: tuple[Localisation, dict[int, Tokens]] | None = None
-    failed = ""
+    views: dict[int, Tokens] = {}
+    best, failed = None, ""
     for place in places:
-        views = {index: tokens(index) for index in place.keyframes}
+        views.update({index: tokens(index) for index in place.keyframes})
         where = _at(place, views, keyframes, estimator, query)
-        if where.pose is None:
-            failed = failed or where.reason
-        elif best is None:
-            best = where, {index: views[index] for index in where.keyframes}
-        elif best[0].pose is not None and not same_pose(best[0].pose, where.pose, typical_depth(keyframes[where.keyframes[0]])):
-            at = f"keyframes {best[0].keyframes[0]} and {where.keyframes[0]}"
-            return Relocalisation(nowhere(f"it could be at {at} alike: waits for more to be seen"), {}, ambiguous=True)
-    return Relocalisation(nowhere(failed), {}) if best is None else Relocalisation(*best)
+        if where.pose is not None:
+            best = where
+            break
+        failed = failed or where.reason
+    if best is None or best.pose is None:
+        return Relocalisation(nowhere(failed), {})
+    depth = typical_depth(keyframes[best.keyframes[0]])
+    for place in places:
+        # One keyframe is enough to doubt, where it takes most of a place's to believe.
+        rival = place.keyframes[0]
+        if rival in best.tried:
+            continue
+        if rival not in views:
+            views[rival] = tokens(rival)
+        other = place_picture([keyframes[rival]], views, estimator, query, both_ways=True)
+        if other.pose is not None and not same_pose(best.pose, other.pose, depth):
+            reason = f"it could be at keyframes {best.keyframes[0]} and {rival} alike: waits for more to be seen"
+            return Relocalisation(nowhere(reason), {}, ambiguous=True)
+    return Relocalisation(best, {index: views[index] for index in best.keyframes})
 
 
 def _at(place: Place, views: Mapping[int, Tokens], keyframes: Mapping[int, Keyframe], estimator: Estimator, query: Tokens) -> Localisation:

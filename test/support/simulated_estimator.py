@@ -104,13 +104,18 @@ class SimulatedEstimator:
 class FooledEstimator(SimulatedEstimator):
     """Takes places that are a multiple of `period` metres apart along y for one: what any estimator must do where all looks the same."""
 
-    def __init__(self, views: Sequence[SimulatedView], period: float, **errors: object) -> None:
+    def __init__(self, views: Sequence[SimulatedView], period: float, neighbours: int = 0, **errors: object) -> None:
+        """`neighbours`: pairs of keyframes whose indices are no further apart are right, so that the odometry is not fooled too."""
         super().__init__(views, **errors)  # type: ignore[arg-type]
-        self._period = period
+        self._period, self._neighbours, self._fooled = period, neighbours, True
+
+    def _pair(self, i: int, j: int, view_i: Tokens, view_j: Tokens) -> PairPrediction:
+        self._fooled = abs(i - j) > self._neighbours
+        return super()._pair(i, j, view_i, view_j)
 
     def _relative(self, front: NDArray[np.float64], pose: NDArray[np.float64]) -> NDArray[np.float64]:
         near = pose.copy()
-        near[1, 3] -= self._period * np.round((pose[1, 3] - front[1, 3]) / self._period)
+        near[1, 3] -= self._fooled * self._period * np.round((pose[1, 3] - front[1, 3]) / self._period)
         return super()._relative(front, near)
 
 

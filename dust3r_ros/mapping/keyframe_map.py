@@ -25,6 +25,8 @@ from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
 from dust3r_ros.mapping.voxel_map import VoxelMap
 from dust3r_ros.mapping.window import MIN_TRUSTED_SHARE, Entry, KeyframeWindow, first_map_frame, in_frame, trusted_share
 
+NEWEST = 3  # keyframes that a camera which was lost a moment ago is compared with first
+
 
 @dataclass(frozen=True, eq=False)
 class Growth:
@@ -134,13 +136,17 @@ class KeyframeMap:
         self._correct(self._aligner.align())
         return self._store.all()
 
-    def find(self, query: Tokens) -> Relocalisation:
-        """Where a picture was taken, among all keyframes that are remembered. The map does not change."""
+    def find(self, query: Tokens, moved_little: bool = False) -> Relocalisation:
+        """Where a picture was taken, among all keyframes that are remembered. The map does not change.
+
+        `moved_little`: the camera was at the newest keyframes a moment ago.
+        """
         descriptor = image_descriptor(query.image)
         ranked = [(n, a) for n, a in self._finder.ranked(descriptor) if n not in self._window.indices]
         ranked += [(n, float(image_descriptor(self._window[n].tokens.image) @ descriptor)) for n in self._window.indices]
         ranked.sort(key=lambda entry: (-entry[1], entry[0]))
-        return relocalise(query, ranked, self._store.latest, self._tokens, self._estimator)
+        newest = [n for n in self._window.indices if n in self._store.latest][: -NEWEST - 1 : -1] if moved_little else []
+        return relocalise(query, ranked, self._store.latest, self._tokens, self._estimator, newest)
 
     def go_on_from(self, found: Relocalisation) -> int:
         """The keyframe that was found, and those that agree with it, are what comes next is paired with; its index."""

@@ -59,7 +59,7 @@ class Recovery:
 
     def search(self, where: KeyframeMap, picture: Tokens, stamp: int) -> Relocalisation:
         """Look for the picture among all keyframes."""
-        found = where.find(picture)
+        found = where.find(picture, moved_little=self.is_brief(stamp))
         self._ambiguous = found.ambiguous
         if found.where.pose is None:
             self._last_failure = stamp

@@ -33,8 +33,17 @@ def relocalise(
     keyframes: Mapping[int, Keyframe],
     tokens: Callable[[int], Tokens],
     estimator: Estimator,
+    here: Sequence[int] = (),
 ) -> Relocalisation:
-    """The pose of a picture in the map. `ranked`: (keyframe, how alike), the most alike first; `tokens`: those of a keyframe."""
+    """The pose of a picture in the map. `ranked`: (keyframe, how alike), the most alike first; `tokens`: those of a keyframe.
+
+    `here`: keyframes where the camera was a moment ago. If they verify, it is still there, whatever else looks the same.
+    """
+    if here:
+        near = {index: tokens(index) for index in here}
+        where = place_picture([keyframes[index] for index in here], near, estimator, query, both_ways=True)
+        if where.pose is not None:
+            return Relocalisation(replace(where, tried=tuple(here)), {index: near[index] for index in where.keyframes})
     places = [place for place in distinct_places(ranked, keyframes) if place.alike >= MIN_ALIKE]
     if not places:
         return Relocalisation(nowhere("no keyframe looks like it"), {})

@@ -270,7 +270,7 @@ def test_created_by_its_file(tmp_path: object, caplog: pytest.LogCaptureFixture)
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"model": "magic"}, "choose one of auto, flow, dust3r_224_linear"),
+        ({"model": "magic"}, "choose one of auto, flow, dust3r_nano, dust3r_224_linear"),
         ({"model": "flow", "weights": "x.pth"}, "'flow' has none"),
         ({"weights": "/nowhere/x.safetensors"}, "there is no such file"),
         ({"model": "dust3r_512_dpt", "weights": "SMALL"}, "has 'linear', but|for a network with head 'linear'"),

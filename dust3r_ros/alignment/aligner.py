@@ -80,8 +80,10 @@ class Aligner:
     def discard(self, keyframe: int) -> None:
         """The keyframe that was added last goes as if it had never been."""
         self._window.take_back()
-        self._frames.pop(keyframe, None)
-        self._follow(self._window.placed)
+        placed = self._window.placed
+        for n in {keyframe, *self._window.nodes} - {*placed}:
+            self._frames.pop(n, None)
+        self._follow(placed)
 
     def retire(self, keyframe: int) -> AlignedView | None:
         """A keyframe leaves the window: its pairs become links. How it lies, its depths by all its pairs; None if it never had a place."""

@@ -195,3 +195,8 @@ def test_a_keyframe_that_is_discarded_leaves_all_as_it_was(circle: PairSimulator
     for n, position in aligner.positions.items():
         np.testing.assert_array_equal(position, before[n])
     assert aligner._window.edges.keys() == window.keys()
+    first = Aligner()
+    first.add(0, [], circle.camera.fx, centre(circle))
+    assert first.add(1, both(circle, 0, 1), circle.camera.fx, centre(circle))
+    first.discard(1)
+    assert not first.positions  # the first one has no place either, without the second

@@ -44,7 +44,8 @@ def _run(args: list[str] | None) -> int:
     from rclpy.signals import SignalHandlerOptions
 
     from dust3r_ros.errors import Dust3rError
-    from dust3r_ros.ros.node import Dust3rNode, RosLogHandler
+    from dust3r_ros.ros.log_handler import RosLogHandler
+    from dust3r_ros.ros.node import Dust3rNode
 
     stopped: list[int] = []
 

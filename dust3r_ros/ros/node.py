@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -13,9 +12,8 @@ from typing import Any
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from tf2_msgs.msg import TFMessage
 
 from dust3r_ros.alignment import warm_up
 from dust3r_ros.errors import Dust3rError
@@ -23,9 +21,9 @@ from dust3r_ros.estimators import Estimator
 from dust3r_ros.io.map_file import load_map
 from dust3r_ros.mapping import ConfigError, Localiser, Mapper, MapSnapshot, TrackingState
 from dust3r_ros.mapping.config import settings
-from dust3r_ros.ros.conversion import from_time, matrix_from_transform
 from dust3r_ros.ros.errors import RosError
 from dust3r_ros.ros.health import HealthBook
+from dust3r_ros.ros.image_topics import topics
 from dust3r_ros.ros.intake import CameraInfos, Intake, StaleFrameError, TimeJumpError
 from dust3r_ros.ros.metric_inputs import MetricInputs
 from dust3r_ros.ros.parameters import Parameters
@@ -34,11 +32,11 @@ from dust3r_ros.ros.publishers import MapPublishers
 from dust3r_ros.ros.reports import Reports
 from dust3r_ros.ros.services import MapServices
 from dust3r_ros.ros.throttle import Throttle
+from dust3r_ros.ros.transform_listener import TransformListener
 from dust3r_ros.ros.transforms import TransformBuffer
 from dust3r_ros.ros.watchdog import ImageWatchdog
 from dust3r_ros.ros.worker import Worker
 
-STATIC_TF = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 TICK = 0.25  # seconds between two looks at what is due
 
 
@@ -136,9 +134,8 @@ class Dust3rNode(LifecycleNode):
         self._map_services = MapServices(self, self)
         self._teardown.callback(self._map_services.destroy)
         self._teardown.callback(self._stop_worker)  # first of all: it publishes
-        self._subscribe(TFMessage, "/tf_static", self._on_static_tf, STATIC_TF)
-        if not (config.publish_tf and config.publish_odom_tf):
-            self._subscribe(TFMessage, "/tf", self._on_tf, QoSProfile(depth=100))
+        transforms = TransformListener(self, config, self.buffer, self.metric_inputs.moved, self._warn)
+        self._teardown.callback(transforms.destroy)
         for name, value in {**settings(config), **settings(self.parameters.mapper)}.items():
             self.get_logger().debug(f"{name}: {value}")
 
@@ -147,10 +144,6 @@ class Dust3rNode(LifecycleNode):
         if self.parameters.node.mode == "localisation":
             return Localiser(self.parameters.mapper, estimator)
         return Mapper(self.parameters.mapper, estimator, background=True)
-
-    def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
-        """A subscription that lives as long as the node is configured."""
-        self._teardown.callback(self.destroy_subscription, self.create_subscription(kind, topic, callback, qos))
 
     def _stop_worker(self) -> None:
         if not self.worker.stop():
@@ -241,29 +234,6 @@ class Dust3rNode(LifecycleNode):
     def _info_wait(self) -> float:
         return self.parameters.node.camera_info_wait if self.count_publishers(self._info.topic_name) else 0.0
 
-    def _on_static_tf(self, message: TFMessage) -> None:
-        for item in message.transforms:
-            self._remember(item, static=True)
-
-    def _on_tf(self, message: TFMessage) -> None:
-        for item in message.transforms:
-            self._remember(item, static=False)
-
-    def _remember(self, item: Any, static: bool) -> None:
-        parent, child = item.header.frame_id.lstrip("/"), item.child_frame_id.lstrip("/")
-        if parent == self.parameters.node.map_frame and child == self.parameters.node.odom_frame:
-            return  # our own
-        try:
-            pose = matrix_from_transform(item.transform)
-        except Dust3rError as error:
-            self._warn(f"transform '{parent}' -> '{child}' ignored: {error}")
-            return
-        if static:
-            self.buffer.set_static(parent, child, pose)
-        else:
-            self.buffer.set_moving(parent, child, from_time(item.header.stamp), pose)
-            self.metric_inputs.moved(parent, from_time(item.header.stamp))
-
     def _apply_parameters(self) -> None:
         """Accepted changes reach the Mapper between two images."""
         if self._configured:
@@ -333,28 +303,3 @@ class Dust3rNode(LifecycleNode):
         self.intake.restart()
         self.placement.restarted(same_map_frame)
         self._map_publishers.restarted(window, last_index)
-
-
-def topics(image: str, camera_info: str, compressed: bool) -> tuple[str, str]:
-    """The topics to listen to: compressed images beside the raw ones, CameraInfo beside both unless it is named."""
-    base = image.rstrip("/").removesuffix("/compressed")
-    parent = base.rpartition("/")[0]
-    info = camera_info or (f"{parent}/camera_info" if parent else ("/camera_info" if base.startswith("/") else "camera_info"))
-    return (f"{base}/compressed" if compressed else image), info
-
-
-class RosLogHandler(logging.Handler):
-    """Sends the package's own log lines through the node's logger."""
-
-    def __init__(self, logger: Any) -> None:
-        super().__init__(logging.INFO)
-        self._logger = logger
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if record.levelno >= logging.ERROR:
-            self._logger.error(text)
-        elif record.levelno >= logging.WARNING:
-            self._logger.warning(text)
-        else:
-            self._logger.info(text)

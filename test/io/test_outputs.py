@@ -251,7 +251,7 @@ def test_depth_written_before_a_loop_is_closed_gets_the_size_of_its_keyframe(vie
             writer.add(mapper.add(Frame(view.stamp, view.image, view.camera)))
         (file,) = sorted(writer.folder.glob("depth/*.png"))[:1]
         before = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-        mapper._map._store.move({0: Similarity(1.25, np.eye(3), np.zeros(3))})
+        mapper.keyframe_map._store.move({0: Similarity(1.25, np.eye(3), np.zeros(3))})
     after = cv2.imread(str(tmp_path / "out" / "depth" / file.name), cv2.IMREAD_UNCHANGED)
     assert (before > 0).any()
     np.testing.assert_allclose(after[before > 0], 1.25 * before[before > 0], atol=1)

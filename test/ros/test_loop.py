@@ -38,7 +38,7 @@ def test_after_a_loop_the_map_corrects_and_the_odometry_does_not_jump(rig) -> No
     loops = [edge for edge in mapper.edges if abs(edge[0] - edge[1]) > 5]
     assert loops
     sent = FRAMES + AGAIN
-    while mapper._map._aligner._running is not None and sent < 400:  # the result comes in with some image
+    while mapper.keyframe_map._aligner._running is not None and sent < 400:  # the result comes in with some image
         running.show([later(once[AGAIN - 1], sent)])
         sent += 1
     running.show([later(once[AGAIN - 1], sent)])

@@ -19,7 +19,8 @@ from dust3r_ros.ros.recording import RecordedRun
 
 PROFILE = Path("config") / "fastdds_loopback.xml"
 QUIET = 8.0  # seconds without news after which a run is over
-PLAY_LIMIT, QUIET_LIMIT = 180.0, 60.0  # seconds after which the demo gives up on the player, the recorder
+START_LIMIT = 300.0  # seconds for the node to listen: it compiles first, once on a new machine
+PLAY_LIMIT, QUIET_LIMIT = START_LIMIT + 180.0, 60.0  # seconds after which the demo gives up on the player, the recorder
 
 # The node's map has z up and x along the first camera's view (REP 103); without a base frame it begins where that camera was.
 _MAP_TO_FIRST = np.array([[0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
@@ -55,7 +56,7 @@ def map_bag(bag: Path, folder: Path) -> Recording:
     recorded = folder / "recorded.npz"
     record = [*python, "dust3r_ros.ros.recorder", str(recorded), "--idle", str(QUIET)]
     serve = [*python, "dust3r_ros.ros.main", "--ros-args", "-p", f"image:={IMAGE_TOPIC}"]
-    play = [*python, "dust3r_ros.ros.player", str(bag), "--wait-for-subscribers", "1"]
+    play = [*python, "dust3r_ros.ros.player", str(bag), "--wait-for-subscribers", "1", "--timeout", f"{START_LIMIT:g}"]
     with (
         Process("recorder", record, folder / "recorder.log", ours) as recorder,
         Process("node", serve, folder / "node.log", ours) as node,

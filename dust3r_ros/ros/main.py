@@ -93,7 +93,17 @@ def _autostart(node, executor, stopped: list[int]) -> bool:  # type: ignore[no-u
     if not stopped and _another_lives(node, executor, stopped):
         node.get_logger().fatal(f"another node is called {name} already: end it, or give this one a name: --ros-args -r __node:=dust3r_2")
         return False
+    _wait_until_warm(node, executor, stopped)
     return not stopped and bool(node.trigger_activate() == TransitionCallbackReturn.SUCCESS)
+
+
+def _wait_until_warm(node, executor, stopped: list[int]) -> None:  # type: ignore[no-untyped-def]
+    """Images that come while code is compiled would be lost: two photographs are all that some bags hold."""
+    if node.is_warmed_up():
+        return
+    node.get_logger().info("compiling, once on a new machine: images are listened to when it is done")
+    while not node.is_warmed_up() and not stopped:
+        executor.spin_once(timeout_sec=0.1)
 
 
 def _another_lives(node, executor, stopped: list[int]) -> bool:  # type: ignore[no-untyped-def]

@@ -130,7 +130,8 @@ class Dust3rNode(LifecycleNode):
         if config.map_file:
             self.get_logger().info(self.replace_map(load_map(Path(config.map_file).expanduser())))
         self.worker: Worker[Any] = Worker(self._map_image, self._on_failure)
-        self.worker.submit(warm_up).add_done_callback(self._log_failure)  # while nobody waits for a keyframe
+        self._warmed_up = self.worker.submit(warm_up)
+        self._warmed_up.add_done_callback(self._log_failure)
         self._map_services = MapServices(self, self)
         self._teardown.callback(self._map_services.destroy)
         self._teardown.callback(self._stop_worker)  # first of all: it publishes
@@ -138,6 +139,10 @@ class Dust3rNode(LifecycleNode):
         self._teardown.callback(transforms.destroy)
         for name, value in {**settings(config), **settings(self.parameters.mapper)}.items():
             self.get_logger().debug(f"{name}: {value}")
+
+    def is_warmed_up(self) -> bool:
+        """Whether everything is compiled: some 20 s after the first start on a machine, at once later. Images before that wait, and are overtaken."""
+        return self._configured and self._warmed_up.done()
 
     def _new_mapper(self, estimator: Estimator | None = None) -> Mapper | Localiser:
         """With an empty map, as `mode` says."""
@@ -229,7 +234,7 @@ class Dust3rNode(LifecycleNode):
 
     def _log_failure(self, done: Future[Any]) -> None:
         if not done.cancelled() and (error := done.exception()) is not None:
-            self._warn(f"the map was not published: {type(error).__name__}: {error}")
+            self._warn(f"a job was not done: {type(error).__name__}: {error}")
 
     def _info_wait(self) -> float:
         return self.parameters.node.camera_info_wait if self.count_publishers(self._info.topic_name) else 0.0

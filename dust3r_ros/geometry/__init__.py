@@ -6,6 +6,7 @@ from dust3r_ros.geometry.focal import focal_from_pointmap
 from dust3r_ros.geometry.pnp import PnpResult, reproject, solve_pnp
 from dust3r_ros.geometry.procrustes import procrustes, robust_procrustes
 from dust3r_ros.geometry.rectification import Rectification, working_camera
+from dust3r_ros.geometry.rig_pnp import RigPose, Sight, solve_rig_pnp
 from dust3r_ros.geometry.rotations import (
     inverse_pose,
     matrix_from_quaternion,
@@ -23,6 +24,8 @@ __all__ = [
     "GeometryError",
     "PnpResult",
     "Rectification",
+    "RigPose",
+    "Sight",
     "Similarity",
     "focal_from_pointmap",
     "inverse_pose",
@@ -35,6 +38,7 @@ __all__ = [
     "robust_procrustes",
     "rotation_angle",
     "solve_pnp",
+    "solve_rig_pnp",
     "transform_points",
     "working_camera",
 ]

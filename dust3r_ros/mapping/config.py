@@ -15,7 +15,7 @@ from dust3r_ros.estimators import MODELS
 from dust3r_ros.mapping.scene_graph import SceneGraph, SceneGraphError
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-SCALE_SOURCES = ("auto", "none", "odometry", "depth", "height", "network")
+SCALE_SOURCES = ("auto", "none", "odometry", "depth", "height", "network", "rig")
 
 
 class ConfigError(Dust3rError):

@@ -18,8 +18,9 @@ from dust3r_ros.mapping.keyframe_views import keyframe_cloud, whole
 from dust3r_ros.mapping.loop_closing import LoopCloser
 from dust3r_ros.mapping.loops import LoopFinder
 from dust3r_ros.mapping.relocalisation import Relocalisation, relocalise
+from dust3r_ros.mapping.rig_pairs import Placing
 from dust3r_ros.mapping.saved_map import GUESSED_INFORMATION, held_together, owners_of
-from dust3r_ros.mapping.scene_graph import Pair, SceneGraph
+from dust3r_ros.mapping.scene_graph import Pair, SceneGraph, directed
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
 from dust3r_ros.mapping.voxel_map import VoxelMap
@@ -44,6 +45,7 @@ class KeyframeMap:
 
     def __init__(self, config: MapperConfig, estimator: Estimator, background: bool = False) -> None:
         """`background`: the whole graph is aligned on another thread and comes in when it is done; else at once, the same every time."""
+        self.cameras = 1  # that share the window: it holds so many times its size
         self._estimator, self._background = estimator, background
         self._config, self._map_config = config, config.map
         self._graph = SceneGraph.parse(config.window.scene_graph)
@@ -83,6 +85,15 @@ class KeyframeMap:
     def keyframe(self, index: int) -> Keyframe | None:
         return self._store.latest.get(index)
 
+    @property
+    def graph(self) -> SceneGraph:
+        return self._graph
+
+    @property
+    def window(self) -> Mapping[int, Entry]:
+        """The keyframes that are still solved, oldest first; the newest of them may not have a place yet."""
+        return {index: self._window[index] for index in self._window.indices}
+
     def configure(self, config: MapperConfig) -> None:
         """Go on with new settings; a new voxel size re-bins the points."""
         if config.map != self._map_config:
@@ -93,28 +104,35 @@ class KeyframeMap:
         self._config, self._map_config = config, config.map
         self._graph = SceneGraph.parse(config.window.scene_graph)
 
-    def begin(self, stamp: int, tokens: Tokens) -> int:
-        """The first keyframe waits in the window for a second one; its index."""
+    def begin(self, stamp: int, tokens: Tokens, name: str = "") -> int:
+        """The first keyframe waits in the window for a second one; its index. `name`: of its camera, where there are several."""
         index = self._store.next_index()
-        self._enter(index, Entry(stamp, tokens))
+        self._enter(index, Entry(stamp, tokens, name))
         return index
 
-    def grow(self, stamp: int, tokens: Tokens, stopwatch: Stopwatch) -> Growth | None:
-        """Estimate the new keyframe's pairs and place it; None, and the map has not grown, if no depth or place is found for it."""
-        index = self._store.next_index()
+    def grow(self, stamp: int, tokens: Tokens, stopwatch: Stopwatch, placing: Placing | None = None) -> Growth | None:
+        """Estimate the new keyframe's pairs and place it; None, and the map has not grown, if no depth or place is found for it.
+
+        `placing`: how a camera of a rig comes in. One that is mounted and has no pair yet waits in the window, and nothing is revised.
+        """
+        index, placing = self._store.next_index(), placing or Placing()
         pairs = tuple(self._graph.new_pairs(self._window.indices, index, both_directions=True))
-        entry = Entry(stamp, tokens)
+        pairs = pairs if placing.partners is None else tuple(directed([(partner, index) for partner in placing.partners]))
+        entry = Entry(stamp, tokens, placing.name)
         self._window.add(index, entry)
         with stopwatch.time("estimate"):
-            predictions = self._window.estimate(pairs)
+            predictions = placing.believed(self._window.estimate(pairs))
         with stopwatch.time("align"):
-            views = self._aligner.add(index, predictions, entry.focal, entry.principal_point)
+            views = self._aligner.add(index, predictions, entry.focal, entry.principal_point, placing.mount)
+            if placing.mount is not None and not predictions:
+                return Growth(index, (), ())
             revised = self._accept(views, index)
         if not revised:
             self._window.remove(index)
             if views is not None:
                 self._aligner.discard(index)
             return None
+        pairs = tuple(pair for pair in pairs if not placing.doubtful or pair in {(p.i, p.j) for p in predictions})
         self._edges.extend(pairs)
         loops = self._close_loops(index, stopwatch)
         with stopwatch.time("fuse"):
@@ -249,7 +267,7 @@ class KeyframeMap:
         """An old keyframe is the window's newest, held where it is."""
         keyframe = whole(keyframe, tokens.image, tokens.camera)
         self._store.put(keyframe)
-        entry = Entry(keyframe.stamp, tokens)
+        entry = Entry(keyframe.stamp, tokens, keyframe.name)
         self._window.add(keyframe.index, entry)
         view = AlignedView(keyframe.pose, keyframe.camera.fx, keyframe.depth, keyframe.confidence)
         self._aligner.reopen(keyframe.index, view, entry.focal, entry.principal_point)
@@ -316,7 +334,7 @@ class KeyframeMap:
 
     def _slide(self) -> None:
         """Let the oldest keyframes go: their points into the map for good, themselves remembered compactly."""
-        while len(self._window) > self._config.window.size:
+        while len(self._window) > self._config.window.size * self.cameras:
             self._retire(self._window.indices[0])
 
     def _retire(self, oldest: int) -> None:

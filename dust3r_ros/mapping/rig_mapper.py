@@ -15,6 +15,7 @@ from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import MapperConfig
 from dust3r_ros.mapping.frame_check import StampError, check_frame
 from dust3r_ros.mapping.keyframe_map import Growth, KeyframeMap
+from dust3r_ros.mapping.keyframe_selection import Choice
 from dust3r_ros.mapping.mapper import MAX_PENDING, Mapper
 from dust3r_ros.mapping.rig import FrameSet, Rig, RigError
 from dust3r_ros.mapping.rig_following import Look, RigFollowing
@@ -85,6 +86,8 @@ class RigMapper(Mapper):
         corrected = self.keyframe_map.finished_correction()
         corrected = self._rescale() or corrected
         self._after_correction()
+        if not self.lead and self.keyframe_map.exists:  # a map that was loaded
+            self.following.lead = next(iter(frames))
         stopwatch = Stopwatch()
         with stopwatch.time("track"):
             looks = {name: self._look(one) for name, one in frames.items()}
@@ -167,7 +170,9 @@ class RigMapper(Mapper):
                 return None
         return tracked
 
-    def _choice(self, stamp, tracks, looks, tracked):  # type: ignore[no-untyped-def]
+    def _choice(
+        self, stamp: int, tracks: Mapping[str, Tracks], looks: Mapping[str, Look], tracked: TrackedPose | None
+    ) -> tuple[str, Choice]:
         """The camera by which it is told whether a set is due, and whether it is: what any camera needs, of those that see."""
         following = self.following
         if following.lead and following.lead in tracks and not self.keyframe_map.exists:
@@ -192,10 +197,25 @@ class RigMapper(Mapper):
                 return "first frame"
         return "waits: no texture to follow"
 
-    def _grow_set(self, stamp, looks, tracks, tracked, reason, stopwatch):  # type: ignore[no-untyped-def]
+    def _begin_anew(self, stamp: int, looks: Mapping[str, Look], stopwatch: Stopwatch) -> str:
+        self.reset()
+        self._last_stamp = stamp
+        return self._begin(stamp, looks, stopwatch)
+
+    def _grow_set(
+        self,
+        stamp: int,
+        looks: Mapping[str, Look],
+        tracks: Mapping[str, Tracks],
+        tracked: TrackedPose | None,
+        reason: str,
+        stopwatch: Stopwatch,
+    ) -> tuple[SetGrowth | None, str]:
         """A keyframe of each camera that sees something: what they brought, and why or why not."""
         is_first = not self.keyframe_map.exists
         pilot = self._pilot(looks, tracks)
+        if pilot is None and is_first:  # the leader has stopped before there was a map
+            return None, self._begin_anew(stamp, looks, stopwatch)
         if pilot is None:
             return None, f"{reason}; but no camera that has keyframes sees anything"
         tokens = self._encoded(pilot, looks, stopwatch)
@@ -203,9 +223,7 @@ class RigMapper(Mapper):
         if growth is None:
             self._last_failure = stamp
             if is_first and tracks[pilot].overlap < self.config.keyframes.min_overlap:
-                self.reset()
-                self._last_stamp = stamp
-                self._begin(stamp, looks, stopwatch)
+                self._begin_anew(stamp, looks, stopwatch)
                 return None, "the view changed before there was depth: starting from here"
             return None, f"{reason}; but no depth or place could be found for it"
         if is_first:
@@ -283,7 +301,7 @@ class RigMapper(Mapper):
         if sample is not None:
             self._scale.add_rig(index, sample.ratio * self.keyframe_map.units.get(index, 1.0), sample.sigma)
 
-    def _look_for_set(self, stamp, looks, eye, stopwatch, corrected) -> MapUpdate:  # type: ignore[no-untyped-def]
+    def _look_for_set(self, stamp: int, looks: Mapping[str, Look], eye: str, stopwatch: Stopwatch, corrected: bool) -> MapUpdate:
         """A set that could not be placed: each camera's picture is looked for in the whole map, the fullest first."""
         self.state = TrackingState.LOST
         self.following.hold(looks)
@@ -311,8 +329,17 @@ class RigMapper(Mapper):
             self._last_failure, reason = None, f"found again by {reason}"
         return self._told_set(stamp, looks, eye, reason, tracked, None, corrected, stopwatch, tracked is not None)
 
-    def _told_set(  # type: ignore[no-untyped-def]
-        self, stamp, looks, eye, reason, tracked, grown: SetGrowth | None, corrected, stopwatch, found_again=False
+    def _told_set(
+        self,
+        stamp: int,
+        looks: Mapping[str, Look],
+        eye: str,
+        reason: str,
+        tracked: TrackedPose | None,
+        grown: SetGrowth | None,
+        corrected: bool,
+        stopwatch: Stopwatch,
+        found_again: bool = False,
     ) -> MapUpdate:
         frame = replace(looks[self.lead if self.lead in looks else eye].frame, stamp=stamp)
         told = self._told(frame, reason, tracked, None if grown is None else grown.growth, corrected, stopwatch, found_again)

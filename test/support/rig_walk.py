@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
-from support.simulated_estimator import SimulatedEstimator
 
 from dust3r_ros.estimators import PairPrediction, Tokens
 from dust3r_ros.geometry import pose_matrix
@@ -18,6 +17,7 @@ from dust3r_ros.mapping.types import Frame
 from dust3r_ros.simulation import SimulatedSequence, SimulatedView
 from dust3r_ros.simulation.room import room
 from dust3r_ros.simulation.walks import circle_pose
+from support.simulated_estimator import SimulatedEstimator
 
 FRAMES = 56
 MIN_OVERLAP = 0.15  # of the second view in the first: a pair of less is noise without confidence

@@ -49,6 +49,11 @@ class EstimatorConfig:
     precision: str = setting("auto", "numbers of its matrix products; auto: half precision where the hardware has it", choices=PRECISIONS)
     compile: bool = setting(False, "compile the network with torch.compile: minutes at the start; the gain depends on the hardware")
     assumed_fov: float = setting(60.0, "horizontal field of view in degrees assumed when no CameraInfo is there", 10.0, 170.0)
+    self_calibration: str = setting(
+        "auto",
+        "find focal length and radial distortion from the first keyframes (flow estimator): auto where no CameraInfo is there",
+        choices=("auto", "always", "never"),
+    )
     size: int = setting(0, "longer side of the working image in pixels; 0: the model's own (flow 320, networks 512 or 224)", 0, 1024)
 
 

@@ -32,6 +32,17 @@ class Following:
         """The reference, once it has depth."""
         return None if self.reference is None else self._map.keyframe(self.reference)
 
+    def camera(self, camera: Camera) -> Camera:
+        """That of a frame; one that nobody measured is as the alignment has its keyframe's."""
+        keyframe = self.keyframe
+        if not camera.assumed or keyframe is None or (keyframe.source.width, keyframe.source.height) != (camera.width, camera.height):
+            return camera
+        return keyframe.source
+
+    def go_over_to(self, keyframe_map: KeyframeMap) -> None:
+        """To another map of the same keyframes."""
+        self._map = keyframe_map
+
     def start(self, grey: NDArray[np.uint8]) -> bool:
         """Follow this frame's points from now on; False, and nothing is followed, if it has too few."""
         if self.tracker.start(grey) >= MIN_POINTS:

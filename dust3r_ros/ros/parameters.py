@@ -148,16 +148,12 @@ class Parameters:
         found = {}
         for camera in self.node.camera_names:
             own = []
-            for part, template in (
-                ("image", self.node.rig.image),
-                ("camera_info", self.node.rig.camera_info),
-                ("frame", self.node.rig.frame),
-            ):
+            for part in CameraInput._fields:
                 name = f"rig.{camera}.{part}"
                 if not self._ros_node.has_parameter(name):
                     described = ParameterDescriptor(description=f"camera {camera}: instead of what rig.{part} says; empty: as that says")
                     _declare(self._ros_node, name, "", described)
-                own.append(str(self._ros_node.get_parameter(name).value) or template.format(camera=camera))
+                own.append(str(self._ros_node.get_parameter(name).value) or getattr(self.node.rig, part).format(camera=camera))
             found[camera] = CameraInput(*own)
         return found
 

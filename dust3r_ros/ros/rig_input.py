@@ -1,4 +1,4 @@
-"""A rig's images, CameraInfos and extrinsics, from ROS to sets of frames. A camera that stops, or is nowhere on TF, does not stop the others."""
+"""A rig's images, CameraInfos and extrinsics, from ROS to sets of frames. A camera that stops or is not on TF stops no other."""
 
 from __future__ import annotations
 

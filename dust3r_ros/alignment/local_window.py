@@ -238,7 +238,8 @@ class LocalWindow(WindowData):
             edge = self.edges[pair]
             edge.rotation, edge.translation, edge.scale = rotation[e], translation[e], float(scale[e])
         revised = {n for pair in new if keyframe not in pair for n in pair} | set(also)
-        self._settle({*near, *[n for n in self.placed if n not in near][-FREE_TOO:]}, REVISED if revised else STAGE)
+        fixed_to = {mount.on for n in near if (mount := self.mounts.get(n)) is not None and mount.on in self.nodes}
+        self._settle({*near, *fixed_to, *[n for n in self.placed if n not in near][-FREE_TOO:]}, REVISED if revised else STAGE)
         if not any(keyframe in pair for pair in self.edges):
             return None
         return self._views({keyframe, *revised})

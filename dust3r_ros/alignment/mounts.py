@@ -1,7 +1,7 @@
 """Keyframes of one moment whose cameras are fixed to one another: where a camera is follows from the other, and depth from what is known.
 
 A keyframe that is mounted on another has its pose before any pair of it is solved. What is left is the scale of its pairs: by the depths of
-a partner that has some, or, where none has, by the way between two known poses (triangulation).
+a partner that has some, or, where none has, by the way between two known poses.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import numpy as np
 from dust3r_ros.alignment.link import Link
 from dust3r_ros.alignment.priors import MotionPrior
 from dust3r_ros.alignment.problem import Array
+from dust3r_ros.alignment.similarity_fit import fit_similarity
 from dust3r_ros.alignment.spanning_tree import score
 from dust3r_ros.alignment.start import MIN_KNOWN, Placed
 from dust3r_ros.alignment.window_data import Edge, WindowData
 from dust3r_ros.estimators import PairPrediction
-from dust3r_ros.geometry import Similarity
+from dust3r_ros.geometry import Similarity, rotation_angle
 
-ROUNDS = 4  # of the robust fit of a pair's scale
-MAX_SPREAD = 0.1  # share of a pair's scale that triangulation may leave open
-PATCHES = 16  # independent errors in one view of one pair
+ROUNDS = 4  # of the robust fit of a pair's motion
+MIN_WAY = 0.08  # of the depth: a pair that goes less tells no scale
+SAME_TURN = 0.1  # rad between a pair's own rotation and that of the known poses
 SAME_SIZE = 0.02  # log: how differently two keyframes of one moment may be scaled
 
 
@@ -111,35 +112,25 @@ def _scale(window: WindowData, edge: Edge, poses: Mapping[int, Array], world: Ma
             ratios.append(there / np.maximum(np.linalg.norm(edge.points[n][:, known], axis=0), 1e-12))
     if ratios:
         return float(np.median(np.concatenate(ratios))) if sum(map(len, ratios)) >= MIN_KNOWN else None
-    return _triangulated(window, edge, poses)
+    return _by_the_way(window, edge, poses)
 
 
-def _triangulated(window: WindowData, edge: Edge, poses: Mapping[int, Array]) -> float | None:
-    """Scale at which the second image's points lie on its own rays, both poses being known."""
-    j = edge.prediction.j
-    known, pixels = edge.weight[j] > 0, window.nodes[j].pixels
-    if int(known.sum()) < MIN_KNOWN or pixels is None:
+def _by_the_way(window: WindowData, edge: Edge, poses: Mapping[int, Array]) -> float | None:
+    """The known way between the two cameras beside that of the pair, both directions of it together.
+
+    Its length alone: how the pair is turned is better known from itself, and an error of angle would move far points by more than the way.
+    """
+    i, j = edge.prediction.i, edge.prediction.j
+    back = window.edges.get((j, i))
+    if back is None:
         return None
-    i_to_j = np.linalg.inv(poses[j]) @ poses[edge.prediction.i]
-    rays = np.concatenate([pixels[:, known] / _focal_of(window, j), np.ones((1, int(known.sum())))])
-    rays /= np.linalg.norm(rays, axis=0)
-    # At scale s the point is s R p + t, seen along its ray: cross(ray, s R p + t) = 0. Divided by the distance it is an angle.
-    turned = i_to_j[:3, :3] @ edge.points[j][:, known]
-    distance = np.maximum(np.linalg.norm(turned, axis=0), 1e-12)
-    per_unit = np.cross(rays.T, (turned / distance).T)
-    offset = np.cross(rays.T, (i_to_j[:3, 3:] / distance).T)
-    weight, scale = edge.weight[j][known].copy(), 0.0
-    for _ in range(ROUNDS):
-        total = float(weight @ (per_unit**2).sum(1))
-        if not total > 0:
-            return None
-        scale = -float(weight @ (per_unit * offset).sum(1)) / total
-        off = np.linalg.norm(scale * per_unit + offset, axis=1)
-        weight = edge.weight[j][known] / (off + 0.1 * float(off.mean()) + 1e-12)
-    open_to = float(np.sqrt((off**2).mean() / max(float((per_unit**2).sum(1).mean()) * PATCHES, 1e-300)))
-    return scale if scale > 0 and open_to < MAX_SPREAD * scale else None
-
-
-def _focal_of(window: WindowData, n: int) -> float:
-    node = window.nodes[n]
-    return node.focal if node.depth is not None else _focal(window, n)
+    weight = np.minimum(edge.weight[j], back.weight[j])
+    if int((weight > 0).sum()) < MIN_KNOWN:
+        return None
+    rotation, way, scale, _ = fit_similarity(back.points[j], edge.points[j], weight, ROUNDS)
+    known = np.linalg.inv(poses[i]) @ poses[j]
+    distance = float(np.median(np.linalg.norm(edge.points[j][:, weight > 0], axis=0)))
+    gone = float(np.linalg.norm(way))
+    if not scale > 0 or gone < MIN_WAY * distance or rotation_angle(rotation.T @ known[:3, :3]) > SAME_TURN:
+        return None
+    return float(np.linalg.norm(known[:3, 3])) / gone

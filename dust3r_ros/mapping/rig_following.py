@@ -61,7 +61,21 @@ class RigFollowing(Following):
         super().__init__(keyframe_map)
         self.rig, self.lead, self.mounted = rig, "", False
         self.eyes: dict[str, Eye] = {}
+        self._lead_then: Pose = np.eye(4)  # where the leader was in the reference keyframe when that was made
         self.agreeing: dict[str, float] = {}  # by camera that was followed: share of its points that agree with the newest pose
+
+    def baseline(self, tracked: TrackedPose | None) -> float | None:
+        """From where the leader was at the reference keyframe, which may be another camera's."""
+        keyframe = self.keyframe
+        if keyframe is None or tracked is None:
+            return super().baseline(tracked)
+        return float(np.linalg.norm(tracked.pose[:3, 3] - self._lead_then[:3, 3]) / np.median(keyframe.depth[keyframe.depth > 0]))
+
+    def rescaled(self, ratios: Mapping[int, float]) -> None:
+        super().rescaled(ratios)
+        if self.reference is not None and self.reference in ratios:
+            self._lead_then = self._lead_then.copy()
+            self._lead_then[:3, 3] *= ratios[self.reference]
 
     def eye(self, name: str) -> Eye:
         if name not in self.eyes:
@@ -142,7 +156,7 @@ class RigFollowing(Following):
             self._stand(stamp, index, relative)
             self.trajectory.advance(index, relative, self._map.poses)
         self.trajectory.anchor(index, relative)
-        self.reference, self.relative = index, relative
+        self.reference, self.relative, self._lead_then = index, relative, relative
         for name, own in keyframes.items():
             eye = self.eye(name)
             eye.reference = own
@@ -153,7 +167,7 @@ class RigFollowing(Following):
         keyframe = self._map.keyframe(index)
         assert keyframe is not None
         relative = inverse_pose(keyframe.pose) @ pose
-        self.reference = index
+        self.reference, self._lead_then = index, relative
         for name, look in looks.items():
             if name == self.lead or (self.mounted and name in self.rig):
                 self.find_points(name, look, pose)

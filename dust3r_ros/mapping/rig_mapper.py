@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 SHOWN = 3  # of the leader's newest keyframes, among which another camera is looked for to measure the scale
 MEASURED_EVERY = 5  # sets, once the map is metric: a measurement costs as much as a keyframe
+MIN_WAITING = 0.4  # overlap with a keyframe that waits for depth, below which a newer one waits instead
 CAMERAS_SEARCHED = 2  # a set, while the rig is lost
 
 
@@ -66,7 +67,7 @@ class RigMapper(Mapper):
 
     def reset(self) -> None:
         self._rig_scale = RigScale(self.estimator)
-        self._sets = 0
+        self._sets, self._eye = 0, ""  # of the map; the camera that says whether a set is due
         super().reset()
 
     def restore(self, snapshot: MapSnapshot) -> None:
@@ -180,6 +181,9 @@ class RigMapper(Mapper):
         else:
             seeing = [name for name in tracks if len(tracks[name]) >= MIN_POINTS and (following.mounted or name == following.lead)]
         eye = seeing[0] if seeing else next(iter(looks))
+        if eye != self._eye:
+            self._eye = eye
+            self._selector.other_camera()
         if not following.tracker.running and not self.keyframe_map.exists:
             return eye, self._selector.choose(stamp, looks[eye].grey, None, 0.0, None)
         moved = max((parallax(tracks[name], looks[name].tracked_camera) for name in seeing), default=0.0)
@@ -238,7 +242,8 @@ class RigMapper(Mapper):
                 self._measure_scale(growth.index, seen)
         if self.following.mounted:
             for name, own in seen.items():
-                grown = self._join(grown, name, own, looks[name], stopwatch)
+                overlap = tracks[name].overlap if name in tracks else 0.0
+                grown = self._join(grown, name, own, looks[name], overlap, stopwatch)
         self.following.refer_to_set(stamp, pilot, grown.keyframes, looks, had_pose=tracked is not None)
         of_leader = [keyframe for keyframe in grown.growth.revised if keyframe.name in ("", self.lead)]
         self._scale.observe(of_leader, grown.growth.predictions, self.keyframe_map.poses, self.keyframe_map.units)
@@ -264,8 +269,11 @@ class RigMapper(Mapper):
         own = [index for index, entry in self.keyframe_map.window.items() if entry.name == name]
         return tuple(i for i, _ in self.keyframe_map.graph.new_pairs(own, -1))
 
-    def _join(self, grown: SetGrowth, name: str, tokens: Tokens, look: Look, stopwatch: Stopwatch) -> SetGrowth:
-        """Another camera's keyframe of the same moment, where the rig has it: paired with its own, and with others that see the same."""
+    def _join(self, grown: SetGrowth, name: str, tokens: Tokens, look: Look, overlap: float, stopwatch: Stopwatch) -> SetGrowth:
+        """Another camera's keyframe of the same moment, where the rig has it: paired with its own, and with others that see the same.
+
+        `overlap`: share of the points of its last keyframe that it still sees.
+        """
         on = grown.keyframes[grown.pilot]
         mount = Mount(on, self.rig.between(name, grown.pilot))
         pose = self.keyframe_map.poses[on] @ mount.pose
@@ -276,6 +284,8 @@ class RigMapper(Mapper):
         )
         placing = Placing(name, (*self._own_partners(name), *across), frozenset(across), mount)
         added = self.keyframe_map.grow(look.frame.stamp, tokens, stopwatch, placing)
+        if added is None and overlap < MIN_WAITING and not any(k.name == name for k in known):  # the next may look more like this one
+            added = self.keyframe_map.grow(look.frame.stamp, tokens, stopwatch, replace(placing, partners=()))
         if added is None:
             return grown
         revised = {keyframe.index: keyframe for keyframe in (*grown.growth.revised, *added.revised)}

@@ -25,8 +25,8 @@ Array = NDArray[np.float64]
 
 MIN_BASELINE = 0.02  # metres between two cameras, to measure anything by
 SAME_TURN = 0.1  # rad between where a camera looks and where the extrinsics say
-PLACED_WITHIN = 0.01  # share of the depth: error of a placed camera
-DIRECTION = 0.02  # rad: error of the direction in which a pair says that a camera went
+PLACED_WITHIN = 0.003  # share of the depth: error of a placed camera, one standard deviation
+DIRECTION = 0.015  # rad: error of the direction in which a pair says that a camera went
 MAX_SIGMA = 0.3  # of a log ratio: a sample that says less is none
 TRUSTED, MIN_SHARE, ROUNDS = 1.5, 0.05, 5
 
@@ -51,7 +51,7 @@ def sample_of_place(mount: Array, placed: Array, depth: float) -> Sample | None:
     along = float(measured @ known) / length  # map units
     aside = float(np.linalg.norm(measured - along * known / length))
     error = PLACED_WITHIN * depth
-    if along <= 0 or aside > max(3.0 * error, 0.3 * along) or error > MAX_SIGMA * along:
+    if along <= 0 or aside > max(10.0 * error, 0.3 * along) or error > MAX_SIGMA * along:
         return None
     return Sample(length / along, error / along)
 

@@ -178,6 +178,9 @@ class ScaleEstimator:
             enough = MIN_KEYFRAMES
         if found is None or found.samples < enough or found.uncertainty > self.config.max_uncertainty:
             return None
+        if name == "rig":  # neighbours err alike, so that their spread says too little
+            least = 1.0 / math.sqrt(float((1.0 / sigma**2).sum()))
+            return SourceScale(math.log(found.scale), max(found.uncertainty, least))
         return SourceScale(math.log(found.scale), found.uncertainty)
 
     # ---- how -------------------------------------------------------------------------------------------------------------------------

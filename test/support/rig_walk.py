@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -12,14 +12,14 @@ from scipy.spatial.transform import Rotation
 
 from dust3r_ros.estimators import PairPrediction, Tokens
 from dust3r_ros.geometry import pose_matrix
-from dust3r_ros.mapping import FrameSet, Rig
+from dust3r_ros.mapping import FrameSet
 from dust3r_ros.mapping.types import Frame
 from dust3r_ros.simulation import SimulatedSequence, SimulatedView
 from dust3r_ros.simulation.room import room
 from dust3r_ros.simulation.walks import circle_pose
 from support.simulated_estimator import SimulatedEstimator
+from support.walk import FRAMES, once_round
 
-FRAMES = 56
 MIN_OVERLAP = 0.15  # of the second view in the first: a pair of less is noise without confidence
 
 Pose = NDArray[np.float64]
@@ -30,26 +30,27 @@ def looking(yaw_degrees: float, x: float, y: float = 0.0, z: float = 0.0) -> Pos
     return pose_matrix(Rotation.from_euler("y", np.radians(yaw_degrees)).as_matrix(), (x, y, z))
 
 
-THREE = {"front": looking(0.0, 0.0), "left": looking(-40.0, -0.25), "right": looking(40.0, 0.25)}
-APART = {"front": looking(0.0, 0.0), "back": looking(180.0, 0.0, 0.0, -0.5)}
+FRONT = {"front": looking(0.0, 0.0)}
+TWO = {**FRONT, "left": looking(-40.0, -0.25)}
+APART = {**FRONT, "back": looking(180.0, 0.4, 0.0, -0.1)}  # they never see the same at once
 
 
 def body_pose(frame: int) -> Pose:
     return circle_pose(frame / FRAMES, 1.6, inward=True)
 
 
-@lru_cache(maxsize=2)
-def _views(cameras: tuple[tuple[str, bytes], ...]) -> dict[str, list[SimulatedView]]:
-    found = {}
-    for name, data in cameras:
-        mount = np.frombuffer(data).reshape(4, 4)
-        found[name] = list(SimulatedSequence(FRAMES, 160, 120, 0, room, partial(lambda k, mount: body_pose(k) @ mount, mount=mount)))
-    return found
+@lru_cache(maxsize=4)
+def _seen_from(mount: bytes, frames: int) -> list[SimulatedView]:
+    own = np.frombuffer(mount).reshape(4, 4)
+    return list(SimulatedSequence(frames, 160, 120, 0, room, lambda k: body_pose(k) @ own))
 
 
-def rig_views(cameras: Mapping[str, Pose]) -> dict[str, list[SimulatedView]]:
-    """By camera, what it sees on the way."""
-    return _views(tuple((name, np.ascontiguousarray(pose).tobytes()) for name, pose in cameras.items()))
+def rig_views(cameras: Mapping[str, Pose], frames: int) -> dict[str, list[SimulatedView]]:
+    """By camera, what it sees on the way; the front one goes once round as others do."""
+    return {
+        name: once_round()[:frames] if name == "front" else _seen_from(np.ascontiguousarray(pose).tobytes(), frames)
+        for name, pose in cameras.items()
+    }
 
 
 def frame_set(views: Mapping[str, list[SimulatedView]], at: int, blind: tuple[str, ...] = (), without: tuple[str, ...] = ()) -> FrameSet:
@@ -79,7 +80,3 @@ class RigEstimator(SimulatedEstimator):
         noise = torch.from_numpy(rng.normal(size=(2, *found.points_i.shape)).astype(np.float32))
         one = torch.ones_like(found.confidence_i)
         return PairPrediction(i, j, noise[0], noise[1], one, one)
-
-
-def rig_of(cameras: Mapping[str, Pose]) -> Rig:
-    return Rig(cameras)

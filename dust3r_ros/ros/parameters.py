@@ -165,6 +165,8 @@ class Parameters:
 
     def _set(self, parameters: list[Parameter]) -> SetParametersResult:
         changes = {parameter.name: parameter.value for parameter in parameters if parameter.name in self._names}
+        if not changes:  # rig.NAME.*, declared for each camera
+            return SetParametersResult(successful=True)
         try:
             new = self._with(changes)
         except ConfigError as error:

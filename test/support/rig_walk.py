@@ -39,16 +39,16 @@ def body_pose(frame: int) -> Pose:
     return circle_pose(frame / FRAMES, 1.6, inward=True)
 
 
-@lru_cache(maxsize=4)
-def _seen_from(mount: bytes, frames: int) -> list[SimulatedView]:
+@lru_cache(maxsize=200)
+def _seen_from(mount: bytes, at: int) -> SimulatedView:
     own = np.frombuffer(mount).reshape(4, 4)
-    return list(SimulatedSequence(frames, 160, 120, 0, room, lambda k: body_pose(k) @ own))
+    return SimulatedSequence(FRAMES, 160, 120, 0, room, lambda k: body_pose(k) @ own)[at]
 
 
 def rig_views(cameras: Mapping[str, Pose], frames: int) -> dict[str, list[SimulatedView]]:
     """By camera, what it sees on the way; the front one goes once round as others do."""
     return {
-        name: once_round()[:frames] if name == "front" else _seen_from(np.ascontiguousarray(pose).tobytes(), frames)
+        name: once_round()[:frames] if name == "front" else [_seen_from(np.ascontiguousarray(pose).tobytes(), k) for k in range(frames)]
         for name, pose in cameras.items()
     }
 

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.geometry import Camera, inverse_pose
+from dust3r_ros.geometry import Camera, inverse_pose, straightened, turn_between
 from dust3r_ros.mapping.frame_trajectory import FrameTrajectory
 from dust3r_ros.mapping.keyframe_map import KeyframeMap
 from dust3r_ros.mapping.tracker import MIN_POINTS, TrackedPose, Tracker, Tracks, frame_pose, points_seen_again
 from dust3r_ros.mapping.types import Keyframe
+
+TURN_OVER, TURN_AT_MOST = 0.1, 0.25  # seconds between the frames that tell how the camera turns
 
 Pose = NDArray[np.float64]
 Pending = tuple[int, Tracks, Camera]  # a frame from before there was depth: its stamp, points and camera
@@ -26,6 +28,9 @@ class Following:
         self.trajectory = FrameTrajectory()
         self.reference: int | None = None  # the keyframe whose points are followed
         self.relative: Pose | None = None  # [4, 4] the newest frame's camera to that keyframe's
+        self.turn = np.zeros(3)  # of the newest frame (`geometry.rolling_shutter`); zero where it is not known
+        self._reference_turn = np.zeros(3)
+        self._recent: list[tuple[int, Pose]] = []  # stamps and poses of the newest frames, to the same keyframe
 
     @property
     def keyframe(self) -> Keyframe | None:
@@ -50,10 +55,37 @@ class Following:
         self.tracker.stop()
         return False
 
-    def pose_of(self, tracks: Tracks | None, camera: Camera) -> TrackedPose | None:
-        """The newest frame's pose by the points that are still seen. `camera` is that of the tracked image."""
+    def pose_of(self, tracks: Tracks | None, camera: Camera, stamp: int, readout: float = 0.0) -> TrackedPose | None:
+        """The newest frame's pose by the points that are still seen. `camera` is that of the tracked image, `readout` of its rows (s)."""
         keyframe = self.keyframe
-        return None if tracks is None or keyframe is None else frame_pose(tracks, keyframe, camera, self.relative)
+        found = None if tracks is None or keyframe is None else frame_pose(tracks, keyframe, camera, self.relative)
+        self.turn = np.zeros(3) if found is None else self._turn(stamp, found.pose)
+        if tracks is None or keyframe is None or found is None or not readout:
+            return found
+        then = straightened(tracks.keyframe, camera, self._reference_turn, readout)
+        now = straightened(tracks.current, camera, self.turn, readout)
+        straight = Tracks(then.astype(np.float32), now.astype(np.float32), tracks.overlap)
+        return frame_pose(straight, keyframe, camera, found.pose) or found
+
+    def _turn(self, stamp: int, pose: Pose) -> NDArray[np.float64]:
+        """By the oldest of the frames just before this one: nearer ones say less of a small turn."""
+        for before, known in self._recent:
+            seconds = (stamp - before) * 1e-9
+            if 0 < seconds <= (TURN_OVER if before != self._recent[-1][0] else TURN_AT_MOST):
+                return turn_between(known, pose, seconds)
+        return np.zeros(3)
+
+    def turn_at(self, stamp: int) -> NDArray[np.float64]:
+        """[3] how the camera turned when it took a frame (`geometry.rolling_shutter`), by the frames around it; zero if unknown."""
+        frames = self.trajectory.poses(self._map.poses, units=self._map.units)
+        near = [(when, pose) for when, pose in frames if abs(when - stamp) * 1e-9 <= TURN_AT_MOST]
+        before = [entry for entry in near if entry[0] < stamp][-1:]
+        after = [entry for entry in near if entry[0] > stamp][:1]
+        own = [entry for entry in near if entry[0] == stamp][-1:]
+        ends = [*before, *own, *after]
+        if len(ends) < 2:
+            return np.zeros(3)
+        return turn_between(ends[0][1], ends[-1][1], (ends[-1][0] - ends[0][0]) * 1e-9)
 
     def baseline(self, tracked: TrackedPose | None) -> float | None:
         """How far the camera is from its keyframe, as a share of the keyframe's median depth; 0 if lost, None while there is no map."""
@@ -67,6 +99,8 @@ class Following:
     def advance(self, stamp: int, tracked: TrackedPose) -> None:
         """Move the odometry by the newest frame's motion."""
         assert self.reference is not None
+        self._recent = [entry for entry in self._recent if (stamp - entry[0]) * 1e-9 <= TURN_OVER or entry is self._recent[-1]]
+        self._recent.append((stamp, tracked.pose))
         self._stand(stamp, self.reference, tracked.pose)
         self.trajectory.advance(self.reference, tracked.pose, self._map.poses, tracked.covariance)
 
@@ -81,6 +115,7 @@ class Following:
             go_on(index, np.eye(4), self._map.poses)
         self.trajectory.anchor(index)
         self.reference, self.relative = index, np.eye(4)
+        self._reference_turn, self._recent = self.turn, [(stamp, np.eye(4))]
         self.tracker.start(grey)
 
     def go_on_from(self, index: int, pose: Pose, stamp: int, grey: NDArray[np.uint8], camera: Camera) -> Pose:
@@ -89,6 +124,7 @@ class Following:
         assert keyframe is not None
         relative = inverse_pose(keyframe.pose) @ pose
         self.reference = index
+        self._reference_turn, self._recent = np.zeros(3), [(stamp, relative)]
         self.tracker.go_on(grey, points_seen_again(grey, keyframe, camera, relative))
         self._stand(stamp, index, relative)
         self.trajectory.found_again(index, relative, self._map.poses)

@@ -110,7 +110,7 @@ class Mapper:
             grey = tracking_image(frame.image)
             tracked_camera = self.following.camera(camera).resized(grey.shape[1], grey.shape[0])
             tracks = self.following.tracker.track(grey) if self.following.tracker.running else None
-            tracked = self.following.pose_of(tracks, tracked_camera)
+            tracked = self.following.pose_of(tracks, tracked_camera, frame.stamp, self._calibration.readout)
             if tracked is not None and tracks is not None and not self._lost.recovery.believes(frame.stamp, tracked, tracks):
                 tracked = None
             moved, overlap = (None, 0.0) if tracks is None else (parallax(tracks, tracked_camera), tracks.overlap)
@@ -126,7 +126,7 @@ class Mapper:
         if choice.is_due and self._may_try(frame.stamp):
             if tracks is not None or self.following.start(grey):
                 with stopwatch.time("encode"):
-                    tokens = self.estimator.encode(frame.image, camera)
+                    tokens = self.estimator.encode(self._calibration.straight(frame.image, camera, self.following.turn), camera)
                 if tracks is None:
                     self._first_keyframe(frame, tokens)
                 else:
@@ -191,7 +191,7 @@ class Mapper:
 
     def _first_keyframe(self, frame: Frame, tokens: Tokens) -> None:
         self.following.reference = self.keyframe_map.begin(frame.stamp, tokens)
-        self._calibration.improved(self.keyframe_map, frame, tokens, self.following.reference)
+        self._calibration.improved(self.keyframe_map, frame, tokens, self.following.reference, self.following.turn_at)
         self._selector.accepted(frame.stamp)
 
     def _grow(
@@ -216,7 +216,7 @@ class Mapper:
         if is_first:
             self.following.place(self._pending)
             self._pending = []
-        anew = self._calibration.improved(self.keyframe_map, frame, tokens, growth.index)
+        anew = self._calibration.improved(self.keyframe_map, frame, tokens, growth.index, self.following.turn_at)
         if anew is not None:
             self.keyframe_map, growth = anew
             self.following.go_over_to(self.keyframe_map)

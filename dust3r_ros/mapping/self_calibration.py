@@ -1,19 +1,19 @@
-"""The camera of images that come without CameraInfo: guessed at first, then calibrated from the map's first keyframes.
+"""What CameraInfo does not say of a camera, found out from the map's first keyframes: its lens where there is no CameraInfo, its readout.
 
-A wrong focal length or a bent lens spoils depth, and with it everything that follows: what was mapped with the guess is made anew.
+A wrong focal length, a bent lens or leaning rows spoil depth, and with it everything that follows: what was mapped until then is made anew.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.estimators import Calibration, Estimator, SelfCalibrating, Tokens
-from dust3r_ros.geometry import Camera
+from dust3r_ros.geometry import Camera, straightened_image
 from dust3r_ros.mapping.config import EstimatorConfig
 from dust3r_ros.mapping.keyframe_map import Growth, KeyframeMap
 from dust3r_ros.mapping.stopwatch import Stopwatch
@@ -22,9 +22,13 @@ from dust3r_ros.mapping.window import TRUSTED
 
 log = logging.getLogger(__name__)
 
+TurnAt = Callable[[int], NDArray[np.float64]]  # stamp of a frame in ns -> how the camera turned then (`geometry.rolling_shutter`)
+
 TRIES = (5, 8, 12)  # keyframes with which a calibration is tried
 SURE = 0.08  # relative sigma of the focal length up to which it is believed
 NOTICEABLE = 1.0  # pixels of the working image: what moves no ray further is not worth a new map
+MIN_READOUT = 0.004  # seconds, and
+SURE_READOUT = 2.5  # sigmas, from which on the rows are believed to be read one after the other
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +37,9 @@ class _Kept:
 
     index: int
     stamp: int
-    image: NDArray[np.uint8]
+    image: NDArray[np.uint8]  # not straightened
     tokens: Tokens
+    is_measured: bool  # its intrinsics, by CameraInfo
 
 
 class SelfCalibration:
@@ -45,6 +50,7 @@ class SelfCalibration:
         self._wanted = config.self_calibration if may_calibrate and isinstance(estimator, SelfCalibrating) else "never"
         self._believed: Camera | None = None  # before it was calibrated
         self._calibrated: Camera | None = None
+        self.readout = config.readout  # seconds from the camera's first row to the last
         self.restart()
 
     def restart(self) -> None:
@@ -68,38 +74,75 @@ class SelfCalibration:
             return known
         return given or Camera.from_fov(width, height, self._config.assumed_fov)
 
-    def improved(self, keyframe_map: KeyframeMap, frame: Frame, tokens: Tokens, index: int) -> tuple[KeyframeMap, Growth] | None:
+    def straight(self, image: NDArray[np.uint8], camera: Camera, turn: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """The image as if all its rows had been read at once, while the camera turned so."""
+        return straightened_image(image, camera, turn, self.readout) if self.readout and turn.any() else image
+
+    def improved(
+        self, keyframe_map: KeyframeMap, frame: Frame, tokens: Tokens, index: int, turn_at: TurnAt
+    ) -> tuple[KeyframeMap, Growth] | None:
         """Keyframe `index` was just added; where that makes the camera known, the map made anew with it. None: all stays as it was."""
         if not self._is_open:
             return None
-        self._kept.append(_Kept(index, frame.stamp, frame.image, tokens))
-        if not self._concerns(frame, keyframe_map):
+        is_measured = frame.camera is not None and self._wanted != "always"
+        self._kept.append(_Kept(index, frame.stamp, frame.image, tokens, is_measured))
+        if not self._concerns(keyframe_map):
             self._close()
             return None
         if len(self._kept) not in TRIES:
             return None
-        found = self._estimator.calibrate([kept.tokens for kept in self._kept]) if isinstance(self._estimator, SelfCalibrating) else None
-        anew = None
-        if found is not None and found.focal_sigma <= SURE and found.shift >= NOTICEABLE:
-            anew = self._made_anew(keyframe_map, found)
+        turns = [turn_at(kept.stamp) for kept in self._kept]
+        anew = self._tried(keyframe_map, turns)
         if len(self._kept) >= TRIES[-1]:
             self._close()
         return anew
 
-    def _concerns(self, frame: Frame, keyframe_map: KeyframeMap) -> bool:
-        """Whether this is still the beginning, and nobody knows the camera better."""
-        asked = frame.camera is None or self._wanted == "always"
+    def _concerns(self, keyframe_map: KeyframeMap) -> bool:
+        """Whether this is still the beginning, and one camera's."""
         first = self._kept[0].tokens.source
-        return asked and first == self._kept[-1].tokens.source and set(keyframe_map.poses) <= {kept.index for kept in self._kept}
+        return first == self._kept[-1].tokens.source and set(keyframe_map.poses) <= {kept.index for kept in self._kept}
+
+    def _tried(self, keyframe_map: KeyframeMap, turns: list[NDArray[np.float64]]) -> tuple[KeyframeMap, Growth] | None:
+        if not isinstance(self._estimator, SelfCalibrating):
+            return None
+        is_measured = self._kept[-1].is_measured
+        found = self._estimator.calibrate([kept.tokens for kept in self._kept], turns, is_measured)
+        if found is None:
+            return None
+        lens_is_better = not is_measured and found.focal_sigma <= SURE and found.shift >= NOTICEABLE
+        readout_is_better = abs(found.readout) >= max(MIN_READOUT, SURE_READOUT * found.readout_sigma)
+        if not (lens_is_better or readout_is_better):
+            return None
+        before, readout = self._kept[0].tokens.source, self.readout
+        camera = found.camera if lens_is_better else before
+        self.readout = readout + found.readout if readout_is_better else readout
+        anew = self._made_anew(keyframe_map, camera, turns)
+        if anew is None:
+            self.readout = readout
+            return None
+        if lens_is_better:
+            self._believed, self._calibrated = self._believed or before, camera
+        self._tell(before, found, lens_is_better, readout_is_better)
+        return anew
+
+    def _tell(self, before: Camera, found: Calibration, lens: bool, readout: bool) -> None:
+        said = []
+        if lens:
+            sigma, k1 = found.camera.fx * found.focal_sigma, found.camera.distortion[0]
+            said.append(f"focal length {found.camera.fx:.0f} +- {sigma:.0f} pixels ({before.fx:.0f} was believed)")
+            said.append(f"k1 {k1:.3f} +- {found.k1_sigma:.3f}")
+        if readout:
+            said.append(f"{1000 * self.readout:.0f} +- {1000 * found.readout_sigma:.0f} ms from the first row to the last")
+        log.info("camera calibrated from %d keyframes: %s; the map is made anew", len(self._kept), ", ".join(said))
 
     def _close(self) -> None:
         self._is_open, self._kept = False, []
 
-    def _made_anew(self, old: KeyframeMap, found: Calibration) -> tuple[KeyframeMap, Growth] | None:
+    def _made_anew(self, old: KeyframeMap, camera: Camera, turns: list[NDArray[np.float64]]) -> tuple[KeyframeMap, Growth] | None:
         fresh, growth, encoded = old.empty(), None, []
-        for kept in self._kept:
-            tokens = self._estimator.encode(kept.image, found.camera)
-            encoded.append(_Kept(kept.index, kept.stamp, kept.image, tokens))
+        for kept, turn in zip(self._kept, turns, strict=True):
+            tokens = self._estimator.encode(self.straight(kept.image, camera, turn), camera)
+            encoded.append(replace(kept, tokens=tokens))
             fresh.skip_to(kept.index)
             if kept is self._kept[0]:
                 fresh.begin(kept.stamp, tokens)
@@ -110,18 +153,7 @@ class SelfCalibration:
         if growth is None:
             return None
         fresh.stand_for(old, _sizes(old, fresh))
-        was = self._kept[0].tokens.source
-        log.info(
-            "calibrated from %d keyframes: focal length %.0f +- %.0f pixels (%.0f was believed), k1 %.3f +- %.3f; the map is made anew",
-            len(self._kept),
-            found.camera.fx,
-            found.camera.fx * found.focal_sigma,
-            was.fx,
-            found.camera.distortion[0],
-            found.k1_sigma,
-        )
-        self._believed = was if self._believed is None else self._believed
-        self._kept, self._calibrated = encoded, found.camera
+        self._kept = encoded
         keyframes = tuple(fresh.keyframes)
         return fresh, Growth(growth.index, growth.pairs, keyframes, growth.loops, growth.predictions)
 

@@ -87,9 +87,9 @@ class FlowEstimator:
         wanted = dict.fromkeys([*pairs, *consecutive])
         return _predictions(found, solution, position, list(wanted))
 
-    def calibrate(self, views: Sequence[Tokens]) -> Calibration | None:
-        """Focal length and radial distortion of the views' camera, by bundle adjustment over them; see `SelfCalibrating`."""
-        return calibrate(views, [_view(tokens) for tokens in views]) if len(views) > 1 else None
+    def calibrate(self, views: Sequence[Tokens], turns: Sequence[NDArray[np.float64]], is_measured: bool) -> Calibration | None:
+        """Focal length, radial distortion and readout of the views' camera, by bundle adjustment over them; see `SelfCalibrating`."""
+        return calibrate(views, [_view(tokens) for tokens in views], turns, is_measured) if len(views) > 1 else None
 
 
 def _view(tokens: Tokens) -> View:

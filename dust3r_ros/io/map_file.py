@@ -53,6 +53,7 @@ def save_map(path: Path | str, snapshot: MapSnapshot) -> None:
                 "pose": keyframe.pose.tolist(),
                 "source": asdict(keyframe.source),
                 "camera": asdict(keyframe.camera),
+                **({"name": keyframe.name} if keyframe.name else {}),
             }
         )
     members = {f"{name}.npy": _npy(array) for name, array in arrays.items()}
@@ -129,6 +130,7 @@ def _snapshot(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> MapSnap
                 image=arrays[f"{name}/image.npy"],
                 depth=arrays[f"{name}/depth.npy"],
                 confidence=arrays[f"{name}/confidence.npy"],
+                name=str(entry.get("name", "")),
             )
         )
     cloud = PointCloud(arrays["cloud/points.npy"], arrays["cloud/colors.npy"], arrays["cloud/confidence.npy"])

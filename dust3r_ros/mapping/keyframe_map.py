@@ -163,7 +163,8 @@ class KeyframeMap:
         """Estimate and solve the window once more, then the whole graph; the keyframes (none while there is no map)."""
         if not self.exists:
             return ()
-        predictions = self._window.estimate_all(self._graph)
+        # A rig's cameras need not see the same: its window does not hang together by pairs alone.
+        predictions = [] if self._is_rigs() else self._window.estimate_all(self._graph)
         if predictions:
             self._accept(self._aligner.again(predictions, self._there()), self._window.indices[-1])
         self._correct(self._aligner.align())
@@ -260,9 +261,11 @@ class KeyframeMap:
         self._edges = list(snapshot.edges)
         self._voxels.add(snapshot.cloud, owners_of(snapshot))
         for keyframe in snapshot.keyframes:
-            if keyframe.index in snapshot.window:
+            if keyframe.index in snapshot.window and not keyframe.name:
                 self._enter(keyframe.index, self._window.encode(keyframe))
             else:
+                if keyframe.index in snapshot.window:  # of a rig: looked for first, wherever it is, and gone on from there
+                    self._fuse(keyframe.index, self._voxels, self._map_config)
                 self._fused.add(keyframe.index)
                 self._finder.remember(keyframe.index, keyframe.image, keyframe.camera)
         if len(self._window) > 1:
@@ -270,6 +273,9 @@ class KeyframeMap:
             self._aligner.again(self._window.estimate_all(self._graph), self._there())
 
     # ---- how -------------------------------------------------------------------------------------------------------------------------
+
+    def _is_rigs(self) -> bool:
+        return any(self._window[index].name for index in self._window.indices)
 
     def _tokens(self, index: int) -> Tokens:
         """Of any keyframe that is remembered."""

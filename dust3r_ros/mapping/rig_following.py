@@ -29,6 +29,7 @@ from dust3r_ros.mapping.types import Frame
 Array = NDArray[np.float64]
 
 FRAMES_BETWEEN_LOOKS = 10  # of a camera that lost its points while others know where the rig is
+NEAREST = 30  # keyframes, whichever camera's, among which one is looked for whose points a camera may follow
 MIN_SHARE = 0.3  # of a keyframe's points in view, to follow them again
 
 
@@ -133,8 +134,8 @@ class RigFollowing(Following):
     def find_points(self, name: str, look: Look, pose: Pose) -> bool:
         """Follow the points of the keyframe that shows most of what this camera sees; whether there are any."""
         own = pose @ self.rig.between(name, self.lead)
-        window = [k for index in self._map.window if (k := self._map.keyframe(index)) is not None]
-        share, _, best = max(((share_seen(k, look.tracked_camera, own), k.index, k) for k in window), default=(0.0, -1, None))
+        near = sorted(self._map.keyframes, key=lambda k: (float(np.linalg.norm(k.pose[:3, 3] - own[:3, 3])), -k.index))[:NEAREST]
+        share, _, best = max(((share_seen(k, look.tracked_camera, own), k.index, k) for k in near), default=(0.0, -1, None))
         if best is None or share < MIN_SHARE:
             return False
         seen = points_seen_again(look.grey, best, look.tracked_camera, inverse_pose(best.pose) @ own)

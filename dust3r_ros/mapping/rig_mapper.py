@@ -221,9 +221,10 @@ class RigMapper(Mapper):
         if pilot is None and is_first:  # the leader has stopped before there was a map
             return None, self._begin_anew(stamp, looks, stopwatch)
         if pilot is None:
-            return None, f"{reason}; but no camera that has keyframes sees anything"
+            return None, f"{reason}; but no camera sees anything"
         tokens = self._encoded(pilot, looks, stopwatch)
-        growth = self.keyframe_map.grow(looks[pilot].frame.stamp, tokens, stopwatch, Placing(pilot, self._own_partners(pilot)))
+        placing = self._freely(pilot, tokens, tracked)
+        growth = self.keyframe_map.grow(looks[pilot].frame.stamp, tokens, stopwatch, placing)
         if growth is None:
             self._last_failure = stamp
             if is_first and tracks[pilot].overlap < self.config.keyframes.min_overlap:
@@ -261,8 +262,16 @@ class RigMapper(Mapper):
         if not self.keyframe_map.exists:
             return self.lead if self.lead in tracks else None
         placed = {entry.name for index, entry in self.keyframe_map.window.items() if self.keyframe_map.keyframe(index) is not None}
-        able = [name for name in self.following.agreeing if name in placed and corner_count(looks[name].grey) >= MIN_POINTS]
-        return max(able, key=lambda name: (name == self.lead, len(tracks[name])), default=None)
+        able = [name for name in self.following.agreeing if corner_count(looks[name].grey) >= MIN_POINTS]
+        return max(able, key=lambda name: (name in placed, name == self.lead, len(tracks[name])), default=None)
+
+    def _freely(self, pilot: str, tokens: Tokens, tracked: TrackedPose | None) -> Placing:
+        """Paired with its own keyframes, or, where there are none (it was found by another's), with those that show what it sees."""
+        own, pose = self._own_partners(pilot), self.following.pose_in_map(tracked)
+        if own or pose is None:
+            return Placing(pilot, own)
+        known = [k for index in self.keyframe_map.window if (k := self.keyframe_map.keyframe(index)) is not None]
+        return Placing(pilot, partners_across(tokens.camera, pose @ self.rig.between(pilot, self.lead), known, []))
 
     def _own_partners(self, name: str) -> tuple[int, ...]:
         """Of the same camera, as the scene graph says."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from support.rig_walk import APART, TWO, Pose, RigEstimator, frame_set, looking,
 from support.walk import once_round
 
 from dust3r_ros.geometry import inverse_pose, procrustes, rotation_angle
+from dust3r_ros.io.map_file import load_map, save_map
 from dust3r_ros.mapping import Frame, FrameSet, Mapper, MapperConfig, MapUpdate, Rig, RigError, RigMapper, StampError, with_settings
 from dust3r_ros.mapping.types import TrackingState
 from dust3r_ros.simulation import SimulatedView
@@ -119,6 +121,33 @@ def test_sets_are_in_order_and_frames_of_a_rig_are_named(walk: Walk) -> None:
         walk.mapper.add(frame_set(walk.views, 5))
     with pytest.raises(RigError, match="without its camera's name for a rig of 2"):
         walk.mapper.add(replace(walk.updates[-1].frame, stamp=walk.updates[-1].frame.stamp + 1))
+
+
+def test_a_rig_that_saw_nothing_is_found_again_and_so_it_is_in_a_saved_map(walk: Walk, tmp_path: Path) -> None:
+    """The last test with this walk: it goes on."""
+    save_map(tmp_path / "rig.map", walk.mapper.snapshot())
+    later = walk.updates[-1].frame.stamp
+
+    def at(frame: int, seconds: int, blind: tuple[str, ...] = ()) -> FrameSet:
+        given = frame_set(walk.views, frame, blind)
+        return FrameSet(later + seconds * 10**9, given.frames)
+
+    lost = walk.mapper.add(at(0, 1, blind=("front", "left")))
+    assert lost.state is TrackingState.LOST
+    assert lost.reason.startswith("lost for ")
+    again = make(TWO, walk.views)
+    again.restore(load_map(tmp_path / "rig.map"))
+    assert again.scale.source == "rig"
+    assert {keyframe.name for keyframe in again.keyframes} == {"front", "left"}
+    for mapper in (walk.mapper, again):
+        found = mapper.add(at(36, 2))
+        assert found.found_again
+        true = inverse_pose(walk.views["front"][0].pose) @ walk.views["front"][36].pose
+        assert np.linalg.norm(found.pose[:3, 3] - true[:3, 3]) < 0.1
+        gone_on = [mapper.add(FrameSet(later + (20 + k) * 10**8, frame_set(walk.views, 36 + k).frames)) for k in (1, 2, 3)]
+        assert all(update.state is TrackingState.TRACKING for update in gone_on)
+        assert set(gone_on[0].agreeing) == {"front", "left"}
+        assert any(update.is_keyframe for update in gone_on)
 
 
 def test_a_leader_that_stops_before_there_is_a_map_is_followed_by_another() -> None:

@@ -20,7 +20,7 @@ from dust3r_ros.geometry.rotations import inverse_pose, transform_points
 
 Array = NDArray[np.float64]
 
-THRESHOLDS = (4.0, 2.0, 1.0, 1.0)  # as multiples of each camera's own
+FROM_GUESS, FROM_RANSAC = (16.0, 6.0, 2.0, 1.0, 1.0), (2.0, 1.0, 1.0)  # thresholds, as multiples of each camera's own
 STEPS = 3  # of Gauss-Newton at each threshold
 SMALL = 1e-10  # squared step, rad and share of the depth, at which it stands
 
@@ -60,11 +60,11 @@ def solve_rig_pnp(sights: Sequence[Sight], guess: ArrayLike | None = None) -> Ri
         if sight.points.ndim != 2 or sight.points.shape[1] != 3 or sight.pixels.shape != (len(sight.points), 2):
             raise GeometryError(f"pose from points of shape {sight.points.shape} and pixels {sight.pixels.shape}: give (N, 3) and (N, 2)")
     eyes = [_Eye(sight) for sight in sights]
-    best = None if guess is None else _refined(eyes, np.asarray(guess, np.float64))
+    best = None if guess is None else _refined(eyes, np.asarray(guess, np.float64), FROM_GUESS)
     if best is None or best.share < GUESS_SHARE:
         for sight in sights:
             alone = solve_pnp(sight.points, sight.pixels, sight.camera, sight.threshold_px)
-            found = None if alone is None else _refined(eyes, alone.pose @ inverse_pose(sight.mount))
+            found = None if alone is None else _refined(eyes, alone.pose @ inverse_pose(sight.mount), FROM_RANSAC)
             if found is not None and (best is None or found.share > best.share):
                 best = found
     return best
@@ -103,10 +103,10 @@ class _Eye:
         return jacobian.T @ jacobian, jacobian.T @ residual
 
 
-def _refined(eyes: Sequence[_Eye], pose: Array) -> RigPose | None:
+def _refined(eyes: Sequence[_Eye], pose: Array, thresholds: Sequence[float]) -> RigPose | None:
     """Count those that agree, move to where they agree best, threshold by threshold; None as soon as too few are left."""
     world_to_rig = inverse_pose(pose)
-    for factor in THRESHOLDS:
+    for factor in thresholds:
         agree = [eye.errors(world_to_rig) < factor * eye.sight.threshold_px for eye in eyes]
         if sum(int(one.sum()) for one in agree) < MIN_INLIERS:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,23 @@ from dust3r_ros.mapping.keyframe_map import KeyframeMap
 from dust3r_ros.mapping.tracker import MIN_POINTS, TrackedPose, Tracker, Tracks, frame_pose, points_seen_again
 from dust3r_ros.mapping.types import Keyframe
 
+MAX_REMEMBERED = 1000  # frames whose tracks are kept while the camera may yet be calibrated
 TURN_OVER, TURN_AT_MOST = 0.1, 0.25  # seconds between the frames that tell how the camera turns
 
 Pose = NDArray[np.float64]
 Pending = tuple[int, Tracks, Camera]  # a frame from before there was depth: its stamp, points and camera
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """What a frame's pose was computed from."""
+
+    stamp: int
+    reference: int
+    tracks: Tracks
+    camera: Camera  # of the tracked image
+    turn: NDArray[np.float64]
+    reference_turn: NDArray[np.float64]
 
 
 class Following:
@@ -31,6 +45,8 @@ class Following:
         self.turn = np.zeros(3)  # of the newest frame (`geometry.rolling_shutter`); zero where it is not known
         self._reference_turn = np.zeros(3)
         self._recent: list[tuple[int, Pose]] = []  # stamps and poses of the newest frames, to the same keyframe
+        self.remembers = False  # how frames were followed, to place them anew if the camera becomes known
+        self._followed: list[Followed] = []
 
     @property
     def keyframe(self) -> Keyframe | None:
@@ -44,9 +60,18 @@ class Following:
             return camera
         return keyframe.source
 
-    def go_over_to(self, keyframe_map: KeyframeMap) -> None:
-        """To another map of the same keyframes."""
+    def go_over_to(self, keyframe_map: KeyframeMap, camera: Camera, readout: float) -> None:
+        """To a map of the same keyframes made with another camera: the frames that are remembered are placed in it anew."""
         self._map = keyframe_map
+        found = {}
+        for one in self._followed:
+            keyframe = keyframe_map.keyframe(one.reference)
+            tracked = camera.resized(one.camera.width, one.camera.height)
+            straight = _straight(one.tracks, tracked, one.reference_turn, one.turn, readout)
+            placed = None if keyframe is None else frame_pose(straight, keyframe, tracked, None)
+            if placed is not None:
+                found[one.stamp, one.reference] = placed.pose
+        self.trajectory.revise(found, keyframe_map.units)
 
     def start(self, grey: NDArray[np.uint8]) -> bool:
         """Follow this frame's points from now on; False, and nothing is followed, if it has too few."""
@@ -60,12 +85,16 @@ class Following:
         keyframe = self.keyframe
         found = None if tracks is None or keyframe is None else frame_pose(tracks, keyframe, camera, self.relative)
         self.turn = np.zeros(3) if found is None else self._turn(stamp, found.pose)
-        if tracks is None or keyframe is None or found is None or not readout:
+        if tracks is None or keyframe is None or found is None:
+            return None
+        if self.remembers:
+            self._remember(Followed(stamp, keyframe.index, tracks, camera, self.turn, self._reference_turn))
+        if not readout:
             return found
-        then = straightened(tracks.keyframe, camera, self._reference_turn, readout)
-        now = straightened(tracks.current, camera, self.turn, readout)
-        straight = Tracks(then.astype(np.float32), now.astype(np.float32), tracks.overlap)
-        return frame_pose(straight, keyframe, camera, found.pose) or found
+        return frame_pose(_straight(tracks, camera, self._reference_turn, self.turn, readout), keyframe, camera, found.pose) or found
+
+    def _remember(self, followed: Followed) -> None:
+        self._followed = [*self._followed[1 - MAX_REMEMBERED :], followed]
 
     def _turn(self, stamp: int, pose: Pose) -> NDArray[np.float64]:
         """By the oldest of the frames just before this one: nearer ones say less of a small turn."""
@@ -140,6 +169,11 @@ class Following:
             found = frame_pose(tracks, keyframe, camera, self.relative)
             if found is not None:
                 self._stand(stamp, keyframe.index, found.pose)
+                self._remember(Followed(stamp, keyframe.index, tracks, camera, np.zeros(3), np.zeros(3)))
+
+    def forget(self) -> None:
+        """The camera is known as well as it will be: how frames were followed is not asked for any more."""
+        self.remembers, self._followed = False, []
 
     def rescaled(self, ratios: Mapping[int, float]) -> None:
         """Keyframes have become larger by these ratios: what is remembered relative to them too."""
@@ -151,3 +185,12 @@ class Following:
     def _stand(self, stamp: int, keyframe: int, relative: Pose) -> None:
         self.relative = relative
         self.trajectory.append(stamp, keyframe, relative, self._map.units.get(keyframe, 1.0))
+
+
+def _straight(tracks: Tracks, camera: Camera, reference_turn: NDArray[np.float64], turn: NDArray[np.float64], readout: float) -> Tracks:
+    """As if the rows of both pictures had been read at once."""
+    if not readout:
+        return tracks
+    then = straightened(tracks.keyframe, camera, reference_turn, readout)
+    now = straightened(tracks.current, camera, turn, readout)
+    return Tracks(then.astype(np.float32), now.astype(np.float32), tracks.overlap)

@@ -54,13 +54,13 @@ class Mapper:
         self.config, self._background, self._pieces = config or MapperConfig(), background, pieces
         self.estimator = estimator or configured_estimator(self.config)
         self._scale = ScaleEstimator(self.config.scale, bool(getattr(self.estimator, "metric", False)))
-        self._calibration = SelfCalibration(self.estimator, self.config.estimator, may_calibrate=pieces)
+        self.calibration = SelfCalibration(self.estimator, self.config.estimator, may_calibrate=pieces)
         self.reset()
 
     def reset(self) -> None:
         """Forget the map and start anew with the next frame."""
         self._scale.restart()
-        self._calibration.restart()
+        self.calibration.restart()
         self._take(self._new_map())
 
     def _new_map(self) -> KeyframeMap:
@@ -70,6 +70,7 @@ class Mapper:
         """Go on with this map, and no camera in it yet."""
         self.state = TrackingState.INITIALISING
         self.keyframe_map, self.following = keyframe_map, self._new_following(keyframe_map)
+        self.following.remembers = self.calibration.is_open
         self._lost = self._nothing_lost()
         self._selector = KeyframeSelector(self.config.keyframes)
         self._pending: list[Pending] = []
@@ -105,12 +106,12 @@ class Mapper:
         corrected = self._rescale() or corrected
         self._after_correction()
         stopwatch = Stopwatch()
-        camera = self._calibration.camera(frame)
+        camera = self.calibration.camera(frame)
         with stopwatch.time("track"):
             grey = tracking_image(frame.image)
             tracked_camera = self.following.camera(camera).resized(grey.shape[1], grey.shape[0])
             tracks = self.following.tracker.track(grey) if self.following.tracker.running else None
-            tracked = self.following.pose_of(tracks, tracked_camera, frame.stamp, self._calibration.readout)
+            tracked = self.following.pose_of(tracks, tracked_camera, frame.stamp, self.calibration.readout)
             if tracked is not None and tracks is not None and not self._lost.recovery.believes(frame.stamp, tracked, tracks):
                 tracked = None
             moved, overlap = (None, 0.0) if tracks is None else (parallax(tracks, tracked_camera), tracks.overlap)
@@ -126,7 +127,7 @@ class Mapper:
         if choice.is_due and self._may_try(frame.stamp):
             if tracks is not None or self.following.start(grey):
                 with stopwatch.time("encode"):
-                    tokens = self.estimator.encode(self._calibration.straight(frame.image, camera, self.following.turn), camera)
+                    tokens = self.estimator.encode(self.calibration.straight(frame.image, camera, self.following.turn), camera)
                 if tracks is None:
                     self._first_keyframe(frame, tokens)
                 else:
@@ -191,7 +192,7 @@ class Mapper:
 
     def _first_keyframe(self, frame: Frame, tokens: Tokens) -> None:
         self.following.reference = self.keyframe_map.begin(frame.stamp, tokens)
-        self._calibration.improved(self.keyframe_map, frame, tokens, self.following.reference, self.following.turn_at)
+        self.calibration.improved(self.keyframe_map, frame, tokens, self.following.reference, self.following.turn_at)
         self._selector.accepted(frame.stamp)
 
     def _grow(
@@ -216,12 +217,14 @@ class Mapper:
         if is_first:
             self.following.place(self._pending)
             self._pending = []
-        anew = self._calibration.improved(self.keyframe_map, frame, tokens, growth.index, self.following.turn_at)
+        anew = self.calibration.improved(self.keyframe_map, frame, tokens, growth.index, self.following.turn_at)
         if anew is not None:
             self.keyframe_map, growth = anew
-            self.following.go_over_to(self.keyframe_map)
+            self.following.go_over_to(self.keyframe_map, self.calibration.camera(frame), self.calibration.readout)
             self._lost = self._nothing_lost()
             reason += "; the camera is calibrated, the map made anew"
+        if not self.calibration.is_open:
+            self.following.forget()
         self._is_keyframe(growth, stamp, grey, had_pose=tracked is not None)
         return growth, reason
 
@@ -319,8 +322,8 @@ class Mapper:
         restored = self._new_map()
         restored.restore(snapshot)
         self._scale.restart()
+        self.calibration.know(snapshot.keyframes)
         self._take(restored)
-        self._calibration.know(snapshot.keyframes)
         self._scale.resume(MapScale(snapshot.scale_source, snapshot.scale_uncertainty))
         for keyframe in snapshot.keyframes:
             self.following.trajectory.append(keyframe.stamp, keyframe.index, np.eye(4))

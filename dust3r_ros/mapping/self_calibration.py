@@ -56,11 +56,11 @@ class SelfCalibration:
     def restart(self) -> None:
         """A new map begins."""
         self._kept: list[_Kept] = []
-        self._is_open = self._wanted != "never"
+        self.is_open = self._wanted != "never"
 
     def know(self, keyframes: Iterable[Keyframe]) -> None:
         """A saved map was loaded: it knows the camera that it was made with, and stays as it is."""
-        self._is_open, self._kept = False, []
+        self.is_open, self._kept = False, []
         measured = [keyframe.source for keyframe in keyframes if not keyframe.source.assumed]
         if measured and self._calibrated is None:
             self._calibrated = measured[-1]
@@ -82,7 +82,7 @@ class SelfCalibration:
         self, keyframe_map: KeyframeMap, frame: Frame, tokens: Tokens, index: int, turn_at: TurnAt
     ) -> tuple[KeyframeMap, Growth] | None:
         """Keyframe `index` was just added; where that makes the camera known, the map made anew with it. None: all stays as it was."""
-        if not self._is_open:
+        if not self.is_open:
             return None
         is_measured = frame.camera is not None and self._wanted != "always"
         self._kept.append(_Kept(index, frame.stamp, frame.image, tokens, is_measured))
@@ -116,6 +116,8 @@ class SelfCalibration:
         before, readout = self._kept[0].tokens.source, self.readout
         camera = found.camera if lens_is_better else before
         self.readout = readout + found.readout if readout_is_better else readout
+        shorter = before.fx / camera.fx
+        turns = [turn * (shorter, shorter, 1.0) for turn in turns]  # they were measured with the camera as it was believed to be
         anew = self._made_anew(keyframe_map, camera, turns)
         if anew is None:
             self.readout = readout
@@ -136,7 +138,7 @@ class SelfCalibration:
         log.info("camera calibrated from %d keyframes: %s; the map is made anew", len(self._kept), ", ".join(said))
 
     def _close(self) -> None:
-        self._is_open, self._kept = False, []
+        self.is_open, self._kept = False, []
 
     def _made_anew(self, old: KeyframeMap, camera: Camera, turns: list[NDArray[np.float64]]) -> tuple[KeyframeMap, Growth] | None:
         fresh, growth, encoded = old.empty(), None, []

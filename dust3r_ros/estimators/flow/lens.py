@@ -61,6 +61,8 @@ def _straight(lens: Lens, pixels: Floats, turns: Floats, times: Floats) -> Float
     """[..., 2] pixels over the believed focal length -> [..., 2] x / z and y / z of the camera at its middle row. Turns are small."""
     own = np.exp(-lens.log_focal) * pixels
     rays = homogeneous(own * (1 + lens.bend * np.sum(own * own, -1, keepdims=True)))
+    # Turns were measured with the believed focal length: what looks across the picture turned by less if it is longer.
+    turns = turns * np.array([np.exp(-lens.log_focal), np.exp(-lens.log_focal), 1.0])
     rays = rays - np.cross(np.broadcast_to(turns, rays.shape), rays) * (lens.readout * times)
     return np.asarray(rays[..., :2] / rays[..., 2:])
 

@@ -4,42 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from numpy.typing import ArrayLike
 
-from dust3r_ros.alignment import Mount
 from dust3r_ros.errors import Dust3rError
-from dust3r_ros.estimators import Estimator, Tokens
+from dust3r_ros.estimators import Estimator
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import MapperConfig
 from dust3r_ros.mapping.frame_check import StampError, check_frame
-from dust3r_ros.mapping.keyframe_map import Growth, KeyframeMap
+from dust3r_ros.mapping.keyframe_map import KeyframeMap
 from dust3r_ros.mapping.keyframe_selection import Choice
 from dust3r_ros.mapping.mapper import MAX_PENDING, Mapper
 from dust3r_ros.mapping.rig import FrameSet, Rig, RigError
 from dust3r_ros.mapping.rig_following import Look, RigFollowing
-from dust3r_ros.mapping.rig_pairs import Placing, partners_across
-from dust3r_ros.mapping.rig_scale import RigScale, Sample, together
+from dust3r_ros.mapping.rig_growth import RigGrowth, SetGrowth
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.tracker import MIN_POINTS, TrackedPose, Tracks, corner_count, parallax, tracking_image
 from dust3r_ros.mapping.types import Frame, MapSnapshot, MapUpdate, TrackingState
 
 log = logging.getLogger(__name__)
 
-SHOWN = 3  # of the leader's newest keyframes, among which another camera is looked for to measure the scale
-MEASURED_EVERY = 5  # sets, once the map is metric: a measurement costs as much as a keyframe
-MIN_WAITING = 0.4  # overlap with a keyframe that waits for depth, below which a newer one waits instead
 CAMERAS_SEARCHED = 2  # a set, while the rig is lost
-
-
-@dataclass(frozen=True, eq=False)
-class SetGrowth:
-    """What a set brought."""
-
-    pilot: str  # the camera that was aligned first
-    growth: Growth  # of all its keyframes together
-    keyframes: Mapping[str, int]  # by camera
 
 
 class RigMapper(Mapper):
@@ -64,11 +50,6 @@ class RigMapper(Mapper):
         """A camera's place on the body [4, 4] is known, in metres, or is known anew. Raises RigError for what is no pose."""
         self.rig = self.following.rig = self.rig.with_camera(name, pose)
         self.keyframe_map.cameras = len(self.rig)
-
-    def reset(self) -> None:
-        self._rig_scale = RigScale(self.estimator)
-        self._sets, self._eye = 0, ""  # of the map; the camera that says whether a set is due
-        super().reset()
 
     def restore(self, snapshot: MapSnapshot) -> None:
         lead = self.lead
@@ -116,6 +97,11 @@ class RigMapper(Mapper):
         return self._told_set(stamp, looks, eye, reason, tracked, grown, corrected, stopwatch)
 
     # ---- how -------------------------------------------------------------------------------------------------------------------------
+
+    def _take(self, keyframe_map: KeyframeMap) -> None:
+        super()._take(keyframe_map)
+        self._growth = RigGrowth(keyframe_map, self.following, self.estimator, self._scale)
+        self._eye = ""  # the camera that says whether a set is due
 
     def _new_map(self) -> KeyframeMap:
         new = super()._new_map()
@@ -217,15 +203,13 @@ class RigMapper(Mapper):
     ) -> tuple[SetGrowth | None, str]:
         """A keyframe of each camera that sees something: what they brought, and why or why not."""
         is_first = not self.keyframe_map.exists
-        pilot = self._pilot(looks, tracks)
+        pilot = self._growth.pilot(looks, tracks)
         if pilot is None and is_first:  # the leader has stopped before there was a map
             return None, self._begin_anew(stamp, looks, stopwatch)
         if pilot is None:
             return None, f"{reason}; but no camera sees anything"
-        tokens = self._encoded(pilot, looks, stopwatch)
-        placing = self._freely(pilot, tokens, tracked)
-        growth = self.keyframe_map.grow(looks[pilot].frame.stamp, tokens, stopwatch, placing)
-        if growth is None:
+        grown = self._growth.grow(pilot, looks, tracks, tracked, stopwatch)
+        if grown is None:
             self._last_failure = stamp
             if is_first and tracks[pilot].overlap < self.config.keyframes.min_overlap:
                 self._begin_anew(stamp, looks, stopwatch)
@@ -234,17 +218,6 @@ class RigMapper(Mapper):
         if is_first:
             self.following.place(self._pending)
             self._pending = []
-        self._sets += 1
-        grown = SetGrowth(pilot, growth, {pilot: growth.index})
-        others = [name for name, look in looks.items() if name != pilot and corner_count(look.grey) >= MIN_POINTS]
-        seen = {name: self._encoded(name, looks, stopwatch) for name in others}
-        if pilot == self.lead and (not self.following.mounted or self._sets % MEASURED_EVERY == 0):
-            with stopwatch.time("scale"):
-                self._measure_scale(growth.index, seen)
-        if self.following.mounted:
-            for name, own in seen.items():
-                overlap = tracks[name].overlap if name in tracks else 0.0
-                grown = self._join(grown, name, own, looks[name], overlap, stopwatch)
         self.following.refer_to_set(stamp, pilot, grown.keyframes, looks, had_pose=tracked is not None)
         of_leader = [keyframe for keyframe in grown.growth.revised if keyframe.name in ("", self.lead)]
         self._scale.observe(of_leader, grown.growth.predictions, self.keyframe_map.poses, self.keyframe_map.units)
@@ -252,73 +225,6 @@ class RigMapper(Mapper):
         self._last_failure = None
         self._selector.accepted(stamp)
         return grown, reason
-
-    def _encoded(self, name: str, looks: Mapping[str, Look], stopwatch: Stopwatch) -> Tokens:
-        with stopwatch.time("encode"):
-            return self.estimator.encode(looks[name].frame.image, looks[name].camera)
-
-    def _pilot(self, looks: Mapping[str, Look], tracks: Mapping[str, Tracks]) -> str | None:
-        """The camera that is aligned freely, the others being fixed to it: the leader, or who sees most of what it saw before."""
-        if not self.keyframe_map.exists:
-            return self.lead if self.lead in tracks else None
-        placed = {entry.name for index, entry in self.keyframe_map.window.items() if self.keyframe_map.keyframe(index) is not None}
-        able = [name for name in self.following.agreeing if corner_count(looks[name].grey) >= MIN_POINTS]
-        return max(able, key=lambda name: (name in placed, name == self.lead, len(tracks[name])), default=None)
-
-    def _freely(self, pilot: str, tokens: Tokens, tracked: TrackedPose | None) -> Placing:
-        """Paired with its own keyframes, or, where there are none (it was found by another's), with those that show what it sees."""
-        own, pose = self._own_partners(pilot), self.following.pose_in_map(tracked)
-        if own or pose is None:
-            return Placing(pilot, own)
-        known = [k for index in self.keyframe_map.window if (k := self.keyframe_map.keyframe(index)) is not None]
-        return Placing(pilot, partners_across(tokens.camera, pose @ self.rig.between(pilot, self.lead), known, []))
-
-    def _own_partners(self, name: str) -> tuple[int, ...]:
-        """Of the same camera, as the scene graph says."""
-        own = [index for index, entry in self.keyframe_map.window.items() if entry.name == name]
-        return tuple(i for i, _ in self.keyframe_map.graph.new_pairs(own, -1))
-
-    def _join(self, grown: SetGrowth, name: str, tokens: Tokens, look: Look, overlap: float, stopwatch: Stopwatch) -> SetGrowth:
-        """Another camera's keyframe of the same moment, where the rig has it: paired with its own, and with others that see the same.
-
-        `overlap`: share of the points of its last keyframe that it still sees.
-        """
-        on = grown.keyframes[grown.pilot]
-        mount = Mount(on, self.rig.between(name, grown.pilot))
-        pose = self.keyframe_map.poses[on] @ mount.pose
-        known = [k for index in self.keyframe_map.window if (k := self.keyframe_map.keyframe(index)) is not None]
-        now = set(grown.keyframes.values())
-        across = partners_across(
-            tokens.camera, pose, [k for k in known if k.index in now], [k for k in known if k.index not in now and k.name != name]
-        )
-        placing = Placing(name, (*self._own_partners(name), *across), frozenset(across), mount)
-        added = self.keyframe_map.grow(look.frame.stamp, tokens, stopwatch, placing)
-        if added is None and overlap < MIN_WAITING and not any(k.name == name for k in known):  # the next may look more like this one
-            added = self.keyframe_map.grow(look.frame.stamp, tokens, stopwatch, replace(placing, partners=()))
-        if added is None:
-            return grown
-        revised = {keyframe.index: keyframe for keyframe in (*grown.growth.revised, *added.revised)}
-        whole = replace(
-            grown.growth,
-            pairs=(*grown.growth.pairs, *added.pairs),
-            revised=tuple(revised[index] for index in sorted(revised)),
-            loops=(*grown.growth.loops, *added.loops),
-        )
-        return SetGrowth(grown.pilot, whole, {**grown.keyframes, name: added.index})
-
-    def _measure_scale(self, index: int, seen: Mapping[str, Tokens]) -> None:
-        leader, samples = self.keyframe_map.keyframe(index), list[Sample]()
-        if leader is None:
-            return
-        window = self.keyframe_map.window
-        for name, tokens in seen.items():
-            shown = [n for n, entry in window.items() if entry.name != name and self.keyframe_map.keyframe(n) is not None][-SHOWN:]
-            pictures = [(keyframe, window[n].tokens) for n in shown if (keyframe := self.keyframe_map.keyframe(n)) is not None]
-            mount = self.rig.between(name, self.lead)
-            samples += self._rig_scale.measure(mount, name, tokens, leader, pictures, self.keyframe_map.poses)
-        sample = together(samples)
-        if sample is not None:
-            self._scale.add_rig(index, sample.ratio * self.keyframe_map.units.get(index, 1.0), sample.sigma)
 
     def _look_for_set(self, stamp: int, looks: Mapping[str, Look], eye: str, stopwatch: Stopwatch, corrected: bool) -> MapUpdate:
         """A set that could not be placed: each camera's picture is looked for in the whole map, the fullest first."""
@@ -331,7 +237,7 @@ class RigMapper(Mapper):
             able = [name for name in looks if self.following.mounted or name == self.lead]
             able.sort(key=lambda name: -corner_count(looks[name].grey))
             for name in able[:CAMERAS_SEARCHED]:
-                tokens = self._encoded(name, looks, stopwatch)
+                tokens = self._growth.encoded(looks[name], stopwatch)
                 with stopwatch.time("relocalise"):
                     found = recovery.search(self.keyframe_map, tokens, stamp)
                     if found.where.pose is not None:

@@ -20,6 +20,7 @@ from dust3r_ros.simulation.walks import circle_pose
 from support.simulated_estimator import SimulatedEstimator
 from support.walk import FRAMES, once_round
 
+MANY = 12  # frames, beyond which all of the way round are rendered
 MIN_OVERLAP = 0.15  # of the second view in the first: a pair of less is noise without confidence
 
 Pose = NDArray[np.float64]
@@ -46,11 +47,14 @@ def _seen_from(mount: bytes, at: int) -> SimulatedView:
 
 
 def rig_views(cameras: Mapping[str, Pose], frames: int) -> dict[str, list[SimulatedView]]:
-    """By camera, what it sees on the way; the front one goes once round as others do."""
-    return {
-        name: once_round()[:frames] if name == "front" else [_seen_from(np.ascontiguousarray(pose).tobytes(), k) for k in range(frames)]
-        for name, pose in cameras.items()
-    }
+    """By camera, what it sees on the way; the front one goes once round as others do, who may have rendered that already."""
+
+    def seen(name: str, pose: Pose) -> list[SimulatedView]:
+        if name == "front" and frames > MANY:
+            return once_round()[:frames]
+        return [_seen_from(np.ascontiguousarray(pose).tobytes(), k) for k in range(frames)]
+
+    return {name: seen(name, pose) for name, pose in cameras.items()}
 
 
 def frame_set(views: Mapping[str, list[SimulatedView]], at: int, blind: tuple[str, ...] = (), without: tuple[str, ...] = ()) -> FrameSet:

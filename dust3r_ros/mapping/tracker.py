@@ -1,7 +1,7 @@
 """Points of the newest keyframe, followed from frame to frame: how far the camera has moved, and where it is.
 
-Corners are tracked by pyramidal Lucas-Kanade, forth and back (Bouguet, 2001), then compared with the keyframe itself in a window too small to
-hold near and far things at once. Their motion tells a keyframe's need; with the keyframe's depth they give the frame's pose by PnP.
+Corners are tracked by pyramidal Lucas-Kanade, forth and back (Bouguet, 2001), then compared with the keyframe itself in a window too small
+to hold near and far things at once. Their motion tells a keyframe's need; with the keyframe's depth they give the frame's pose by PnP.
 """
 
 from __future__ import annotations

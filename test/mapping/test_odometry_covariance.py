@@ -42,7 +42,7 @@ def test_it_grows_with_the_error_and_where_few_agree_and_shrinks_slowly_with_man
     points = np.column_stack([rng.uniform(-1, 1, 400), rng.uniform(-1, 1, 400), rng.uniform(2, 4, 400)])
     usual = pnp_covariance(points, CAMERA, np.eye(4), 1.0)
     np.testing.assert_allclose(pnp_covariance(points, CAMERA, np.eye(4), 2.0), 4 * usual)
-    assert np.trace(pnp_covariance(points, CAMERA, np.eye(4), 1.0, share=0.5)) > 5 * np.trace(usual)
+    assert np.trace(pnp_covariance(points, CAMERA, np.eye(4), 1.0, share=0.5)) > 10 * np.trace(usual)
     fewer = pnp_covariance(points[:100], CAMERA, np.eye(4), 1.0)
     assert 1.5 * np.trace(usual) < np.trace(fewer) < 2.5 * np.trace(usual)  # four times the points: half the variance, not a quarter
     line = np.column_stack([np.zeros(20), np.zeros(20), np.linspace(1, 3, 20)])  # the turn about it is open

@@ -97,7 +97,7 @@ def test_near_things_do_not_drag_far_ones_along() -> None:
 
 
 def test_a_rolled_camera_keeps_its_points(views: list[SimulatedView]) -> None:
-    """Turned by 40 degrees the keyframe's patches look different: where they say nothing, the points stay as they were followed (2.2 pixels off)."""
+    """Turned by 40 degrees the keyframe's patches look different: where they say nothing, the points stay as they were followed."""
     grey = tracking_image(views[0].image)
     height, width = grey.shape
     tracker = Tracker()

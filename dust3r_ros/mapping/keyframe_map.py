@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.alignment import AlignedView, Aligner, Correction, Link
+from dust3r_ros.alignment import AlignedView, Aligner, Correction, Length, Link
 from dust3r_ros.estimators import Estimator, PairPrediction, Tokens
 from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.config import MapConfig, MapperConfig
@@ -196,6 +196,10 @@ class KeyframeMap:
             self._correct(correction)
             self._align_whole()
         return correction is not None
+
+    def know_lengths(self, lengths: Sequence[Length]) -> None:
+        """Ways between keyframes that were measured: they count from the next alignment of the whole graph on."""
+        self._aligner.lengths = lengths
 
     def rescale(self, factor: float) -> None:
         """The whole map becomes larger about its origin."""

@@ -32,6 +32,10 @@ class KeyframeStore:
         """The index that the next keyframe gets."""
         return self._next
 
+    def skip_to(self, index: int) -> None:
+        """The next keyframe gets this index, or a later one."""
+        self._next = max(self._next, index)
+
     def put(self, keyframe: Keyframe) -> None:
         """A new keyframe, or a better version of a known one."""
         self.latest[keyframe.index] = keyframe

@@ -18,11 +18,11 @@ from dust3r_ros.mapping.keyframe_views import keyframe_cloud, whole
 from dust3r_ros.mapping.loop_closing import LoopCloser
 from dust3r_ros.mapping.loops import LoopFinder
 from dust3r_ros.mapping.relocalisation import Relocalisation, relocalise
-from dust3r_ros.mapping.saved_map import GUESSED_INFORMATION, held_together, owners_of
+from dust3r_ros.mapping.saved_map import GUESSED_INFORMATION, first_depth, held_together, owners_of
 from dust3r_ros.mapping.scene_graph import Pair, SceneGraph
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
-from dust3r_ros.mapping.voxel_map import VoxelMap
+from dust3r_ros.mapping.voxel_map import SHARE, VoxelMap
 from dust3r_ros.mapping.window import MIN_TRUSTED_SHARE, Entry, KeyframeWindow, first_map_frame, in_frame, trusted_share
 
 NEWEST = 3  # keyframes that a camera which was lost a moment ago is compared with first
@@ -52,7 +52,8 @@ class KeyframeMap:
         self._finder = LoopFinder()
         self._store = KeyframeStore(config.map.max_keyframes)
         self._loops = LoopCloser(estimator, self._window, self._aligner, self._finder, self._store)
-        self._voxels = VoxelMap(config.map.voxel_size, config.map.max_points)
+        self._first_depth = 1.0  # map units: the first keyframe's median depth
+        self._voxels = self._empty_voxels()
         self._edges: list[Pair] = []
         self._since_whole, self._whole_is_due = 0, False  # keyframes since the whole graph was aligned
         self._fused: set[int] = set()  # keyframes whose points are in the voxels
@@ -87,7 +88,8 @@ class KeyframeMap:
         """Go on with new settings; a new voxel size re-bins the points."""
         if config.map != self._map_config:
             points, owners = self._voxels.cloud(), self._voxels.owners()
-            self._voxels = VoxelMap(config.map.voxel_size, config.map.max_points)
+            self._map_config = config.map
+            self._voxels = self._empty_voxels()
             self._voxels.add(points, owners)
             self._store.max_pictures = config.map.max_keyframes
         self._config, self._map_config = config, config.map
@@ -218,7 +220,10 @@ class KeyframeMap:
 
     def rescale(self, factor: float) -> None:
         """The whole map becomes larger about its origin."""
-        self._correct(self._aligner.grow(factor))
+        self._first_depth *= factor
+        if not self._map_config.voxel_size:
+            self._voxels.grow(factor)
+        self._correct(self._aligner.grow(factor), with_voxels=bool(self._map_config.voxel_size))
 
     def take_ratios(self) -> dict[int, float]:
         """How much larger keyframes have become since this was last asked."""
@@ -244,6 +249,8 @@ class KeyframeMap:
             self._store.put(keyframe)
         self._aligner.know(*held_together(snapshot))
         self._edges = list(snapshot.edges)
+        self._first_depth = first_depth(snapshot.keyframes)
+        self._voxels = self._empty_voxels()
         self._voxels.add(snapshot.cloud, owners_of(snapshot))
         for keyframe in snapshot.keyframes:
             if keyframe.index in snapshot.window:
@@ -317,10 +324,14 @@ class KeyframeMap:
         if not self._background:
             self._correct(self._aligner.align())
 
-    def _correct(self, correction: Correction) -> None:
+    def _empty_voxels(self) -> VoxelMap:
+        return VoxelMap(self._map_config.voxel_size or SHARE * self._first_depth, self._map_config.max_points)
+
+    def _correct(self, correction: Correction, with_voxels: bool = True) -> None:
         moves: Mapping[int, Similarity] = correction.moves
         self._store.move(moves)
-        self._voxels.move(moves)
+        if with_voxels:
+            self._voxels.move(moves)
         for index, move in moves.items():
             self._ratios[index] = self._ratios.get(index, 1.0) * float(move.scale)
         gone = set(correction.rejected)

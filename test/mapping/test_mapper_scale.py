@@ -194,3 +194,18 @@ def test_wheels_keep_the_scale_of_a_long_walk_even() -> None:
         return float(np.sqrt(((procrustes(found, true).apply(found) - true) ** 2).sum(1).mean()))
 
     assert error(with_wheels=True) < 0.35 * error(with_wheels=False)
+
+
+def test_a_map_that_becomes_metric_stays_as_dense_as_it_was(views: list[SimulatedView]) -> None:
+    """Unless somebody said how large a voxel is."""
+    for size, denser in ((0.0, False), (0.02, True)):
+        mapper = make(views, **{"map.voxel_size": size})
+        for view in views[:12]:
+            add(mapper, view)
+        before, extent = len(mapper.cloud()), np.ptp(mapper.cloud().points, axis=0)
+        mapper.keyframe_map.rescale(0.2)
+        np.testing.assert_allclose(np.ptp(mapper.cloud().points, axis=0), 0.2 * extent, rtol=0.1)
+        assert (len(mapper.cloud()) < 0.5 * before) == denser
+        again = Mapper(mapper.config, mapper.estimator)
+        again.restore(mapper.snapshot())
+        assert len(again.cloud()) == pytest.approx(len(mapper.cloud()), rel=0.1)

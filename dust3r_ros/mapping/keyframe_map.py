@@ -18,7 +18,7 @@ from dust3r_ros.mapping.keyframe_views import keyframe_cloud, whole
 from dust3r_ros.mapping.loop_closing import LoopCloser
 from dust3r_ros.mapping.loops import LoopFinder
 from dust3r_ros.mapping.relocalisation import Relocalisation, relocalise
-from dust3r_ros.mapping.saved_map import GUESSED_INFORMATION, first_depth, held_together, owners_of
+from dust3r_ros.mapping.saved_map import GUESSED_INFORMATION, held_together, owners_of, voxel_size_of
 from dust3r_ros.mapping.scene_graph import Pair, SceneGraph
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
@@ -52,7 +52,7 @@ class KeyframeMap:
         self._finder = LoopFinder()
         self._store = KeyframeStore(config.map.max_keyframes)
         self._loops = LoopCloser(estimator, self._window, self._aligner, self._finder, self._store)
-        self._first_depth = 1.0  # map units: the first keyframe's median depth
+        self._own_voxel_size = SHARE  # map units: where none is set
         self._voxels = self._empty_voxels()
         self._edges: list[Pair] = []
         self._since_whole, self._whole_is_due = 0, False  # keyframes since the whole graph was aligned
@@ -220,7 +220,7 @@ class KeyframeMap:
 
     def rescale(self, factor: float) -> None:
         """The whole map becomes larger about its origin."""
-        self._first_depth *= factor
+        self._own_voxel_size *= factor
         if not self._map_config.voxel_size:
             self._voxels.grow(factor)
         self._correct(self._aligner.grow(factor), with_voxels=bool(self._map_config.voxel_size))
@@ -241,7 +241,13 @@ class KeyframeMap:
     def snapshot(self) -> MapSnapshot:
         window = tuple(index for index in self._window.indices if index in self._store.latest)
         held = MapSnapshot(self._store.all(), self.edges, self._voxels.cloud(), window)
-        return replace(held, links=tuple(self._aligner.links), frames=self._aligner.frames, owners=self._voxels.owners().copy())
+        return replace(
+            held,
+            links=tuple(self._aligner.links),
+            frames=self._aligner.frames,
+            owners=self._voxels.owners().copy(),
+            voxel_size=self._voxels.voxel_size,
+        )
 
     def restore(self, snapshot: MapSnapshot) -> None:
         """Take over a saved map; this one must be new."""
@@ -249,7 +255,7 @@ class KeyframeMap:
             self._store.put(keyframe)
         self._aligner.know(*held_together(snapshot))
         self._edges = list(snapshot.edges)
-        self._first_depth = first_depth(snapshot.keyframes)
+        self._own_voxel_size = voxel_size_of(snapshot, replace(self._map_config, voxel_size=0.0))
         self._voxels = self._empty_voxels()
         self._voxels.add(snapshot.cloud, owners_of(snapshot))
         for keyframe in snapshot.keyframes:
@@ -325,7 +331,7 @@ class KeyframeMap:
             self._correct(self._aligner.align())
 
     def _empty_voxels(self) -> VoxelMap:
-        return VoxelMap(self._map_config.voxel_size or SHARE * self._first_depth, self._map_config.max_points)
+        return VoxelMap(self._map_config.voxel_size or self._own_voxel_size, self._map_config.max_points)
 
     def _correct(self, correction: Correction, with_voxels: bool = True) -> None:
         moves: Mapping[int, Similarity] = correction.moves

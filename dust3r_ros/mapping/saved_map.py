@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -12,7 +10,7 @@ from dust3r_ros.alignment import Link
 from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.config import MapConfig
 from dust3r_ros.mapping.keyframe_views import keyframe_cloud
-from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
+from dust3r_ros.mapping.types import MapSnapshot, PointCloud
 from dust3r_ros.mapping.voxel_map import SHARE, VoxelMap
 
 # How firmly the keyframes of a map hold together that was saved without its links: rotation, translation, log scale.
@@ -44,15 +42,17 @@ def owners_of(snapshot: MapSnapshot) -> NDArray[np.int32] | int:
     return np.asarray(order[cKDTree(places).query(snapshot.cloud.points)[1]], np.int32)
 
 
-def first_depth(keyframes: Sequence[Keyframe]) -> float:
-    """Median depth of the oldest keyframe that is remembered, map units; 1 where there is none."""
-    known = next((depth for keyframe in keyframes if len(depth := keyframe.depth[keyframe.depth > 0])), None)
-    return 1.0 if known is None else float(np.median(known))
+def voxel_size_of(snapshot: MapSnapshot, config: MapConfig) -> float:
+    """As it is set, or else as it was when the map was saved, or else by its oldest keyframe."""
+    if config.voxel_size or snapshot.voxel_size:
+        return config.voxel_size or snapshot.voxel_size
+    depths = (keyframe.depth[keyframe.depth > 0] for keyframe in snapshot.keyframes)
+    return SHARE * next((float(np.median(depth)) for depth in depths if len(depth)), 1.0)
 
 
 def whole_voxels(snapshot: MapSnapshot, config: MapConfig) -> VoxelMap:
     """The points of all keyframes, those of the window too."""
-    voxels = VoxelMap(config.voxel_size or SHARE * first_depth(snapshot.keyframes), config.max_points)
+    voxels = VoxelMap(voxel_size_of(snapshot, config), config.max_points)
     voxels.add(snapshot.cloud, owners_of(snapshot))
     for keyframe in snapshot.keyframes:
         if keyframe.index in snapshot.window:

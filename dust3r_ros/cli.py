@@ -17,12 +17,13 @@ import typer
 
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.evaluate_cli import evaluate
-from dust3r_ros.io.settings_file import read_config
+from dust3r_ros.io.settings_file import read_config, read_configs
 from dust3r_ros.map_cli import maps
 from dust3r_ros.models_cli import models
 from dust3r_ros.training_cli import training
 
 if TYPE_CHECKING:
+    from dust3r_ros.io.bag_metrics import BagMetrics
     from dust3r_ros.io.bags import BagFrames
     from dust3r_ros.io.images import FolderFrames, VideoFrames
     from dust3r_ros.mapping import Localiser, Mapper, MapperConfig
@@ -64,10 +65,12 @@ def replay(
     settings: Settings = None,
 ) -> None:
     """Map a recorded bag: no middleware, the same result every time."""
+    from dust3r_ros.io.bag_metrics import BagMetrics
     from dust3r_ros.io.bags import BagFrames
 
-    mapper = _mapper(read_config(config, settings or []), saved_map, localise)
-    _map_frames(BagFrames(bag, image, camera_info), bag.name, output, every, max_frames, mesh, mapper, save_map)
+    mapping, robot = read_configs(config, settings or [])
+    mapper, frames = _mapper(mapping, saved_map, localise), BagFrames(bag, image, camera_info)
+    _map_frames(frames, bag.name, output, every, max_frames, mesh, mapper, save_map, BagMetrics(frames, robot))
 
 
 @app.command()
@@ -168,8 +171,9 @@ def _map_frames(
     mesh: bool,
     mapper: Mapper | Localiser,
     save_to: Path | None,
+    metrics: BagMetrics | None = None,
 ) -> None:
-    """Frames through a Mapper into a folder, with a bar that says how long it will take."""
+    """Frames through a Mapper into a folder, with a bar that says how long it will take. `metrics`: what else a bag knows."""
     from dust3r_ros.io.map_file import save_map
     from dust3r_ros.io.outputs import NothingMappedError, map_folder
     from dust3r_ros.mapping import FrameError
@@ -180,6 +184,8 @@ def _map_frames(
         with _bar(min(len(frames), end or len(frames))) as advance:
             for at, frame in enumerate(islice(frames, end)):
                 if at % every == 0:
+                    if metrics is not None:
+                        metrics.hand_over(mapper, frame.stamp)
                     try:
                         writer.add(mapper.add(frame))
                     except FrameError as error:

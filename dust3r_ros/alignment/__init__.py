@@ -4,6 +4,7 @@ from dust3r_ros.alignment.align import Alignment, AlignmentError, align
 from dust3r_ros.alignment.aligner import Aligner, Correction, SettledView
 from dust3r_ros.alignment.cleaning import clean_confidences, confidence_threshold, confident
 from dust3r_ros.alignment.known_poses import pose_similarity
+from dust3r_ros.alignment.lengths import Length
 from dust3r_ros.alignment.link import Link
 from dust3r_ros.alignment.local_window import AlignedView
 from dust3r_ros.alignment.mounts import Mount
@@ -19,6 +20,7 @@ __all__ = [
     "AlignmentError",
     "Correction",
     "FocalPrior",
+    "Length",
     "Link",
     "MotionPrior",
     "Mount",

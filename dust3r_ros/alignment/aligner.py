@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dust3r_ros.alignment.lengths import Length
 from dust3r_ros.alignment.link import Link, Side, make_link, merged
 from dust3r_ros.alignment.local_window import AlignedView, LocalWindow
 from dust3r_ros.alignment.mounts import Mount
@@ -56,6 +57,7 @@ class Aligner:
         self._running: tuple[Future[Graph], dict[int, Similarity]] | None = None
         self._grown = 1.0  # by how much the world has grown since the other thread began
         self._thread = ThreadPoolExecutor(1, "pose_graph")
+        self.lengths: Sequence[Length] = ()  # that were measured between keyframes; they count in the whole graph
 
     # ---- one keyframe ------------------------------------------------------------------------------------------------------------------
 
@@ -197,14 +199,14 @@ class Aligner:
     def align(self) -> Correction:
         """The whole graph, now."""
         self._running = None
-        return self._apply(solve_pose_graph(self._frames, self.links), dict(self._frames))
+        return self._apply(solve_pose_graph(self._frames, self.links, self.lengths), dict(self._frames))
 
     def start(self) -> bool:
         """The whole graph on the other thread; False if one is under way."""
         if self._running is not None:
             return False
         frames, self._grown = dict(self._frames), 1.0
-        self._running = self._thread.submit(solve_pose_graph, frames, self.links), frames
+        self._running = self._thread.submit(solve_pose_graph, frames, self.links, tuple(self.lengths)), frames
         return True
 
     def finished(self) -> Correction | None:

@@ -2,7 +2,7 @@
 
 Error of a link: d = (relative^-1 S_i^-1 S_j) as an increment, weighed by its information. Links between neighbours are trusted; a loop's
 weight falls off as Cauchy's, from a width at which every loop counts down to its own (graduated non-convexity; Yang et al., 2020), so that
-a wrong loop ends with no weight instead of bending the map.
+a wrong loop ends with no weight instead of bending the map. Ways that were measured between keyframes (`lengths`) keep the scale even.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from scipy.sparse import coo_matrix, csc_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
+from dust3r_ros.alignment.lengths import Length, LengthFactors, length_factors
 from dust3r_ros.alignment.link import Link
 from dust3r_ros.alignment.sim3 import Array, Sim3, crosses
 from dust3r_ros.geometry import Similarity
@@ -26,6 +27,7 @@ CONSISTENT = 300.0  # chi-square of 7 unknowns at which a loop weighs half; its 
 NARROWER = 0.3  # of the width, step by step
 REJECTED = 0.1  # a loop that ends with less weight is wrong
 FIRST_DAMPING = 1e-6
+REWEIGHED = 4  # times that the weights of measured lengths are found anew
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +38,11 @@ class Graph:
     rejected: tuple[tuple[int, int], ...] = ()  # loops that contradict the rest
 
 
-def solve_pose_graph(nodes: Mapping[int, Similarity], links: Sequence[Link]) -> Graph:
-    """The keyframes where all links agree best. The first keyframe of every connected part holds still."""
+def solve_pose_graph(nodes: Mapping[int, Similarity], links: Sequence[Link], lengths: Sequence[Length] = ()) -> Graph:
+    """The keyframes where all links agree best. The first keyframe of every connected part holds still.
+
+    With `lengths` its size may change: the graph's mean size stays, as far as the lengths tell.
+    """
     order = sorted(nodes)
     at = {node: n for n, node in enumerate(order)}
     links = [link for link in links if link.i in at and link.j in at]
@@ -46,13 +51,16 @@ def solve_pose_graph(nodes: Mapping[int, Similarity], links: Sequence[Link]) -> 
     ends = np.array([(at[link.i], at[link.j]) for link in links])
     problem = _Problem(Sim3.stack([link.relative for link in links]).inverse(), ends, np.stack([link.information for link in links]))
     state, loop = Sim3.stack([nodes[node] for node in order]), np.array([link.loop for link in links])
-    free = _free(ends, len(order))
+    problem.lengths = length_factors(lengths, at, state)
+    free = _free(ends, len(order), None if problem.lengths is None else problem.lengths.ends)
     width = np.inf
     weight = np.ones(len(links))
-    for _ in range(STEPS if loop.any() else 1):
+    for step in range(STEPS if loop.any() else REWEIGHED if problem.lengths is not None else 1):
         state = _settle(problem, state, free, weight)
+        if problem.lengths is not None and step < REWEIGHED:
+            problem.lengths.weigh(state)
         if not loop.any():
-            break
+            continue
         error = problem.chi_square(state)
         width = max(CONSISTENT, min(NARROWER * width, float(error[loop].max())))
         previous, weight = weight, np.where(loop, 1.0 / (1.0 + error / width), 1.0)
@@ -69,10 +77,15 @@ class _Problem:
     def __init__(self, expected: Sim3, ends: NDArray[np.int64], information: Array) -> None:
         """expected: the links' inverse relatives."""
         self.expected, self.ends, self.information = expected, ends, information
+        self.lengths: LengthFactors | None = None
         self.adjoint = expected.adjoint()  # of an increment at i, seen at j
 
     def error(self, state: Sim3) -> Sim3:
         return self.expected @ state[self.ends[:, 0]].inverse() @ state[self.ends[:, 1]]
+
+    def cost(self, state: Sim3, weight: Array) -> float:
+        links = float((weight * self.chi_square(state)).sum())
+        return links if self.lengths is None else links + self.lengths.cost(state)
 
     def chi_square(self, state: Sim3) -> Array:
         d = self.error(state).difference()
@@ -106,13 +119,16 @@ class _Problem:
                 columns.append(np.broadcast_to(other[:, None, :], (count, 7, 7)).ravel())
                 values.append((weighted @ jacobian_b).ravel())
         matrix = coo_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(size, size)).tocsc()
+        if self.lengths is not None:
+            more, slope = self.lengths.equations(state)
+            matrix, gradient = (matrix + more).tocsc(), gradient + slope
         return matrix, gradient
 
 
 def _settle(problem: _Problem, state: Sim3, free: NDArray[np.bool_], weight: Array) -> Sim3:
     """Levenberg-Marquardt with these weights."""
-    unknown = np.repeat(free, 7)
-    cost, damping = float((weight * problem.chi_square(state)).sum()), FIRST_DAMPING
+    unknown = free.ravel()
+    cost, damping = problem.cost(state, weight), FIRST_DAMPING
     for _ in range(STEPS):
         matrix, gradient = problem.equations(state, weight)
         inner = matrix[unknown][:, unknown].tocsc()
@@ -128,7 +144,7 @@ def _settle(problem: _Problem, state: Sim3, free: NDArray[np.bool_], weight: Arr
                 damping *= 10.0
                 continue
             candidate = state.moved(step.reshape(-1, 7))
-            value = float((weight * problem.chi_square(candidate)).sum())
+            value = problem.cost(candidate, weight)
             if value <= cost:
                 found = candidate
             else:
@@ -141,12 +157,16 @@ def _settle(problem: _Problem, state: Sim3, free: NDArray[np.bool_], weight: Arr
     return state
 
 
-def _free(ends: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
-    """[N]: all but the first of every connected part."""
+def _free(ends: NDArray[np.int64], count: int, measured: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:
+    """[N, 7]: all but the first of every connected part, which may change its size if something in its part is `measured` [M, 2]."""
     graph = coo_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(count, count))
     _, part = connected_components(graph, directed=False)
-    free = np.ones(count, bool)
-    free[np.unique(part, return_index=True)[1]] = False
+    first = np.unique(part, return_index=True)[1]
+    free = np.ones((count, 7), bool)
+    free[first] = False
+    if measured is not None:
+        within = measured[part[measured[:, 0]] == part[measured[:, 1]]]
+        free[first[np.unique(part[within[:, 0]])], 6] = True
     return free
 
 

@@ -17,7 +17,8 @@ Array = NDArray[np.float64]
 MIN_INLIERS = 6  # three more than a pose needs: fewer agree by chance
 RANSAC_ROUNDS = 2000  # at most: with three quarters of outliers that is enough for samples of three
 GUESS_SHARE = 0.6  # a guess that this share agrees with is taken as it stands; below it RANSAC gets its chance too
-REFINEMENTS = ((4.0, 2.0, 1.0, 1.0), (1.0, 1.0))  # thresholds, as multiples of the set one: from a guess, after RANSAC
+REFINEMENTS = ((4.0, 2.0, 1.0), (1.0,))  # thresholds, as multiples of the set one: from a guess, after RANSAC
+MAX_ROUNDS = 10  # more at the set threshold, until the same points agree
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,10 +101,13 @@ class _Problem:
 
     def refined(self, to_camera: Array, thresholds: tuple[float, ...]) -> tuple[Array, NDArray[np.bool_], float] | None:
         """Count inliers, move to where they agree best, threshold by threshold; None as soon as too few are left."""
-        for factor in thresholds:
-            agree = self.errors(to_camera) < factor * self.threshold
+        agree = np.zeros(len(self.points), bool)
+        for at, factor in enumerate((*thresholds, *[1.0] * MAX_ROUNDS)):
+            before, agree = agree, self.errors(to_camera) < factor * self.threshold
             if agree.sum() < MIN_INLIERS:
                 return None
+            if at >= len(thresholds) and (agree == before).all():
+                break
             turn, move = cv2.Rodrigues(to_camera[:3, :3])[0], to_camera[:3, 3:].copy()
             turn, move = cv2.solvePnPRefineLM(self.points[agree], self.pixels[agree], self.matrix, None, turn, move)
             if not (np.isfinite(turn).all() and np.isfinite(move).all()):

@@ -92,6 +92,27 @@ class BagFrames:
             why = "; ".join(self.skipped) or "the bag is cut short before the first"
             raise BagError(f"bag {self.path} has no usable image on '{self.image_topic}': {why}")
 
+    def messages(self, topics: Collection[str]) -> Iterator[tuple[str, int, Any]]:
+        """(topic, time it was recorded in ns, message) of other topics, as they were recorded. Damaged ones are left out and said."""
+        with self._reader() as reader:
+            for connection, bag_time, raw in self._messages(reader, [c for c in reader.connections if c.topic in topics]):
+                try:
+                    message = reader.deserialize(raw, connection.msgtype)
+                except Exception as error:
+                    self._say(f"{connection.topic}: a message is damaged ({type(error).__name__}) and left out")
+                    continue
+                yield connection.topic, bag_time, message
+
+    def topics(self) -> dict[str, str]:
+        """The message type of every topic."""
+        with self._reader() as reader:
+            return {connection.topic: connection.msgtype for connection in reader.connections}
+
+    def _say(self, what: str) -> None:
+        if what not in self._said:
+            log.warning("%s: %s", self.path, what)
+            self._said.add(what)
+
     def _decoded(self) -> Iterator[Frame]:
         with self._reader() as reader:
             cameras = self._cameras(reader)

@@ -1,7 +1,8 @@
 """COLMAP's text model: cameras.txt, images.txt, points3D.txt (colmap.github.io/format.html), for tools that start from known poses.
 
 Poses there are world to camera, as a quaternion (w first) and a translation; pixel centres lie at halves. Pictures are named by their
-stamps, STAMP.png, and have the size of the camera that took them. Points come without tracks: they are dense, not features.
+stamps, STAMP.png, and have the size of the camera that took them. Up to 50,000 points that several keyframes see have tracks
+(`colmap_tracks`); the others, of a dense map, have none.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from dust3r_ros.geometry import Camera, inverse_pose, quaternion_from_matrix
 from dust3r_ros.io.atomic import OutputError, atomic_folder
+from dust3r_ros.io.colmap_tracks import Observations, observations
 from dust3r_ros.mapping.types import Keyframe, PointCloud
 
 FILES = {"cameras.txt", "images.txt", "points3D.txt"}
@@ -25,17 +27,24 @@ def write_colmap(folder: Path, keyframes: Sequence[Keyframe], cloud: PointCloud)
         raise OutputError(f"{folder} holds something else, which would be replaced: give a folder that is new, empty, or such a model")
     cameras: dict[tuple[str, int, int, tuple[float, ...]], int] = {}
     of_keyframe = [cameras.setdefault(colmap_camera(keyframe.source), len(cameras) + 1) for keyframe in keyframes]
+    seen = observations(cloud.points, keyframes)
+    order = np.argsort(seen.point, kind="stable")  # by point; a picture's own are in the order in which they are listed
+    within = np.arange(len(seen)) - np.searchsorted(seen.keyframe, seen.keyframe)  # an observation's place in its picture's list
+    starts = np.searchsorted(seen.point[order], np.arange(len(cloud) + 1))
     with atomic_folder(folder) as temporary:
         lines = ["# CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]"]
         lines += [
             f"{number} {model} {width} {height} {' '.join(map(repr, values))}" for (model, width, height, values), number in cameras.items()
         ]
         (temporary / "cameras.txt").write_text("\n".join(lines) + "\n")
-        (temporary / "images.txt").write_text("\n".join(_images(keyframes, of_keyframe)) + "\n")
+        (temporary / "images.txt").write_text("\n".join(_images(keyframes, of_keyframe, seen)) + "\n")
         with (temporary / "points3D.txt").open("w") as file:
             file.write("# POINT3D_ID, X, Y, Z, R, G, B, ERROR, TRACK[]\n")
-            for number, (point, color) in enumerate(zip(cloud.points.tolist(), cloud.colors.tolist(), strict=True), start=1):
-                file.write("{} {:.7g} {:.7g} {:.7g} {} {} {} 0\n".format(number, *point, *color))
+            for row, (point, color) in enumerate(zip(cloud.points.tolist(), cloud.colors.tolist(), strict=True)):
+                track = order[starts[row] : starts[row + 1]]
+                error = float(seen.error[track].mean()) if len(track) else 0.0
+                ends = "".join(f" {seen.keyframe[n] + 1} {within[n]}" for n in track)
+                file.write("{} {:.7g} {:.7g} {:.7g} {} {} {}".format(row + 1, *point, *color) + f" {error:.4g}{ends}\n")
 
 
 def colmap_camera(camera: Camera) -> tuple[str, int, int, tuple[float, ...]]:
@@ -51,12 +60,14 @@ def colmap_camera(camera: Camera) -> tuple[str, int, int, tuple[float, ...]]:
     return "FULL_OPENCV", camera.width, camera.height, (*pinhole, *lens)
 
 
-def _images(keyframes: Sequence[Keyframe], cameras: Sequence[int]) -> Iterator[str]:
+def _images(keyframes: Sequence[Keyframe], cameras: Sequence[int], seen: Observations) -> Iterator[str]:
     yield "# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME"
-    yield "# POINTS2D[] as (X, Y, POINT3D_ID): none"
+    yield "# POINTS2D[] as (X, Y, POINT3D_ID)"
     for number, (keyframe, camera) in enumerate(zip(keyframes, cameras, strict=True), start=1):
         to_camera = inverse_pose(keyframe.pose)
         x, y, z, w = quaternion_from_matrix(to_camera[:3, :3])
         numbers = " ".join(f"{value:.12g}" for value in np.array([w, x, y, z, *to_camera[:3, 3]]))
         yield f"{number} {numbers} {camera} {keyframe.stamp // 10**9}.{keyframe.stamp % 10**9:09d}.png"
-        yield ""
+        mine = slice(*np.searchsorted(seen.keyframe, [number - 1, number]))
+        pixels, points = seen.pixel[mine] + 0.5, seen.point[mine] + 1
+        yield " ".join(f"{u:.6g} {v:.6g} {point}" for (u, v), point in zip(pixels.tolist(), points.tolist(), strict=True))

@@ -62,6 +62,7 @@ def save_map(path: Path | str, snapshot: MapSnapshot) -> None:
         "version": VERSION,
         "scale_source": snapshot.scale_source,
         "scale_uncertainty": snapshot.scale_uncertainty if math.isfinite(snapshot.scale_uncertainty) else None,
+        "voxel_size": snapshot.voxel_size,
         "keyframes": keyframes,
         "edges": [list(edge) for edge in snapshot.edges],
         "window": list(snapshot.window),
@@ -138,6 +139,7 @@ def _snapshot(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> MapSnap
     said = about.get("scale_uncertainty")
     uncertainty = math.nan if said is None else float(said)
     snapshot = MapSnapshot(tuple(keyframes), edges, cloud, tuple(about["window"]), str(about["scale_source"]), uncertainty)
+    snapshot = replace(snapshot, voxel_size=float(about.get("voxel_size", 0.0)))
     return snapshot if about["version"] == 1 else _with_links(snapshot, arrays)
 
 

@@ -1,4 +1,4 @@
-"""sensor_msgs to numpy: Image, CompressedImage and CameraInfo, by their fields alone.
+"""sensor_msgs to numpy: Image, CompressedImage and CameraInfo, and geometry_msgs' poses, by their fields alone.
 
 Works on the messages of rclpy and of rosbags alike, and needs neither. Rows may be padded (`step`) and values big-endian.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.errors import Dust3rError
-from dust3r_ros.geometry import Camera, DistortionModel, GeometryError
+from dust3r_ros.geometry import Camera, DistortionModel, GeometryError, matrix_from_quaternion, pose_matrix
 
 
 class MessageError(Dust3rError):
@@ -211,3 +211,15 @@ def _as_published(camera: Camera, message: Any) -> Camera:
 def is_image_type(name: str) -> bool:
     """Is this the name of a message type that `decode_image` takes?"""
     return re.fullmatch(r"sensor_msgs/(msg/)?(Compressed)?Image", name) is not None
+
+
+def matrix_from_transform(transform: Any) -> NDArray[np.float64]:
+    """geometry_msgs Transform -> 4x4; GeometryError for a quaternion of zeros."""
+    t, q = transform.translation, transform.rotation
+    return pose_matrix(matrix_from_quaternion([q.x, q.y, q.z, q.w]), [t.x, t.y, t.z])
+
+
+def matrix_from_pose(pose: Any) -> NDArray[np.float64]:
+    """geometry_msgs Pose -> 4x4."""
+    t, q = pose.position, pose.orientation
+    return pose_matrix(matrix_from_quaternion([q.x, q.y, q.z, q.w]), [t.x, t.y, t.z])

@@ -1,15 +1,29 @@
-"""Settings from files and from the command line."""
+"""Settings from files and from the command line: the Mapper's, and those of the robot that a bag is from."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from dust3r_ros.io.robot_config import RobotConfig
 from dust3r_ros.mapping.config import ConfigError, MapperConfig, settings, with_settings
 
 
 def read_config(file: Path | None, changes: list[str]) -> MapperConfig:
     """Settings from a YAML file (plain, nested, or a node's `ros__parameters`), then `name=value` changes. Raises ConfigError."""
+    return with_settings(MapperConfig(), _read(file, changes, set(settings(MapperConfig()))))
+
+
+def read_configs(file: Path | None, changes: list[str]) -> tuple[MapperConfig, RobotConfig]:
+    """As `read_config`, with the settings of the robot that a bag is from."""
+    robot, mapper = settings(RobotConfig()), settings(MapperConfig())
+    values = _read(file, changes, {*robot, *mapper})
+    of_robot = {name: value for name, value in values.items() if name in robot}
+    of_mapper = {name: value for name, value in values.items() if name not in robot}
+    return with_settings(MapperConfig(), of_mapper), with_settings(RobotConfig(), of_robot)
+
+
+def _read(file: Path | None, changes: list[str], known: set[str]) -> dict[str, Any]:
     import yaml
 
     values: dict[str, Any] = {}
@@ -18,7 +32,6 @@ def read_config(file: Path | None, changes: list[str]) -> MapperConfig:
             content = yaml.safe_load(file.read_text()) or {}
         except (OSError, yaml.YAMLError) as error:
             raise ConfigError(f"settings {file} cannot be read: {' '.join(str(error).split())}") from error
-        known = settings(MapperConfig())
         found = _flat(content)
         # The node's file holds settings of ROS too; a plain file must not hold anything unknown.
         of_node = any("ros__parameters" in name for name in found)
@@ -29,7 +42,7 @@ def read_config(file: Path | None, changes: list[str]) -> MapperConfig:
         if not equals:
             raise ConfigError(f"--set {change} is no name=value: for instance --set keyframes.max_rate=5")
         values[name] = yaml.safe_load(text)
-    return with_settings(MapperConfig(), values)
+    return values
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:

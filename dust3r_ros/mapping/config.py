@@ -96,9 +96,9 @@ class AlignmentConfig:
 @dataclass(frozen=True)
 class MapConfig:
     voxel_size: float = setting(
-        0.005,
-        "edge of a map voxel in map units: metres once the scale is known, before that the first keyframe's median depth is 1",
-        1e-6,
+        0.0,
+        "edge of a map voxel in map units, metres once the scale is known; 0: a 200th of the first keyframe's median depth",
+        0.0,
         1e6,
     )
     max_points: int = setting(1_000_000, "points the map holds at most; the least certain go first", 1000, 100_000_000)

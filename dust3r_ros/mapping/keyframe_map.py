@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.alignment import AlignedView, Aligner, Correction, Link
+from dust3r_ros.alignment import AlignedView, Aligner, Correction, Length, Link
 from dust3r_ros.estimators import Estimator, PairPrediction, Tokens
 from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.config import MapConfig, MapperConfig
@@ -19,11 +19,11 @@ from dust3r_ros.mapping.loop_closing import LoopCloser
 from dust3r_ros.mapping.loops import LoopFinder
 from dust3r_ros.mapping.relocalisation import Relocalisation, relocalise
 from dust3r_ros.mapping.rig_pairs import Placing
-from dust3r_ros.mapping.saved_map import GUESSED_INFORMATION, held_together, owners_of
+from dust3r_ros.mapping.saved_map import GUESSED_INFORMATION, held_together, owners_of, voxel_size_of
 from dust3r_ros.mapping.scene_graph import Pair, SceneGraph, directed
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
-from dust3r_ros.mapping.voxel_map import VoxelMap
+from dust3r_ros.mapping.voxel_map import SHARE, VoxelMap
 from dust3r_ros.mapping.window import MIN_TRUSTED_SHARE, Entry, KeyframeWindow, first_map_frame, in_frame, trusted_share
 
 NEWEST = 3  # keyframes that a camera which was lost a moment ago is compared with first
@@ -54,7 +54,8 @@ class KeyframeMap:
         self._finder = LoopFinder()
         self._store = KeyframeStore(config.map.max_keyframes)
         self._loops = LoopCloser(estimator, self._window, self._aligner, self._finder, self._store)
-        self._voxels = VoxelMap(config.map.voxel_size, config.map.max_points)
+        self._own_voxel_size = SHARE  # map units: where none is set
+        self._voxels = self._empty_voxels()
         self._edges: list[Pair] = []
         self._since_whole, self._whole_is_due = 0, False  # keyframes since the whole graph was aligned
         self._fused: set[int] = set()  # keyframes whose points are in the voxels
@@ -98,7 +99,8 @@ class KeyframeMap:
         """Go on with new settings; a new voxel size re-bins the points."""
         if config.map != self._map_config:
             points, owners = self._voxels.cloud(), self._voxels.owners()
-            self._voxels = VoxelMap(config.map.voxel_size, config.map.max_points)
+            self._map_config = config.map
+            self._voxels = self._empty_voxels()
             self._voxels.add(points, owners)
             self._store.max_pictures = config.map.max_keyframes
         self._config, self._map_config = config, config.map
@@ -231,9 +233,16 @@ class KeyframeMap:
             self._align_whole()
         return correction is not None
 
+    def know_lengths(self, lengths: Sequence[Length]) -> None:
+        """Ways between keyframes that were measured: they count from the next alignment of the whole graph on."""
+        self._aligner.lengths = lengths
+
     def rescale(self, factor: float) -> None:
         """The whole map becomes larger about its origin."""
-        self._correct(self._aligner.grow(factor))
+        self._own_voxel_size *= factor
+        if not self._map_config.voxel_size:
+            self._voxels.grow(factor)
+        self._correct(self._aligner.grow(factor), with_voxels=bool(self._map_config.voxel_size))
 
     def take_ratios(self) -> dict[int, float]:
         """How much larger keyframes have become since this was last asked."""
@@ -251,7 +260,13 @@ class KeyframeMap:
     def snapshot(self) -> MapSnapshot:
         window = tuple(index for index in self._window.indices if index in self._store.latest)
         held = MapSnapshot(self._store.all(), self.edges, self._voxels.cloud(), window)
-        return replace(held, links=tuple(self._aligner.links), frames=self._aligner.frames, owners=self._voxels.owners().copy())
+        return replace(
+            held,
+            links=tuple(self._aligner.links),
+            frames=self._aligner.frames,
+            owners=self._voxels.owners().copy(),
+            voxel_size=self._voxels.voxel_size,
+        )
 
     def restore(self, snapshot: MapSnapshot) -> None:
         """Take over a saved map; this one must be new."""
@@ -259,6 +274,8 @@ class KeyframeMap:
             self._store.put(keyframe)
         self._aligner.know(*held_together(snapshot))
         self._edges = list(snapshot.edges)
+        self._own_voxel_size = voxel_size_of(snapshot, replace(self._map_config, voxel_size=0.0))
+        self._voxels = self._empty_voxels()
         self._voxels.add(snapshot.cloud, owners_of(snapshot))
         for keyframe in snapshot.keyframes:
             if keyframe.index in snapshot.window and not keyframe.name:
@@ -337,10 +354,14 @@ class KeyframeMap:
         if not self._background:
             self._correct(self._aligner.align())
 
-    def _correct(self, correction: Correction) -> None:
+    def _empty_voxels(self) -> VoxelMap:
+        return VoxelMap(self._map_config.voxel_size or self._own_voxel_size, self._map_config.max_points)
+
+    def _correct(self, correction: Correction, with_voxels: bool = True) -> None:
         moves: Mapping[int, Similarity] = correction.moves
         self._store.move(moves)
-        self._voxels.move(moves)
+        if with_voxels:
+            self._voxels.move(moves)
         for index, move in moves.items():
             self._ratios[index] = self._ratios.get(index, 1.0) * float(move.scale)
         gone = set(correction.rejected)

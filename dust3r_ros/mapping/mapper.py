@@ -232,6 +232,7 @@ class Mapper:
         """The newest frame is what the next ones are followed from."""
         self.following.refer_to(growth.index, stamp, grey, had_pose, was_lost)
         self._scale.observe(growth.revised, growth.predictions, self.keyframe_map.poses, self.keyframe_map.units)
+        self.keyframe_map.know_lengths(self._scale.lengths)
         self._is_seen(stamp)
         self._last_failure = None
         self._selector.accepted(stamp)

@@ -22,7 +22,7 @@ from dust3r_ros.mapping.config import MapConfig
 from dust3r_ros.mapping.keyframe_views import compact, keyframe_cloud
 from dust3r_ros.mapping.place_finder import PlaceFinder
 from dust3r_ros.mapping.placing import Localisation, same_pose, trusted_depth
-from dust3r_ros.mapping.saved_map import held_together, owners_of
+from dust3r_ros.mapping.saved_map import held_together, owners_of, voxel_size_of
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
 from dust3r_ros.mapping.voxel_map import VoxelMap
 from dust3r_ros.mapping.window import settled
@@ -207,7 +207,7 @@ def _united(
     config: MapConfig,
 ) -> MapSnapshot:
     """Both maps as the alignment has moved them. The window is the second's: what comes next goes on from there."""
-    voxels = VoxelMap(config.voxel_size, config.max_points)
+    voxels = VoxelMap(voxel_size_of(first, config), config.max_points)
     keyframes: list[Keyframe] = []
     for snapshot in (first, second):
         voxels.add(_moved_cloud(snapshot, moves), owners_of(snapshot))
@@ -221,7 +221,7 @@ def _united(
     frames = {n: moves[n] @ frame if n in moves else frame for n, frame in (*held_together(first)[0].items(), *second.frames.items())}
     edges = (*first.edges, *second.edges, *(edge for i, j in joined for edge in ((i, j), (j, i))))
     whole = replace(first, keyframes=tuple(keyframes), edges=edges, cloud=voxels.cloud(), window=second.window)
-    return replace(whole, links=tuple(links), frames=frames, owners=voxels.owners().copy())
+    return replace(whole, links=tuple(links), frames=frames, owners=voxels.owners().copy(), voxel_size=voxels.voxel_size)
 
 
 def _moved_cloud(snapshot: MapSnapshot, moves: dict[int, Similarity]) -> PointCloud:

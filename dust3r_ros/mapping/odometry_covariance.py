@@ -14,9 +14,9 @@ from dust3r_ros.geometry import Camera, inverse_pose, transform_points
 Array = NDArray[np.float64]
 
 # Calibrated on simulated walks (bench/odometry_covariance.py).
-INDEPENDENT = 16.0  # errors among the points that agree, however many they are: neighbours err together
+INDEPENDENT = 30.0  # points that agree: this many err each on its own; of more the closer neighbours err together
 BIAS = 5  # power of the share that agrees: where many do not, those that do are less right than they look
-KEYFRAME_SCALE = 0.03  # share of the way: a keyframe's depths are wrong by this as a whole
+KEYFRAME_SCALE = 0.01  # share of the way: a keyframe's depths are wrong by this as a whole, as its links are
 LEAST_ERROR = 0.05  # pixels: points are not followed better
 
 
@@ -35,7 +35,8 @@ def pnp_covariance(points: Array, camera: Camera, pose: Array, error_px: float, 
     jacobian = pixel @ np.concatenate([cross, np.broadcast_to(-np.eye(3), cross.shape)], axis=2)
     hessian = np.einsum("nca,ncb->ab", jacobian, jacobian)
     # An error is that of a point: both its pixels' coordinates.
-    variance = 0.5 * max(error_px, LEAST_ERROR) ** 2 * max(1.0, len(z) / INDEPENDENT) / share**BIAS
+    alike = max(1.0, float(np.sqrt(len(z) / INDEPENDENT)))  # N points say as much as sqrt(30 N): the more there are, the closer they stand
+    variance = 0.5 * max(error_px, LEAST_ERROR) ** 2 * alike / share**BIAS
     size = np.array([1.0] * 3 + [1.0 / float(np.median(z))] * 3)  # angles and shares of the depth: alike
     values, vectors = np.linalg.eigh(hessian / np.outer(size, size))
     scaled = (vectors / np.maximum(values, 1e-9 * values.max())) @ vectors.T

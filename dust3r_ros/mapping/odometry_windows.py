@@ -54,6 +54,11 @@ class OdometryWindows:
         mapped = np.array([float(np.linalg.norm(poses[j][:3, 3] - poses[i][:3, 3])) for i, j, _ in known])
         return metric, mapped
 
+    def measured(self) -> list[tuple[int, int, float]]:
+        """(keyframe, later keyframe, metres by the odometry) of each window, oldest first."""
+        self._settle()
+        return list(self._windows)
+
     def _settle(self) -> None:
         """Keyframes that wait for readings on both sides of their stamp."""
         stamps = [stamp for stamp, _ in self._readings]

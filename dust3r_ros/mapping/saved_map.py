@@ -11,7 +11,7 @@ from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.config import MapConfig
 from dust3r_ros.mapping.keyframe_views import keyframe_cloud
 from dust3r_ros.mapping.types import MapSnapshot, PointCloud
-from dust3r_ros.mapping.voxel_map import VoxelMap
+from dust3r_ros.mapping.voxel_map import SHARE, VoxelMap
 
 # How firmly the keyframes of a map hold together that was saved without its links: rotation, translation, log scale.
 GUESSED_INFORMATION = np.diag(1.0 / np.array([0.01] * 3 + [0.02] * 3 + [0.02]) ** 2)
@@ -42,9 +42,17 @@ def owners_of(snapshot: MapSnapshot) -> NDArray[np.int32] | int:
     return np.asarray(order[cKDTree(places).query(snapshot.cloud.points)[1]], np.int32)
 
 
+def voxel_size_of(snapshot: MapSnapshot, config: MapConfig) -> float:
+    """As it is set, or else as it was when the map was saved, or else by its oldest keyframe."""
+    if config.voxel_size or snapshot.voxel_size:
+        return config.voxel_size or snapshot.voxel_size
+    depths = (keyframe.depth[keyframe.depth > 0] for keyframe in snapshot.keyframes)
+    return SHARE * next((float(np.median(depth)) for depth in depths if len(depth)), 1.0)
+
+
 def whole_voxels(snapshot: MapSnapshot, config: MapConfig) -> VoxelMap:
     """The points of all keyframes, those of the window too."""
-    voxels = VoxelMap(config.voxel_size, config.max_points)
+    voxels = VoxelMap(voxel_size_of(snapshot, config), config.max_points)
     voxels.add(snapshot.cloud, owners_of(snapshot))
     for keyframe in snapshot.keyframes:
         if keyframe.index in snapshot.window:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dust3r_ros.alignment import Length
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.mapping.config import ScaleConfig
@@ -123,6 +124,11 @@ class ScaleEstimator:
                 for index in sorted(ratios)[: MAX_MEASURED // 2 : 2]:
                     del ratios[index]
         self._conclude(poses, units)
+
+    @property
+    def lengths(self) -> list[Length]:
+        """Ways between keyframes by the odometry, metres: what keeps the map's scale even along the way."""
+        return [Length(*window) for window in self._odometry.measured()] if self._uses("odometry") else []
 
     # ---- what follows ------------------------------------------------------------------------------------------------------------------
 

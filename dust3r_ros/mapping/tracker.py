@@ -1,7 +1,7 @@
 """Points of the newest keyframe, followed from frame to frame: how far the camera has moved, and where it is.
 
-Corners are tracked by pyramidal Lucas-Kanade, forth and back (Bouguet, 2001). Their motion tells a keyframe's need; with the keyframe's
-depth they give the frame's pose by PnP.
+Corners are tracked by pyramidal Lucas-Kanade, forth and back (Bouguet, 2001), then compared with the keyframe itself in a window too small
+to hold near and far things at once. Their motion tells a keyframe's need; with the keyframe's depth they give the frame's pose by PnP.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ MAX_POINTS = 400
 MIN_POINTS = 12
 MAX_RETURN_ERROR = 1.0  # pixels between a point and where tracking it forth and back ends
 THRESHOLD = 0.006  # of the image's width: an error below it agrees with a pose
+WINDOW, FINE_WINDOW = 21, 7  # pixels: to follow from frame to frame; to place against the keyframe
+MAX_CORRECTION = 1.5  # pixels by which comparing with the keyframe may move a point
+MAX_FINE_RETURN = 0.3  # pixels, as MAX_RETURN_ERROR: a keyframe that looks different from here says nothing
 MIN_INLIERS = 0.3  # below this share of points that agree, a pose is not believed
 
 
@@ -62,6 +65,7 @@ class Tracker:
         self._previous: NDArray[np.uint8] | None = None
         self._tracks: Tracks | None = None
         self._started_with = 0
+        self._keyframe: NDArray[np.uint8] | None = None  # its tracking image
         self._before: tuple[NDArray[np.uint8], Tracks] | None = None
 
     @property
@@ -71,16 +75,17 @@ class Tracker:
     def start(self, grey: NDArray[np.uint8]) -> int:
         """Choose the points to follow in a keyframe's tracking image; their number."""
         found = _corners(grey)
-        self._previous, self._started_with = grey, len(found)
+        self._previous = self._keyframe = grey
+        self._started_with = len(found)
         self._tracks = Tracks(found, found, 1.0 if len(found) else 0.0)
         return len(found)
 
     def stop(self) -> None:
-        self._previous = self._tracks = self._before = None
+        self._previous = self._keyframe = self._tracks = self._before = None
 
     def go_on(self, grey: NDArray[np.uint8], tracks: Tracks) -> None:
         """Follow points of a keyframe that were found in this frame's tracking image."""
-        self._previous, self._tracks = grey, tracks
+        self._previous, self._tracks, self._keyframe = grey, tracks, None
         self._started_with = round(len(tracks) / max(tracks.overlap, 1e-3))
 
     def hold(self) -> None:
@@ -100,7 +105,10 @@ class Tracker:
             height, width = grey.shape
             kept = (found.ravel() == 1) & (returned.ravel() == 1) & (np.abs(back - before).max(axis=1) < MAX_RETURN_ERROR)
             kept &= (after >= 0).all(axis=1) & (after[:, 0] <= width - 1) & (after[:, 1] <= height - 1)
-            tracks = Tracks(self._tracks.keyframe[kept], after[kept], int(kept.sum()) / max(1, self._started_with))
+            own, after = self._tracks.keyframe[kept], after[kept]
+            if self._keyframe is not None and len(after):
+                after = _placed_against(self._keyframe, grey, own, after)
+            tracks = Tracks(own, after, len(after) / max(1, self._started_with))
         else:
             tracks = Tracks(before[:0], before[:0], 0.0)
         self._previous, self._tracks = grey, tracks
@@ -150,8 +158,33 @@ def _lucas_kanade(
     previous: NDArray[np.uint8], following: NDArray[np.uint8], points: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Where points [N, 2] of one image lie in the next, and which were found [N, 1]."""
-    after, found, _ = cv2.calcOpticalFlowPyrLK(previous, following, points, cast(Any, None), winSize=(21, 21), maxLevel=4)
+    after, found, _ = cv2.calcOpticalFlowPyrLK(previous, following, points, cast(Any, None), winSize=(WINDOW, WINDOW), maxLevel=4)
     return after, found
+
+
+def _placed_against(
+    keyframe: NDArray[np.uint8], grey: NDArray[np.uint8], own: NDArray[np.float32], found: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Where the keyframe's points `own` lie in `grey`, near where they were `found` [N, 2]; there, where the comparison says nothing.
+
+    A large window is pulled along by what moves beside the point, nearer or farther, and errors of steps add up: on a sideways walk both
+    make the way too short. A small one against the keyframe does neither, but has to begin near the right place.
+    """
+    there, seen = _finely(keyframe, grey, own, found)
+    back, returned = _finely(grey, keyframe, there, own)
+    better = seen & returned & (np.abs(there - found).max(axis=1) < MAX_CORRECTION) & (np.abs(back - own).max(axis=1) < MAX_FINE_RETURN)
+    height, width = grey.shape
+    better &= (there >= 0).all(axis=1) & (there[:, 0] <= width - 1) & (there[:, 1] <= height - 1)
+    return np.where(better[:, None], there, found)
+
+
+def _finely(
+    first: NDArray[np.uint8], second: NDArray[np.uint8], points: NDArray[np.float32], guess: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    there, found, _ = cv2.calcOpticalFlowPyrLK(
+        first, second, points, guess.copy(), winSize=(FINE_WINDOW, FINE_WINDOW), maxLevel=0, flags=cv2.OPTFLOW_USE_INITIAL_FLOW
+    )
+    return there, found.ravel() == 1
 
 
 def parallax(tracks: Tracks, camera: Camera) -> float:

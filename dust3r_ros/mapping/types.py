@@ -93,4 +93,5 @@ class MapSnapshot:
     # What holds the map together; empty in maps that were saved before it was kept.
     links: tuple[Link, ...] = ()  # between keyframes, those of loops too
     frames: Mapping[int, Similarity] = field(default_factory=dict)  # each keyframe's own frame and depth units to the world's
+    voxel_size: float = 0.0  # map units that the cloud's points are apart; 0: not known
     owners: NDArray[np.int32] | None = None  # [N] of the cloud's points: the keyframe that each moves with

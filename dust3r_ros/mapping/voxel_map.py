@@ -6,6 +6,7 @@ Storage is sorted by voxel, so that adding a cloud is a search and a merge, what
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from dust3r_ros.mapping.types import PointCloud
 
 BITS = 21  # per axis: 2 million voxels to each side of the origin's centre
 HALF = 1 << (BITS - 1)
+SHARE = 0.005  # of the first keyframe's median depth: a voxel that nobody gave the size of
 NEGLIGIBLE = 0.25  # of a voxel
 KEPT_WHEN_FULL = 0.9  # so that a full map does not sort out its points at every cloud
 
@@ -71,6 +73,12 @@ class VoxelMap:
         moving = go[at]
         if moving.any():
             self._rebin(owned[moving], after[moving] * weight[moving])
+
+    def grow(self, factor: float) -> None:
+        """The whole world becomes larger about its origin, and the voxels with it: none is binned anew."""
+        self.voxel_size *= factor
+        self._sums[:, :3] *= factor
+        self._waiting = {n: replace(move, translation=factor * move.translation) for n, move in self._waiting.items()}
 
     def _rebin(self, rows: NDArray[np.int64], places: NDArray[np.float64]) -> None:
         """Voxels `rows` go to where their weighted sums of x, y, z are `places`."""

@@ -19,9 +19,26 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from dust3r_ros.geometry import Camera
-from dust3r_ros.geometry.rotations import matrix_from_quaternion, pose_matrix, quaternion_from_matrix
+from dust3r_ros.geometry.rotations import quaternion_from_matrix
+from dust3r_ros.io.messages import matrix_from_pose, matrix_from_transform
 from dust3r_ros.kernels import pack_points
 from dust3r_ros.mapping.types import PointCloud
+
+__all__ = [
+    "as_data",
+    "camera_info_message",
+    "cloud_from_message",
+    "cloud_message",
+    "depth_array",
+    "depth_message",
+    "from_time",
+    "matrix_from_pose",
+    "matrix_from_transform",
+    "pose_message",
+    "to_header",
+    "to_time",
+    "transform_message",
+]
 
 Matrix = NDArray[np.float64]
 
@@ -130,18 +147,6 @@ def transform_message(child_to_parent: Matrix, header: Header, child: str) -> Tr
 def pose_message(pose: Matrix) -> Pose:
     x, y, z = pose[:3, 3].tolist()
     return Pose(position=Point(x=x, y=y, z=z), orientation=_quaternion(pose))
-
-
-def matrix_from_transform(transform: Any) -> Matrix:
-    """geometry_msgs Transform -> 4x4; GeometryError for a quaternion of zeros."""
-    t, q = transform.translation, transform.rotation
-    return pose_matrix(matrix_from_quaternion([q.x, q.y, q.z, q.w]), [t.x, t.y, t.z])
-
-
-def matrix_from_pose(pose: Any) -> Matrix:
-    """geometry_msgs Pose -> 4x4."""
-    t, q = pose.position, pose.orientation
-    return pose_matrix(matrix_from_quaternion([q.x, q.y, q.z, q.w]), [t.x, t.y, t.z])
 
 
 def _quaternion(pose: Matrix) -> Quaternion:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dust3r_ros.errors import Dust3rError
+from dust3r_ros.io.transforms import TransformError
+
+__all__ = ["ParameterError", "RosError", "TransformError"]
 
 
 class RosError(Dust3rError):
@@ -11,7 +14,3 @@ class RosError(Dust3rError):
 
 class ParameterError(RosError):
     """A parameter of the wrong type, out of range, or not to be changed now."""
-
-
-class TransformError(RosError):
-    """A transform that is not there."""

@@ -15,6 +15,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from dust3r_ros.io.robot_config import ScaleTopicsConfig
 from dust3r_ros.mapping.config import ConfigError, MapperConfig, setting, settings, with_settings
 from dust3r_ros.ros.errors import ParameterError
 
@@ -25,12 +26,6 @@ class PublishConfig:
     status_period: float = setting(1.0, "seconds between two status and diagnostics messages", 0.1, 3600.0)
     cloud_min_confidence: float = setting(3.0, "points below this confidence stay out of ~/cloud", 1.0, 1e6)
     max_path_poses: int = setting(2000, "poses in ~/path at most; a longer path is thinned evenly", 2, 1_000_000)
-
-
-@dataclass(frozen=True)
-class ScaleTopicsConfig:
-    odom_topic: str = setting("", "topic of wheel or visual-inertial odometry (nav_msgs/Odometry); empty: TF odom -> base of somebody else")
-    depth_topic: str = setting("", "topic of a depth sensor's image, 16UC1 or 32FC1, aligned with the camera's; empty: none")
 
 
 def _camera_names(name: str, value: tuple[str, ...]) -> None:

@@ -95,6 +95,19 @@ def test_a_guess_near_or_far_leads_to_the_same_pose(camera):
         assert max(pose_error(found.pose, alone.pose)) < 1e-4
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6))
+def test_where_a_guess_ends_does_not_hang_on_where_it_began(seed):
+    """Far enough off that few points agree at first: their number grows until it stands, and the pose with them."""
+    world, pixels, pose = scene(PINHOLE, seed, count=80)
+    rng = np.random.default_rng(seed + 1)
+    seen = pixels + rng.normal(scale=0.3, size=pixels.shape)
+    off = pose @ pose_matrix(Rotation.from_rotvec(rng.normal(scale=0.012, size=3)).as_matrix(), rng.normal(scale=0.03, size=3))
+    near, far = (solve_pnp(world, seen, PINHOLE, threshold_px=2.0, guess=guess) for guess in (pose, off))
+    assert (near.inliers == far.inliers).all()
+    assert max(pose_error(near.pose, far.pose)) < 1e-5
+
+
 def test_the_unit_of_length_and_the_place_do_not_matter():
     world, pixels, pose = scene(PINHOLE, 4)
     for scale, shift in ((1e-3, 0.0), (1e3, 0.0), (1.0, 1e5)):

@@ -18,6 +18,7 @@ from dust3r_ros.geometry import Camera, inverse_pose, matrix_from_quaternion, po
 from dust3r_ros.io.atomic import OutputError
 from dust3r_ros.io.bags import BagWriter
 from dust3r_ros.io.colmap import colmap_camera, write_colmap
+from dust3r_ros.io.colmap_tracks import observations
 from dust3r_ros.io.map_export import ExportError, export_map
 from dust3r_ros.io.map_file import MapFileError, load_map, save_map
 from dust3r_ros.io.point_clouds import read_ply, write_ply
@@ -101,8 +102,7 @@ def test_colmaps_text_model_by_colmaps_rules(snapshot: MapSnapshot, tmp_path: Pa
     assert (cx, cy) == (96.0, 72.0)  # COLMAP's pixel centres lie at halves: the middle is half the size
     lines = [line for line in (tmp_path / "sparse" / "images.txt").read_text().splitlines() if not line.startswith("#")]
     assert len(lines) == 2 * len(snapshot.keyframes)
-    assert not any(lines[1::2])
-    points = np.loadtxt(tmp_path / "sparse" / "points3D.txt", usecols=(1, 2, 3))
+    points = np.array([line.split()[1:4] for line in (tmp_path / "sparse" / "points3D.txt").read_text().splitlines()[1:]], float)
     assert len(points) > 500
     for line, keyframe in zip(lines[::2], snapshot.keyframes, strict=True):
         number, qw, qx, qy, qz, *move, of, name = line.split()
@@ -114,6 +114,48 @@ def test_colmaps_text_model_by_colmaps_rules(snapshot: MapSnapshot, tmp_path: Pa
         ahead = seen[:, 2] > 0
         u, v = fx * seen[ahead, 0] / seen[ahead, 2] + cx, fy * seen[ahead, 1] / seen[ahead, 2] + cy
         assert ((u > 0) & (u < 192) & (v > 0) & (v < 144)).mean() > 0.4  # the map is what its pictures show
+
+
+def test_colmaps_tracks_say_the_same_from_both_sides(snapshot: MapSnapshot, tmp_path: Path) -> None:
+    """By colmap.github.io/format.html: a point's track names a picture and the place of the observation in that picture's list."""
+    export_map(snapshot, tmp_path / "sparse", MapConfig(voxel_size=0.03))
+    model = {name: (tmp_path / "sparse" / f"{name}.txt").read_text().splitlines() for name in ("cameras", "images", "points3D")}
+    fx, fy, cx, cy = map(float, model["cameras"][1].split()[4:])
+    pictures = [line for line in model["images"] if not line.startswith("#")]
+    listed = {
+        int(head.split()[0]): np.array(row.split(), float).reshape(-1, 3) for head, row in zip(pictures[::2], pictures[1::2], strict=True)
+    }
+    to_camera = {k: inverse_pose(keyframe.pose) for k, keyframe in enumerate(snapshot.keyframes, start=1)}
+    told, errors, lengths = 0, [], []
+    for line in model["points3D"][1:]:
+        number, x, y, z, *_, error = (float(word) for word in line.split()[:8])
+        track = np.array(line.split()[8:], int).reshape(-1, 2)
+        lengths.append(len(track))
+        assert len(set(track[:, 0])) == len(track) != 1
+        off = []
+        for picture, place in track:
+            u, v, back = listed[picture][place]
+            assert back == number
+            a, b, c = to_camera[picture][:3, :3] @ (x, y, z) + to_camera[picture][:3, 3]
+            off.append(np.hypot(fx * a / c + cx - u, fy * b / c + cy - v))
+        if off:
+            assert np.mean(off) == pytest.approx(error, abs=0.02)
+            errors.append(error)
+        told += len(track)
+    assert told == sum(len(rows) for rows in listed.values())
+    assert np.mean(np.array(lengths) >= 2) > 0.5  # most points are seen from several places
+    assert np.median(errors) < 2.0  # half a pixel of the small pictures, which have 80 of these 192
+
+
+def test_a_point_behind_something_has_no_track(snapshot: MapSnapshot) -> None:
+    keyframes = snapshot.keyframes[:2]
+    middle = keyframes[0].camera.height // 2, keyframes[0].camera.width // 2
+    ray = keyframes[0].camera.rays()[middle] * keyframes[0].depth[middle]
+    shown, hidden = (keyframes[0].pose[:3, :3] @ (share * ray) + keyframes[0].pose[:3, 3] for share in (1.0, 1.5))
+    seen = observations(np.stack([shown, hidden]), [keyframes[0], keyframes[0]])
+    assert set(seen.point.tolist()) == {0}
+    assert len(observations(np.zeros((0, 3)), keyframes)) == 0
+    assert len(observations(np.stack([shown]), [])) == 0
 
 
 @pytest.mark.parametrize(

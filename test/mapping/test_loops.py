@@ -19,14 +19,14 @@ from dust3r_ros.mapping.types import PointCloud
 from dust3r_ros.mapping.voxel_map import VoxelMap
 from dust3r_ros.simulation import SimulatedView, circle_sequence
 
-FRAMES, AGAIN, PERIOD = 110, 20, 100_000_000
+FRAMES, AGAIN, PERIOD = 110, 26, 100_000_000
 BEND = 0.01  # radians that neighbouring keyframes turn too far
 CONFIG = with_settings(MapperConfig(), {"window.size": 5, "window.scene_graph": "swin-2", "map.voxel_size": 0.02})
 
 
 @pytest.fixture(scope="module")
 def views() -> list[SimulatedView]:
-    """Once round the room and a little further."""
+    """Once round the room and a little further, until a keyframe stands about where an old one did."""
     once = list(circle_sequence(FRAMES, 160, 120))
     return once + [replace(view, stamp=view.stamp + FRAMES * PERIOD) for view in once[:AGAIN]]
 

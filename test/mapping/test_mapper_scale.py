@@ -16,7 +16,7 @@ from dust3r_ros.geometry import procrustes
 from dust3r_ros.io.map_file import load_map, save_map
 from dust3r_ros.mapping import Frame, Mapper, MapperConfig, MapUpdate, depth_of_ranges
 from dust3r_ros.mapping.config import with_settings
-from dust3r_ros.simulation import SimulatedView
+from dust3r_ros.simulation import SimulatedView, corridor_sequence
 from dust3r_ros.simulation.room import room
 from dust3r_ros.simulation.sequence import PERIOD, SimulatedSequence, camera_at
 
@@ -174,3 +174,38 @@ def test_a_reset_forgets_the_scale_and_the_next_map_finds_it_anew(views: list[Si
         add(mapper, view)
     assert mapper.scale.source == "depth"
     assert scale_left(mapper, views) == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.slow
+def test_wheels_keep_the_scale_of_a_long_walk_even() -> None:
+    """Each keyframe is a hundredth larger than the one before: after 20 m the map is nearly twice as large as at the start."""
+    views = list(corridor_sequence(80, 160, 120))
+    truth = {view.stamp: view.pose[:3, 3] for view in views}
+
+    def error(with_wheels: bool) -> float:
+        estimator = SimulatedEstimator(views, size=80, noise=0.02, growth=0.01)
+        mapper = Mapper(with_settings(MapperConfig(), SETTINGS), estimator)
+        for view, pose in zip(views, wheels(views, 0.05), strict=True):
+            if with_wheels:
+                mapper.add_odometry(view.stamp, pose)
+            add(mapper, view)
+        found = np.stack([pose[:3, 3] for _, pose in mapper.trajectory()])
+        true = np.stack([truth[stamp] for stamp, _ in mapper.trajectory()])
+        return float(np.sqrt(((procrustes(found, true).apply(found) - true) ** 2).sum(1).mean()))
+
+    assert error(with_wheels=True) < 0.35 * error(with_wheels=False)
+
+
+def test_a_map_that_becomes_metric_stays_as_dense_as_it_was(views: list[SimulatedView]) -> None:
+    """Unless somebody said how large a voxel is."""
+    for size, denser in ((0.0, False), (0.02, True)):
+        mapper = make(views, **{"map.voxel_size": size})
+        for view in views[:12]:
+            add(mapper, view)
+        before, extent = len(mapper.cloud()), np.ptp(mapper.cloud().points, axis=0)
+        mapper.keyframe_map.rescale(0.2)
+        np.testing.assert_allclose(np.ptp(mapper.cloud().points, axis=0), 0.2 * extent, rtol=0.1)
+        assert (len(mapper.cloud()) < 0.5 * before) == denser
+        again = Mapper(mapper.config, mapper.estimator)
+        again.restore(mapper.snapshot())
+        assert len(again.cloud()) == pytest.approx(len(mapper.cloud()), rel=0.1)

@@ -37,14 +37,14 @@ def test_the_covariance_of_a_pose_is_that_of_drawn_pixel_errors() -> None:
     assert 0.85 < nees < 1.15
 
 
-def test_it_grows_with_the_error_and_where_few_agree_and_not_away_with_many_points() -> None:
+def test_it_grows_with_the_error_and_where_few_agree_and_shrinks_slowly_with_many_points() -> None:
     rng = np.random.default_rng(1)
     points = np.column_stack([rng.uniform(-1, 1, 400), rng.uniform(-1, 1, 400), rng.uniform(2, 4, 400)])
     usual = pnp_covariance(points, CAMERA, np.eye(4), 1.0)
     np.testing.assert_allclose(pnp_covariance(points, CAMERA, np.eye(4), 2.0), 4 * usual)
     assert np.trace(pnp_covariance(points, CAMERA, np.eye(4), 1.0, share=0.5)) > 10 * np.trace(usual)
     fewer = pnp_covariance(points[:100], CAMERA, np.eye(4), 1.0)
-    assert np.trace(fewer) < 1.5 * np.trace(usual)
+    assert 1.5 * np.trace(usual) < np.trace(fewer) < 2.5 * np.trace(usual)  # four times the points: half the variance, not a quarter
     line = np.column_stack([np.zeros(20), np.zeros(20), np.linspace(1, 3, 20)])  # the turn about it is open
     open_turn = pnp_covariance(line, CAMERA, np.eye(4), 1.0)
     assert np.isfinite(open_turn).all()

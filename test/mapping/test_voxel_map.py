@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.types import PointCloud
 from dust3r_ros.mapping.voxel_map import VoxelMap
 
@@ -76,3 +77,18 @@ def test_a_copy_does_not_share_what_is_added_later() -> None:
     twin = voxels.copy()
     twin.add(random_cloud(500, 6))
     assert len(voxels) == before < len(twin)
+
+
+def test_a_world_that_grows_takes_its_voxels_along() -> None:
+    rng = np.random.default_rng(5)
+    cloud = PointCloud(rng.uniform(-1, 1, (2000, 3)).astype(np.float32), np.zeros((2000, 3), np.uint8), np.full(2000, 5.0, np.float32))
+    voxels = VoxelMap(0.1, 10_000)
+    voxels.add(cloud, 7)
+    voxels.move({7: Similarity(1.0, np.eye(3), np.array([0.01, 0.0, 0.0]))})  # waits: it is less than a quarter of a voxel
+    before = voxels.cloud()
+    voxels.grow(3.0)
+    np.testing.assert_allclose(voxels.cloud().points, 3 * before.points, rtol=1e-5, atol=1e-5)
+    voxels.add(PointCloud(3 * cloud.points, cloud.colors, cloud.confidence), 7)
+    assert len(voxels) == len(before)  # into the voxels that were there
+    voxels.move({7: Similarity(1.0, np.eye(3), np.array([0.06, 0.0, 0.0]))})
+    np.testing.assert_allclose(voxels.cloud().points.mean(0), 3 * before.points.mean(0) + [0.06 + 0.03, 0, 0], atol=0.02)

@@ -18,7 +18,7 @@ from dust3r_ros.mapping.config import with_settings
 from dust3r_ros.ros.conversion import cloud_from_message, matrix_from_transform
 from dust3r_ros.simulation import SimulatedView, circle_sequence
 
-FRAMES, AGAIN, PERIOD = 110, 20, 100_000_000
+FRAMES, AGAIN, PERIOD = 110, 26, 100_000_000
 BEND = 0.01  # radians that neighbouring keyframes turn too far
 SETTINGS = {"window.size": 5, "window.scene_graph": "swin-2", "map.voxel_size": 0.02}
 

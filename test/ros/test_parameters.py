@@ -10,6 +10,7 @@ import yaml
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
 from rclpy.parameter import Parameter
 
+from dust3r_ros.io.robot_config import RobotConfig
 from dust3r_ros.mapping.config import MapperConfig, settings
 from dust3r_ros.ros.errors import ParameterError
 from dust3r_ros.ros.node import Dust3rNode
@@ -28,6 +29,11 @@ def set_parameter(rig, name: str, value: object) -> tuple[bool, str]:
 
 def get(rig, name: str) -> object:
     return rclpy.parameter.parameter_value_to_python(rig.call(GetParameters, "~/get_parameters", names=[name]).values[0])
+
+
+def test_replay_has_the_nodes_names_and_defaults() -> None:
+    node = settings(NodeConfig())
+    assert {name: node[name] for name in settings(RobotConfig())} == settings(RobotConfig())
 
 
 def test_each_is_declared_with_description_and_range(rig) -> None:

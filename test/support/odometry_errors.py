@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from dust3r_ros.mapping import Frame, Mapper, MapperConfig, with_settings
+from dust3r_ros.mapping import Frame, Mapper, MapperConfig, TrackingState, with_settings
 from dust3r_ros.simulation import SimulatedSequence, circle_sequence, room_sequence
 from support.simulated_estimator import SimulatedEstimator
 
@@ -28,7 +28,10 @@ class OdometryError:
 
 
 def odometry_errors(walk: str, frames: int, width: int, noise: float, seed: int, **changes: object) -> list[OdometryError]:
-    """Every frame that has odometry, from the second on. The scale is that of the first keyframe's depth; the first pose is the truth's."""
+    """Frames that have odometry, from the second on until the camera is lost, if it is: what it misses is not the covariance's to say.
+
+    The scale is that of the first keyframe's depth; the first pose is the truth's.
+    """
     sequence: SimulatedSequence = WALKS[walk](frames, width, seed)
     views = [sequence[k] for k in range(frames)]
     config = with_settings(MapperConfig(), {"alignment.loops": False, **changes})
@@ -43,6 +46,8 @@ def odometry_errors(walk: str, frames: int, width: int, noise: float, seed: int,
     unit = float(np.median(depth)) / float(np.median(first.depth[first.depth > 0]))  # metres for one of the map's
     errors = []
     for update, view in known[1:]:
+        if update.state is TrackingState.LOST or update.found_again:
+            break
         moved = np.linalg.inv(begin_truth) @ view.pose
         moved[:3, 3] /= unit
         true = begin_odometry @ moved

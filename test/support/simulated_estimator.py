@@ -32,12 +32,15 @@ class SimulatedEstimator:
         wrong_pairs: Sequence[tuple[int, int]] = (),
         seed: int = 0,
         bend: float = 0.0,
+        growth: float = 0.0,
     ) -> None:
-        """`bend`: radians about the vertical by which pairs of neighbouring keyframes turn too far: drift that a loop takes out."""
+        """Of pairs of neighbouring keyframes: `bend`, radians about the vertical by which they turn too far, and `growth`, by how much
+        (log) the later one is too large: drift, which a loop takes out.
+        """
         self._size, self._noise, self._outliers, self._scales, self._seed = size, noise, outliers, scales, seed
         self._views = {view.image.tobytes(): view for view in views}
         self._small = np.stack([_thumbnail(self._working(view)) for view in views])
-        self._all, self._bend = list(views), bend
+        self._all, self._bend, self._growth = list(views), bend, growth
         self._wrong = set(wrong_pairs)
         self.encoded = 0
 
@@ -73,14 +76,17 @@ class SimulatedEstimator:
         rng = np.random.default_rng([self._seed, i, j])
         scale = float(np.exp(rng.normal(0, 0.5))) if self._scales else 1.0
         bend = self._bend * (j - i) if abs(j - i) <= NEIGHBOURS else 0.0
+        larger = float(np.exp(self._growth * (j - i))) if abs(j - i) <= NEIGHBOURS else 1.0
         points_i, confidence_i = self._view(view_i, view_i, scale, rng, 0.0)
-        points_j, confidence_j = self._view(view_j, view_i, scale, rng, bend)
+        points_j, confidence_j = self._view(view_j, view_i, scale, rng, bend, larger)
         if (i, j) in self._wrong:
             points_i, points_j = torch.from_numpy(rng.normal(size=(2, *points_i.shape)).astype(np.float32))
             confidence_i, confidence_j = torch.ones_like(confidence_i), torch.ones_like(confidence_j)
         return PairPrediction(i, j, points_i, points_j, confidence_i, confidence_j)
 
-    def _view(self, view: Tokens, front: Tokens, scale: float, rng: np.random.Generator, bend: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def _view(
+        self, view: Tokens, front: Tokens, scale: float, rng: np.random.Generator, bend: float, larger: float = 1.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         height, width = view.camera.height, view.camera.width
         depth, pose = view.features
         _, front_pose = front.features
@@ -89,7 +95,7 @@ class SimulatedEstimator:
         known = depth > 0
         relative = self._relative(front_pose, pose)
         relative[:3, :3] = relative[:3, :3] @ Rotation.from_euler("y", bend).as_matrix()
-        noisy = depth * (1 + self._noise * rng.normal(size=depth.shape))
+        noisy = larger * depth * (1 + self._noise * rng.normal(size=depth.shape))
         spoilt = rng.random(depth.shape) < self._outliers
         noisy = np.where(spoilt, depth * np.exp(rng.normal(0, 1, depth.shape)), noisy)
         points = (view.camera.rays() * noisy[..., None]) @ relative[:3, :3].T + relative[:3, 3]

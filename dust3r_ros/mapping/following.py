@@ -47,11 +47,7 @@ class Following:
     def baseline(self, tracked: TrackedPose | None) -> float | None:
         """How far the camera is from its keyframe, as a share of the keyframe's median depth; 0 if lost, None while there is no map."""
         keyframe = self.keyframe
-        if keyframe is None:
-            return None
-        if tracked is None:
-            return 0.0
-        return float(np.linalg.norm(tracked.pose[:3, 3]) / np.median(keyframe.depth[keyframe.depth > 0]))
+        return None if keyframe is None else baseline(keyframe, tracked)
 
     def advance(self, stamp: int, tracked: TrackedPose) -> None:
         """Move the odometry by the newest frame's motion."""
@@ -104,3 +100,8 @@ class Following:
     def _stand(self, stamp: int, keyframe: int, relative: Pose) -> None:
         self.relative = relative
         self.trajectory.append(stamp, keyframe, relative, self._map.units.get(keyframe, 1.0))
+
+
+def baseline(keyframe: Keyframe, tracked: TrackedPose | None) -> float:
+    """How far a camera is from a keyframe, as a share of the keyframe's median depth; 0 if it is lost."""
+    return 0.0 if tracked is None else float(np.linalg.norm(tracked.pose[:3, 3]) / np.median(keyframe.depth[keyframe.depth > 0]))

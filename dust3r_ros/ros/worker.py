@@ -1,7 +1,9 @@
-"""One thread that owns the Mapper: the newest frame waits in a slot, services' jobs go before it."""
+"""One thread and what it owns: the newest item waits in a slot, jobs go before it."""
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -15,12 +17,17 @@ Result = TypeVar("Result")
 class Worker(Generic[Item]):
     """`handle` gets the newest item offered; one that nobody looked at before the next came is dropped and counted."""
 
-    def __init__(self, handle: Callable[[Item], None], on_error: Callable[[Exception], None], name: str = "mapper") -> None:
+    def __init__(
+        self, handle: Callable[[Item], None], on_error: Callable[[Exception], None], name: str = "mapper", niceness: int = 0
+    ) -> None:
+        """`niceness`: how far behind others the thread stands for a processor, where the system lets threads differ (Linux)."""
+        self._niceness = niceness
         self._handle, self._on_error = handle, on_error
         self._slot: Item | None = None
         self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._wake = threading.Condition()
         self._stopping = False
+        self._busy = False
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -44,6 +51,12 @@ class Worker(Generic[Item]):
             self._wake.notify()
         return future
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being done and nothing waits."""
+        with self._wake:
+            return not (self._busy or self._jobs or self._slot is not None)
+
     def clear(self) -> None:
         """Forget the item that waits."""
         with self._wake:
@@ -62,11 +75,15 @@ class Worker(Generic[Item]):
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        if self._niceness and sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
         while True:
             with self._wake:
+                self._busy = False
                 self._wake.wait_for(lambda: self._stopping or self._jobs or self._slot is not None)
                 if self._stopping:
                     return
+                self._busy = True
                 job = self._jobs.popleft() if self._jobs else None
                 item = None
                 if job is None:

@@ -1,0 +1,73 @@
+"""What passes between the thread that tracks the camera and the one on which the map grows; both ways it is never changed afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dust3r_ros.mapping.following import Following, Pending
+from dust3r_ros.mapping.keyframe_selection import Choice
+from dust3r_ros.mapping.tracker import Tracks, follow_points
+from dust3r_ros.mapping.types import Keyframe
+
+MAX_FOLLOWED = 200  # points at camera rate: half of what there is time for offline
+
+Grey = NDArray[np.uint8]
+Pose = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """A frame that the map is asked to look at, tracked already."""
+
+    grey: Grey  # its tracking image
+    tracks: Tracks | None  # points of the reference keyframe; None: the camera is lost, or there is no reference yet
+    relative: Pose | None  # [4, 4] this camera to the reference's
+    choice: Choice  # whether it is due as a keyframe
+    seen: int | None  # stamp (ns) of the newest frame before it whose place was known
+    pending: Sequence[Pending]  # frames from before there was depth
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The keyframe whose points are followed, as the map has it now."""
+
+    index: int
+    keyframe: Keyframe | None  # None: it has no depth yet
+    unit: float  # how many map units its own unit is
+    grey: Grey | None = None  # a tracking image, and
+    tracks: Tracks | None = None  # the keyframe's points in it; None: those that are followed already
+    relative: Pose | None = None  # [4, 4] that image's camera to the keyframe's
+
+
+def reference_of(following: Following, unit: float, before: Tracks | None) -> Reference | None:
+    """What is to be followed now. `before`: the points that were; if they still are, they are not handed over again."""
+    if following.reference is None:
+        return None
+    now = following.tracker.now
+    if now is None or now[1] is before:
+        return Reference(following.reference, following.keyframe, unit)
+    return Reference(following.reference, following.keyframe, unit, now[0], thinned(now[1]), following.relative)
+
+
+def thinned(tracks: Tracks) -> Tracks:
+    """The best points, no more than can be followed at camera rate; corners come with the best first."""
+    return Tracks(tracks.keyframe[:MAX_FOLLOWED], tracks.current[:MAX_FOLLOWED], tracks.overlap)
+
+
+def caught_up(grey: Grey, tracks: Tracks, newer: Iterable[Grey]) -> tuple[Grey, Tracks]:
+    """Points followed through the tracking images that came since, one by one."""
+    for image in newer:
+        grey, tracks = image, step(grey, tracks, image)
+    return grey, tracks
+
+
+def step(before: Grey, tracks: Tracks, grey: Grey) -> Tracks:
+    """Points followed from one tracking image into the next."""
+    if not len(tracks) or before.shape != grey.shape:
+        return Tracks(tracks.keyframe[:0], tracks.current[:0], 0.0)
+    after, kept = follow_points(before, grey, tracks.current, quickly=True)
+    return Tracks(tracks.keyframe[kept], after[kept], tracks.overlap * float(kept.mean()))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.geometry import Camera, inverse_pose
+from dust3r_ros.mapping.coverage import Coverage
 from dust3r_ros.mapping.frame_trajectory import FrameTrajectory
 from dust3r_ros.mapping.keyframe_map import KeyframeMap
 from dust3r_ros.mapping.tracker import MIN_POINTS, TrackedPose, Tracker, Tracks, frame_pose, points_seen_again
@@ -26,6 +27,8 @@ class Following:
         self.trajectory = FrameTrajectory()
         self.reference: int | None = None  # the keyframe whose points are followed
         self.relative: Pose | None = None  # [4, 4] the newest frame's camera to that keyframe's
+
+        self._covers: tuple[Keyframe, Coverage] | None = None
 
     @property
     def keyframe(self) -> Keyframe | None:
@@ -48,6 +51,15 @@ class Following:
         """How far the camera is from its keyframe, as a share of the keyframe's median depth; 0 if lost, None while there is no map."""
         keyframe = self.keyframe
         return None if keyframe is None else baseline(keyframe, tracked)
+
+    def new_share(self, tracked: TrackedPose | None, camera: Camera) -> float:
+        """Of the picture, what its keyframe has not seen; 0 if that is not known. `camera` is that of the tracked image."""
+        keyframe = self.keyframe
+        if keyframe is None or tracked is None:
+            return 0.0
+        if self._covers is None or self._covers[0] is not keyframe:
+            self._covers = keyframe, Coverage(keyframe)
+        return self._covers[1].new_share(camera, tracked.pose)
 
     def advance(self, stamp: int, tracked: TrackedPose) -> None:
         """Move the odometry by the newest frame's motion."""

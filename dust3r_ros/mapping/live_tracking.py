@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import MapperConfig
+from dust3r_ros.mapping.coverage import Coverage
 from dust3r_ros.mapping.followed import Followed, Grey, Reference, caught_up, reference_of, step
 from dust3r_ros.mapping.following import Pending, baseline
 from dust3r_ros.mapping.frame_check import check_frame
@@ -76,6 +77,7 @@ class LiveTracking:
         self._selector = KeyframeSelector(self._mapper.config.keyframes)
         self._recovery, self._odometry = Recovery(), FrameTrajectory()
         self._reference: Reference | None = None
+        self._covers: Coverage | None = None
         self._points: tuple[Grey, Tracks] | None = None
         self._good: tuple[Grey, Tracks] | None = None  # in the newest frame whose place was known
         self._relative: Pose | None = None
@@ -118,7 +120,8 @@ class LiveTracking:
             if tracked is not None and tracks is not None and not self._recovery.believes(frame.stamp, tracked, tracks):
                 tracked = None
             moved, overlap = (None, 0.0) if tracks is None else (parallax(tracks, camera), tracks.overlap)
-            choice = self._selector.choose(frame.stamp, grey, moved, overlap, self._baseline(tracked))
+            new = 0.0 if self._covers is None or tracked is None else self._covers.new_share(camera, tracked.pose)
+            choice = self._selector.choose(frame.stamp, grey, moved, overlap, self._baseline(tracked), new)
         seen = self._seen
         reason = self._stand(frame.stamp, grey, tracks, tracked, choice)
         self._newest = Newest(frame, camera, grey, tracked is not None)
@@ -239,12 +242,14 @@ class LiveTracking:
 
     def _follow(self, reference: Reference) -> None:
         self._reference, self._relative = reference, reference.relative
+        self._covers = None if reference.keyframe is None else Coverage(reference.keyframe)
         if reference.grey is not None and reference.tracks is not None:
             self._points = self._good = (reference.grey, reference.tracks)
 
     def _corrected(self, reference: Reference) -> None:
         """The same keyframe, elsewhere or of another size."""
         before, self._reference = self._reference, reference
+        self._covers = None if reference.keyframe is None else Coverage(reference.keyframe)
         if before is not None and before.index == reference.index and before.unit != reference.unit:
             ratio = reference.unit / before.unit
             self._odometry.rescaled({reference.index: ratio})

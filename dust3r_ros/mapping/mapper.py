@@ -108,7 +108,8 @@ class Mapper:
             if followed is not None:
                 choice = followed.choice
             else:
-                choice = self._selector.choose(frame.stamp, grey, moved, overlap, self.following.baseline(tracked))
+                new = self.following.new_share(tracked, tracked_camera)
+                choice = self._selector.choose(frame.stamp, grey, moved, overlap, self.following.baseline(tracked), new)
         if tracked is None and self.keyframe_map.exists:
             return self._look_for(frame, camera, grey, stopwatch, corrected)
         if tracked is not None:

@@ -9,7 +9,7 @@ from dust3r_ros.geometry import Camera, inverse_pose, transform_points
 from dust3r_ros.mapping.types import Keyframe
 
 CELLS = (16, 12)  # of the picture, across and down
-SAMPLES = 64  # points across the keyframe: a cell has one still where the camera has come four times as near
+SAMPLES = 48  # points across the keyframe: a cell has one still where the camera has come three times as near
 TRUSTED = 1.5  # confidence from which a pixel counts as seen
 
 

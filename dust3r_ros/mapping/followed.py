@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,8 @@ from dust3r_ros.mapping.keyframe_selection import Choice
 from dust3r_ros.mapping.tracker import Tracks, follow_points
 from dust3r_ros.mapping.types import Keyframe
 
-MAX_FOLLOWED = 200  # points at camera rate: half of what there is time for offline
+MAX_FOLLOWED = 160  # points at camera rate; offline there is time for more
+MAX_STEPS = 6
 
 Grey = NDArray[np.uint8]
 Pose = NDArray[np.float64]
@@ -58,9 +59,10 @@ def thinned(tracks: Tracks) -> Tracks:
     return Tracks(tracks.keyframe[:MAX_FOLLOWED], tracks.current[:MAX_FOLLOWED], tracks.overlap)
 
 
-def caught_up(grey: Grey, tracks: Tracks, newer: Iterable[Grey]) -> tuple[Grey, Tracks]:
-    """Points followed through the tracking images that came since, one by one."""
-    for image in newer:
+def caught_up(grey: Grey, tracks: Tracks, newer: Sequence[Grey]) -> tuple[Grey, Tracks]:
+    """Points followed through the tracking images that came since, in at most MAX_STEPS steps: else a busy machine would never catch up."""
+    stride = -(-len(newer) // MAX_STEPS) if newer else 1
+    for image in newer[::-1][::stride][::-1]:
         grey, tracks = image, step(grey, tracks, image)
     return grey, tracks
 

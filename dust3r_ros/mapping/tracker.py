@@ -21,6 +21,7 @@ from dust3r_ros.mapping.types import Keyframe
 LONGEST_SIDE = 640  # pixels; larger images are tracked reduced
 MAX_POINTS = 400
 MIN_POINTS = 12
+WINDOW, QUICK_WINDOW = (21, 21), (15, 15)  # pixels about a point that are compared
 MAX_RETURN_ERROR = 1.0  # pixels between a point and where tracking it forth and back ends
 MIN_INLIERS = 0.3  # below this share of points that agree, a pose is not believed
 
@@ -112,12 +113,12 @@ def follow_points(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Where points [N, 2] of one tracking image lie in the next, of the same size, and which of them [N] come back where they were.
 
-    `quickly`: the way back begins where the points were, on two levels instead of five; for frames that follow each other closely.
+    `quickly`: by smaller windows, and the way back begins where the points were; for frames that follow each other closely.
     """
-    after, found = _lucas_kanade(previous, grey, points)
+    after, found = _lucas_kanade(previous, grey, points, QUICK_WINDOW if quickly else WINDOW)
     if quickly:
         start, flags = points.copy(), cv2.OPTFLOW_USE_INITIAL_FLOW
-        back, returned, _ = cv2.calcOpticalFlowPyrLK(grey, previous, after, start, winSize=(21, 21), maxLevel=1, flags=flags)
+        back, returned, _ = cv2.calcOpticalFlowPyrLK(grey, previous, after, start, winSize=QUICK_WINDOW, maxLevel=1, flags=flags)
     else:
         back, returned = _lucas_kanade(grey, previous, after)
     height, width = grey.shape
@@ -161,10 +162,10 @@ def points_seen_again(grey: NDArray[np.uint8], keyframe: Keyframe, camera: Camer
 
 
 def _lucas_kanade(
-    previous: NDArray[np.uint8], following: NDArray[np.uint8], points: NDArray[np.float32]
+    previous: NDArray[np.uint8], following: NDArray[np.uint8], points: NDArray[np.float32], window: tuple[int, int] = WINDOW
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Where points [N, 2] of one image lie in the next, and which were found [N, 1]."""
-    after, found, _ = cv2.calcOpticalFlowPyrLK(previous, following, points, cast(Any, None), winSize=(21, 21), maxLevel=4)
+    after, found, _ = cv2.calcOpticalFlowPyrLK(previous, following, points, cast(Any, None), winSize=window, maxLevel=4)
     return after, found
 
 

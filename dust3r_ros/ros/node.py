@@ -39,7 +39,6 @@ from dust3r_ros.ros.watchdog import ImageWatchdog
 from dust3r_ros.ros.worker import Worker
 
 TICK = 0.25  # seconds between two looks at what is due
-MAPPING_NICENESS = 5  # where the system has it: tracking goes first
 
 
 class Dust3rNode(LifecycleNode):
@@ -200,7 +199,7 @@ class Dust3rNode(LifecycleNode):
         if config.map_file:
             self.get_logger().info(self.replace_map(load_map(Path(config.map_file).expanduser())))
         self.worker: Worker[Any] = Worker(self._track_image, self._on_failure, "tracking")
-        self.mapping: Worker[Any] = Worker(self._localise, self._on_failure, "mapping", niceness=MAPPING_NICENESS)
+        self.mapping: Worker[Any] = Worker(self._localise, self._on_failure, "mapping")
         self._warmed_up = self.mapping.submit(warm_up)
         self._warmed_up.add_done_callback(self._log_failure)
         self._map_services = MapServices(self, self)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -17,11 +15,7 @@ Result = TypeVar("Result")
 class Worker(Generic[Item]):
     """`handle` gets the newest item offered; one that nobody looked at before the next came is dropped and counted."""
 
-    def __init__(
-        self, handle: Callable[[Item], None], on_error: Callable[[Exception], None], name: str = "mapper", niceness: int = 0
-    ) -> None:
-        """`niceness`: how far behind others the thread stands for a processor, where the system lets threads differ (Linux)."""
-        self._niceness = niceness
+    def __init__(self, handle: Callable[[Item], None], on_error: Callable[[Exception], None], name: str = "mapper") -> None:
         self._handle, self._on_error = handle, on_error
         self._slot: Item | None = None
         self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
@@ -75,8 +69,6 @@ class Worker(Generic[Item]):
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        if self._niceness and sys.platform == "linux":
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
         while True:
             with self._wake:
                 self._busy = False

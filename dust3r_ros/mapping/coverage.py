@@ -35,6 +35,6 @@ class Coverage:
         points = transform_points(inverse_pose(pose), self._points)
         pixels = camera.project(points[points[:, 2] > 0])
         pixels = pixels[np.isfinite(pixels).all(1)]
-        cells = np.floor(pixels * (CELLS[0] / camera.width, CELLS[1] / camera.height)).astype(int)
+        cells = np.floor((pixels + 0.5) * (CELLS[0] / camera.width, CELLS[1] / camera.height)).astype(int)
         inside = ((cells >= 0) & (cells < CELLS)).all(1)
         return len(np.unique(cells[inside] @ (1, CELLS[0]))) / (CELLS[0] * CELLS[1])

@@ -44,7 +44,7 @@ def test_way_against_depth_brings_one_and_before_there_is_depth_half_the_paralla
 def test_a_picture_of_what_the_last_keyframe_has_not_seen_brings_one(selector: KeyframeSelector) -> None:
     """A camera that turns sees new things without any parallax, and may still follow most of its points."""
     assert not selector.choose(SECOND, SHARP, 0.0, 0.9, baseline=0.0, new_share=0.2).is_due
-    assert selector.choose(2 * SECOND, SHARP, 0.0, 0.9, baseline=0.0, new_share=0.4).reason == "40 % of the picture is new"
+    assert selector.choose(2 * SECOND, SHARP, 0.0, 0.9, baseline=0.0, new_share=0.5).reason == "50 % of the picture is new"
 
 
 def test_not_more_often_than_the_set_rate(selector: KeyframeSelector) -> None:

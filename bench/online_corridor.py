@@ -1,7 +1,7 @@
 """A loop of corridors walked once round: `python bench/online_corridor.py [--metres 500]`.
 
-The estimator is told the truth with 1 % noise, and that pairs of neighbours turn too far by `--bend`: drift that only the loop takes out. How
-far off the end is when the walk comes back to where it began, before and after the loop is closed, and the error of the whole trajectory.
+The estimator is told the truth with 1 % noise, and that pairs of neighbours turn too far by `--bend`: drift that only the loop takes out.
+How far off the end is when the walk comes back to where it began, before and after the loop is closed, and the error of the trajectory.
 """
 
 from __future__ import annotations

@@ -49,14 +49,14 @@ class Walk:
         ]
 
 
-def walked(metres: float, bend: float = 0.002) -> Walk:
+def walked(metres: float, bend: float = 0.0005) -> Walk:
     cells = max(3, round(metres / 4 / CELL) + 1)
     count = round(metres / STEP)
     once = ring_sequence(count, WIDTH, HEIGHT, cells=cells)
     views = [replace(view, stamp=(k + 1) * PERIOD) for k, view in enumerate(once)]
     views += [replace(view, stamp=(count + k + 1) * PERIOD) for k, view in enumerate(views[:AGAIN])]
     mapper = Mapper(with_settings(MapperConfig(), SETTINGS), SimulatedEstimator(views, size=WIDTH, noise=0.01, bend=bend))
-    truth = {view.stamp: view.pose[:3, 3] for view in views}
+    truth = {view.stamp: view.pose for view in views}
     began, loops, before = time.perf_counter(), 0, None
     for view in views:
         update = mapper.add(Frame(view.stamp, view.image, view.camera))
@@ -64,26 +64,29 @@ def walked(metres: float, bend: float = 0.002) -> Walk:
         if view.stamp == count * PERIOD:
             before = _end_off(mapper, truth)
     path = dict(mapper.trajectory())
-    found, true = (np.stack([of[stamp] for stamp in path]) for of in ({s: p[:3, 3] for s, p in path.items()}, truth))
+    found, true = (np.stack([of[stamp][:3, 3] for stamp in path]) for of in (path, truth))
     error = float(np.sqrt(np.mean(np.sum((procrustes(found, true).apply(found) - true) ** 2, axis=1))))
-    way = float(np.linalg.norm(np.diff(np.stack([truth[view.stamp] for view in views[:count]]), axis=0), axis=1).sum())
+    way = float(np.linalg.norm(np.diff(np.stack([view.pose[:3, 3] for view in views[:count]]), axis=0), axis=1).sum())
     assert before is not None
     return Walk(way, len(mapper.keyframes), loops, before, _end_off(mapper, truth), error, time.perf_counter() - began)
 
 
 def _end_off(mapper: Mapper, truth: dict[int, np.ndarray]) -> float:
-    """How far the newest frame is from the truth, if the beginning (10 m) lies on it."""
+    """m that the newest frame is from the truth, if the first is where it was and the first 10 m are as long as they were."""
     path = mapper.trajectory()
     found = np.stack([pose[:3, 3] for _, pose in path])
-    true = np.stack([truth[stamp] for stamp, _ in path])
-    first = slice(0, round(10 / STEP))
-    return float(np.linalg.norm(procrustes(found[first], true[first]).apply(found[-1:])[0] - true[-1]))
+    true = np.stack([truth[stamp][:3, 3] for stamp, _ in path])
+    longer, short = (np.linalg.norm(np.diff(way[: round(10 / STEP)], axis=0), axis=1).sum() for way in (true, found))
+    own = np.linalg.inv(path[0][1])
+    end = own[:3, :3] @ found[-1] + own[:3, 3]
+    first = truth[path[0][0]]
+    return float(np.linalg.norm(first[:3, :3] @ (longer / short * end) + first[:3, 3] - true[-1]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--metres", type=float, default=500.0)
-    parser.add_argument("--bend", type=float, default=0.002, help="radians that neighbouring keyframes turn too far")
+    parser.add_argument("--bend", type=float, default=0.0005, help="radians that neighbouring keyframes turn too far")
     options = parser.parse_args()
     for what, found, goal in walked(options.metres, options.bend).rows():
         print(f"{what:75} {found:12} {goal}")

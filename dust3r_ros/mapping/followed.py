@@ -55,8 +55,11 @@ def reference_of(following: Following, unit: float, before: Tracks | None) -> Re
 
 
 def thinned(tracks: Tracks) -> Tracks:
-    """The best points, no more than can be followed at camera rate; corners come with the best first."""
-    return Tracks(tracks.keyframe[:MAX_FOLLOWED], tracks.current[:MAX_FOLLOWED], tracks.overlap)
+    """No more points than can be followed at camera rate, of all qualities alike: the best alone may all be in one corner of the picture."""
+    if len(tracks) <= MAX_FOLLOWED:
+        return tracks
+    some = np.linspace(0, len(tracks) - 1, MAX_FOLLOWED).round().astype(int)
+    return Tracks(tracks.keyframe[some], tracks.current[some], tracks.overlap)
 
 
 def caught_up(grey: Grey, tracks: Tracks, newer: Sequence[Grey]) -> tuple[Grey, Tracks]:

@@ -94,7 +94,7 @@ def test_the_mappers_trajectory_has_the_frames_that_were_tracked_meanwhile(views
     assert errors_of(trajectory, views).max() < 0.05
 
 
-def test_with_a_map_that_needs_no_time_it_is_the_mapper(views: list[SimulatedView]) -> None:
+def test_with_a_map_that_needs_no_time_it_is_as_good_as_the_mapper(views: list[SimulatedView]) -> None:
     live, mapper = Live(views, slow=0), Mapper(CONFIG, SimulatedEstimator(views, size=160))
     poses = {}
     for view in views:
@@ -104,7 +104,10 @@ def test_with_a_map_that_needs_no_time_it_is_the_mapper(views: list[SimulatedVie
             poses[view.stamp] = update.pose
         mapper.add(frame_of(view))
     assert len(poses) == 1  # the frame that brought the first map
-    assert [k.stamp for k in live.mapper.keyframes] == pytest.approx([k.stamp for k in mapper.keyframes], abs=3 * 10**8)
+    assert abs(len(live.mapper.keyframes) - len(mapper.keyframes)) <= 1
+    live.front.hand_in()
+    off, offline = (errors_of(dict(one.trajectory()), views).max() for one in (live.mapper, mapper))
+    assert off < 1.5 * offline
 
 
 def test_covered_it_is_lost_and_found_by_the_map_while_frames_go_on(views: list[SimulatedView]) -> None:

@@ -55,7 +55,7 @@ def reference_of(following: Following, unit: float, before: Tracks | None) -> Re
 
 
 def thinned(tracks: Tracks) -> Tracks:
-    """No more points than can be followed at camera rate, of all qualities alike: the best alone may all be in one corner of the picture."""
+    """No more points than can be followed at camera rate, of all qualities alike: the best may all be in one corner of the picture."""
     if len(tracks) <= MAX_FOLLOWED:
         return tracks
     some = np.linspace(0, len(tracks) - 1, MAX_FOLLOWED).round().astype(int)

@@ -40,7 +40,7 @@ lint: setup
 	lint-imports
 
 bench: setup
-	@for benchmark in bench/*.py; do echo "== $$benchmark"; $(ros) .venv/bin/python "$$benchmark" || exit 1; done
+	@for benchmark in $(filter-out bench/online_%,$(wildcard bench/*.py)); do echo "== $$benchmark"; $(ros) .venv/bin/python "$$benchmark" || exit 1; done
 
 clean:
 	rm -rf build install log demo_output .ros .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -209,6 +209,11 @@ class Aligner:
         self._running = self._thread.submit(solve_pose_graph, frames, self.links, tuple(self.lengths)), frames
         return True
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the other thread has found something."""
+        return self._running is not None and self._running[0].done()
+
     def finished(self) -> Correction | None:
         """What the other thread found, if it is done."""
         if self._running is None or not self._running[0].done():

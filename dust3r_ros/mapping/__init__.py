@@ -3,6 +3,7 @@
 from dust3r_ros.mapping.config import ConfigError, MapperConfig, settings, with_settings
 from dust3r_ros.mapping.depth_readings import DepthError, depth_of_ranges
 from dust3r_ros.mapping.keyframe_views import depth_image, keyframe_cloud
+from dust3r_ros.mapping.live_tracking import LiveTracking
 from dust3r_ros.mapping.localisation import Localisation, LocalisationError, localise
 from dust3r_ros.mapping.localiser import Localiser
 from dust3r_ros.mapping.mapper import FrameError, Mapper, StampError
@@ -19,6 +20,7 @@ __all__ = [
     "FrameError",
     "FrameSet",
     "Keyframe",
+    "LiveTracking",
     "Localisation",
     "LocalisationError",
     "Localiser",

@@ -72,6 +72,9 @@ class KeyframeConfig:
         0.1, "way since the last keyframe, as a share of its median depth, that brings a new one; 0: off", 0.0, 10.0
     )
     min_overlap: float = setting(0.65, "share of the last keyframe's points still in view below which a new keyframe is due", 0.0, 1.0)
+    max_new: float = setting(
+        0.4, "share of the picture that shows nothing of what the last keyframe saw, above which a new one is due; 1: off", 0.0, 1.0
+    )
     max_interval: float = setting(
         0.0, "seconds after which a moving camera gets a keyframe at a quarter of the parallax; 0: never", 0.0, 3600.0
     )

@@ -225,6 +225,11 @@ class KeyframeMap:
         self._edges.extend([(anchor, new[nearest]), (new[nearest], anchor)])
         return new
 
+    @property
+    def correction_is_ready(self) -> bool:
+        """Whether `finished_correction` would take one in; for any thread while the map is at rest."""
+        return self._aligner.is_ready
+
     def finished_correction(self) -> bool:
         """Take in an alignment of the whole graph that has come from the other thread; whether one had."""
         correction = self._aligner.finished()

@@ -40,14 +40,23 @@ class KeyframeSelector:
         """The next frames are another camera's: how sharp those before were says nothing of them."""
         self._sharpness.clear()
 
-    def choose(self, stamp: int, grey: NDArray[np.uint8], parallax: float | None, overlap: float, baseline: float | None = None) -> Choice:
+    def choose(
+        self,
+        stamp: int,
+        grey: NDArray[np.uint8],
+        parallax: float | None,
+        overlap: float,
+        baseline: float | None = None,
+        new_share: float = 0.0,
+    ) -> Choice:
         """Is this frame due? `parallax` is a share of the width (None: no keyframe yet), `overlap` the share of points still seen,
-        `baseline` the way from the last keyframe as a share of its median depth (None while there is no map).
+        `baseline` the way from the last keyframe as a share of its median depth (None while there is no map), `new_share` the share of
+        the picture that the last keyframe has not seen.
         """
         sharpness = float(cv2.Laplacian(grey, cv2.CV_32F).var())
         typical = float(np.median(self._sharpness)) if self._sharpness else sharpness
         self._sharpness.append(sharpness)
-        because = self._due(stamp, parallax, overlap, baseline)
+        because = self._due(stamp, parallax, overlap, baseline, new_share)
         if not because.is_due:
             return because
         waits = self._quality(grey, sharpness, typical)
@@ -60,7 +69,7 @@ class KeyframeSelector:
         """The chosen frame is a keyframe now."""
         self._last_stamp, self._waited = stamp, 0
 
-    def _due(self, stamp: int, parallax: float | None, overlap: float, baseline: float | None) -> Choice:
+    def _due(self, stamp: int, parallax: float | None, overlap: float, baseline: float | None, new_share: float) -> Choice:
         config = self.config
         if parallax is None or self._last_stamp is None:
             return Choice(True, "first frame")
@@ -73,6 +82,8 @@ class KeyframeSelector:
             return Choice(True, f"moved {100 * baseline:.0f} % of the median depth")
         if overlap < config.min_overlap:
             return Choice(True, f"overlap fell to {100 * overlap:.0f} %")
+        if new_share > config.max_new:
+            return Choice(True, f"{100 * new_share:.0f} % of the picture is new")
         if config.max_interval > 0 and elapsed >= config.max_interval and parallax >= 0.25 * config.min_parallax:
             return Choice(True, f"{elapsed:.1f} s since the last keyframe")
         return Choice(False, f"parallax {100 * parallax:.1f} % of the width, overlap {100 * overlap:.0f} %")

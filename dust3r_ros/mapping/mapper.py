@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from dust3r_ros.estimators import Estimator, Tokens, create_estimator
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import ConfigError, MapperConfig
+from dust3r_ros.mapping.followed import Followed
 from dust3r_ros.mapping.following import Following, Pending
 from dust3r_ros.mapping.frame_check import FrameError, StampError, check_frame
 from dust3r_ros.mapping.keyframe_map import Growth, KeyframeMap
@@ -95,27 +96,33 @@ class Mapper:
         if self._lost.piece is not None:
             self._lost.piece.configure(config)
 
-    def add(self, frame: Frame) -> MapUpdate:
+    def add(self, frame: Frame, followed: Followed | None = None) -> MapUpdate:
         """Track a frame and, if it is due as a keyframe, let the map grow by it.
 
+        `followed`: somebody else has tracked it (`LiveTracking`), and the frames since the last one that came here.
         Raises StampError for a frame that is not newer than the last one and FrameError for an unusable image; the map stands either way.
         """
         check_frame(frame, self._last_stamp)
         self._last_stamp = frame.stamp
-        corrected = self.keyframe_map.finished_correction()
-        corrected = self._rescale() or corrected
-        self._after_correction()
+        corrected = self.take_corrections()
         stopwatch = Stopwatch()
         camera = self.calibration.camera(frame)
         with stopwatch.time("track"):
-            grey = tracking_image(frame.image)
+            grey = tracking_image(frame.image) if followed is None else followed.grey
             tracked_camera = self.following.camera(camera).resized(grey.shape[1], grey.shape[0])
-            tracks = self.following.tracker.track(grey) if self.following.tracker.running else None
+            if followed is not None:
+                tracks = self._take_over(followed)
+            else:
+                tracks = self.following.tracker.track(grey) if self.following.tracker.running else None
             tracked = self.following.pose_of(tracks, tracked_camera, frame.stamp, self.calibration.readout)
             if tracked is not None and tracks is not None and not self._lost.recovery.believes(frame.stamp, tracked, tracks):
                 tracked = None
             moved, overlap = (None, 0.0) if tracks is None else (parallax(tracks, tracked_camera), tracks.overlap)
-            choice = self._selector.choose(frame.stamp, grey, moved, overlap, self.following.baseline(tracked))
+            if followed is not None:
+                choice = followed.choice
+            else:
+                new = self.following.new_share(tracked, tracked_camera)
+                choice = self._selector.choose(frame.stamp, grey, moved, overlap, self.following.baseline(tracked), new)
         if tracked is None and self.keyframe_map.exists:
             return self._look_for(frame, camera, grey, stopwatch, corrected)
         if tracked is not None:
@@ -124,10 +131,10 @@ class Mapper:
 
         growth: Growth | None = None
         reason = choice.reason
-        if choice.is_due and self._may_try(frame.stamp):
+        if choice.is_due and self.may_try(frame.stamp):
             if tracks is not None or self.following.start(grey):
                 with stopwatch.time("encode"):
-                    tokens = self.estimator.encode(self.calibration.straight(frame.image, camera, self.following.turn), camera)
+                    tokens = self.estimator.encode(self.calibration.straight(frame.image, camera, self.following.turning.newest), camera)
                 if tracks is None:
                     self._first_keyframe(frame, tokens)
                 else:
@@ -138,6 +145,24 @@ class Mapper:
         elif tracks is not None and self.state is TrackingState.INITIALISING:
             self._pending = [*self._pending[1 - MAX_PENDING :], (frame.stamp, tracks, tracked_camera)]
         return self._told(frame, reason, tracked, growth, corrected, stopwatch)
+
+    def take_corrections(self) -> bool:
+        """An alignment of the whole graph that is done, and the scale, move the map; whether they did."""
+        corrected = self.keyframe_map.finished_correction()
+        corrected = self._rescale() or corrected
+        self._after_correction()
+        return corrected
+
+    def _take_over(self, followed: Followed) -> Tracks | None:
+        """Go on from what was followed elsewhere."""
+        self._pending = list(followed.pending)
+        if followed.seen is not None:
+            self._lost.recovery.seen_before(followed.seen)
+        if followed.tracks is not None:
+            self.following.tracker.go_on(followed.grey, followed.tracks)
+            self.following.relative = followed.relative
+            self.following.turning.recent = followed.recent
+        return followed.tracks
 
     def _told(
         self,
@@ -186,7 +211,7 @@ class Mapper:
 
     # ---- keyframes -------------------------------------------------------------------------------------------------------------------
 
-    def _may_try(self, stamp: int) -> bool:
+    def may_try(self, stamp: int) -> bool:
         """After a try that failed the next frames wait a little: a try costs as much as a keyframe."""
         return self._last_failure is None or (stamp - self._last_failure) * 1e-9 >= SECONDS_BETWEEN_TRIES
 

@@ -28,6 +28,11 @@ class Recovery:
         """The camera's place is known at this time."""
         self._seen, self._since, self._frames, self._last_failure, self._ambiguous = stamp, None, 0, None, False
 
+    def seen_before(self, stamp: int) -> None:
+        """Somebody else says that the place was known at this time: news only if it is newer than what is known."""
+        if self._seen is None or stamp > self._seen:
+            self.seen(stamp)
+
     def seconds(self, stamp: int) -> float:
         """Since the camera's place was last known; 0 if it is."""
         return 0.0 if self._since is None else (stamp - self._since) * 1e-9

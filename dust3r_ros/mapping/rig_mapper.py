@@ -12,6 +12,7 @@ from dust3r_ros.errors import Dust3rError
 from dust3r_ros.estimators import Estimator
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import MapperConfig
+from dust3r_ros.mapping.followed import Followed
 from dust3r_ros.mapping.frame_check import StampError, check_frame
 from dust3r_ros.mapping.keyframe_map import KeyframeMap
 from dust3r_ros.mapping.keyframe_selection import Choice
@@ -57,17 +58,17 @@ class RigMapper(Mapper):
         self.following.lead = lead if lead in self.rig else next(iter(self.rig.names), "")
         self.following.mounted = self.scale.is_metric
 
-    def add(self, frame: Frame | FrameSet) -> MapUpdate:
-        """Follow a set of frames and, if it is due, let the map grow by a keyframe of each camera.
+    def add(self, frame: Frame | FrameSet, followed: Followed | None = None) -> MapUpdate:
+        """Follow a set of frames and, if it is due, let the map grow by a keyframe of each camera. A rig tracks by itself: no `followed`.
 
         A frame that cannot be used, or of a camera without a place on the rig, is left out and said. Raises StampError for a set that
         is not newer than the last one, RigError if nothing of it can be used; the map stands either way.
         """
+        if followed is not None:
+            raise RigError("a rig's frames cannot be followed elsewhere: give them to the RigMapper as they come")
         stamp, frames = self._usable(frame)
         self._last_stamp = stamp
-        corrected = self.keyframe_map.finished_correction()
-        corrected = self._rescale() or corrected
-        self._after_correction()
+        corrected = self.take_corrections()
         if not self.lead and self.keyframe_map.exists:  # a map that was loaded
             self.following.lead = next(iter(frames))
         stopwatch = Stopwatch()
@@ -82,7 +83,7 @@ class RigMapper(Mapper):
             self._is_seen(stamp)
             self.following.advance(stamp, tracked)
         grown, reason = None, choice.reason
-        if choice.is_due and self._may_try(stamp):
+        if choice.is_due and self.may_try(stamp):
             if self.following.tracker.running:
                 grown, reason = self._grow_set(stamp, looks, tracks, tracked, reason, stopwatch)
                 corrected = self._after_correction() or corrected

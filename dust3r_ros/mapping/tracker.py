@@ -21,9 +21,10 @@ from dust3r_ros.mapping.types import Keyframe
 LONGEST_SIDE = 640  # pixels; larger images are tracked reduced
 MAX_POINTS = 400
 MIN_POINTS = 12
+WINDOW, QUICK_WINDOW = (21, 21), (15, 15)  # pixels about a point that are compared, from frame to frame
+FINE_WINDOW = (7, 7)  # and with the keyframe
 MAX_RETURN_ERROR = 1.0  # pixels between a point and where tracking it forth and back ends
 THRESHOLD = 0.006  # of the image's width: an error below it agrees with a pose
-WINDOW, FINE_WINDOW = 21, 7  # pixels: to follow from frame to frame; to place against the keyframe
 MAX_CORRECTION = 1.5  # pixels by which comparing with the keyframe may move a point
 MAX_FINE_RETURN = 0.3  # pixels, as MAX_RETURN_ERROR: a keyframe that looks different from here says nothing
 MIN_INLIERS = 0.3  # below this share of points that agree, a pose is not believed
@@ -65,7 +66,7 @@ class Tracker:
         self._previous: NDArray[np.uint8] | None = None
         self._tracks: Tracks | None = None
         self._started_with = 0
-        self._keyframe: NDArray[np.uint8] | None = None  # its tracking image
+        self.keyframe_image: NDArray[np.uint8] | None = None  # its tracking image, where the points are as they were chosen in it
         self._before: tuple[NDArray[np.uint8], Tracks] | None = None
 
     @property
@@ -75,17 +76,22 @@ class Tracker:
     def start(self, grey: NDArray[np.uint8]) -> int:
         """Choose the points to follow in a keyframe's tracking image; their number."""
         found = _corners(grey)
-        self._previous = self._keyframe = grey
+        self._previous = self.keyframe_image = grey
         self._started_with = len(found)
         self._tracks = Tracks(found, found, 1.0 if len(found) else 0.0)
         return len(found)
 
+    @property
+    def now(self) -> tuple[NDArray[np.uint8], Tracks] | None:
+        """The newest tracking image and the points in it."""
+        return None if self._previous is None or self._tracks is None else (self._previous, self._tracks)
+
     def stop(self) -> None:
-        self._previous = self._keyframe = self._tracks = self._before = None
+        self._previous = self.keyframe_image = self._tracks = self._before = None
 
     def go_on(self, grey: NDArray[np.uint8], tracks: Tracks) -> None:
         """Follow points of a keyframe that were found in this frame's tracking image."""
-        self._previous, self._tracks, self._keyframe = grey, tracks, None
+        self._previous, self._tracks, self.keyframe_image = grey, tracks, None
         self._started_with = round(len(tracks) / max(tracks.overlap, 1e-3))
 
     def hold(self) -> None:
@@ -100,15 +106,11 @@ class Tracker:
         self._before = self._previous, self._tracks
         before = self._tracks.current
         if len(before) and grey.shape == self._previous.shape:
-            after, found = _lucas_kanade(self._previous, grey, before)
-            back, returned = _lucas_kanade(grey, self._previous, after)
-            height, width = grey.shape
-            kept = (found.ravel() == 1) & (returned.ravel() == 1) & (np.abs(back - before).max(axis=1) < MAX_RETURN_ERROR)
-            kept &= (after >= 0).all(axis=1) & (after[:, 0] <= width - 1) & (after[:, 1] <= height - 1)
+            after, kept = follow_points(self._previous, grey, before)
             own, after = self._tracks.keyframe[kept], after[kept]
-            if self._keyframe is not None and len(after):
-                after = _placed_against(self._keyframe, grey, own, after)
             tracks = Tracks(own, after, len(after) / max(1, self._started_with))
+            if self.keyframe_image is not None:
+                tracks = placed_against(self.keyframe_image, grey, tracks)
         else:
             tracks = Tracks(before[:0], before[:0], 0.0)
         self._previous, self._tracks = grey, tracks
@@ -118,6 +120,25 @@ class Tracker:
 def corner_count(grey: NDArray[np.uint8]) -> int:
     """How many points of a tracking image are worth following."""
     return len(_corners(grey))
+
+
+def follow_points(
+    previous: NDArray[np.uint8], grey: NDArray[np.uint8], points: NDArray[np.float32], quickly: bool = False
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Where points [N, 2] of one tracking image lie in the next, of the same size, and which of them [N] come back where they were.
+
+    `quickly`: by smaller windows, and the way back begins where the points were; for frames that follow each other closely.
+    """
+    after, found = _lucas_kanade(previous, grey, points, QUICK_WINDOW if quickly else WINDOW)
+    if quickly:
+        start, flags = points.copy(), cv2.OPTFLOW_USE_INITIAL_FLOW
+        back, returned, _ = cv2.calcOpticalFlowPyrLK(grey, previous, after, start, winSize=QUICK_WINDOW, maxLevel=1, flags=flags)
+    else:
+        back, returned = _lucas_kanade(grey, previous, after)
+    height, width = grey.shape
+    kept = (found.ravel() == 1) & (returned.ravel() == 1) & (np.abs(back - points).max(axis=1) < MAX_RETURN_ERROR)
+    kept &= (after >= 0).all(axis=1) & (after[:, 0] <= width - 1) & (after[:, 1] <= height - 1)
+    return after, kept
 
 
 def _corners(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -155,34 +176,35 @@ def points_seen_again(grey: NDArray[np.uint8], keyframe: Keyframe, camera: Camer
 
 
 def _lucas_kanade(
-    previous: NDArray[np.uint8], following: NDArray[np.uint8], points: NDArray[np.float32]
+    previous: NDArray[np.uint8], following: NDArray[np.uint8], points: NDArray[np.float32], window: tuple[int, int] = WINDOW
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Where points [N, 2] of one image lie in the next, and which were found [N, 1]."""
-    after, found, _ = cv2.calcOpticalFlowPyrLK(previous, following, points, cast(Any, None), winSize=(WINDOW, WINDOW), maxLevel=4)
+    after, found, _ = cv2.calcOpticalFlowPyrLK(previous, following, points, cast(Any, None), winSize=window, maxLevel=4)
     return after, found
 
 
-def _placed_against(
-    keyframe: NDArray[np.uint8], grey: NDArray[np.uint8], own: NDArray[np.float32], found: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Where the keyframe's points `own` lie in `grey`, near where they were `found` [N, 2]; there, where the comparison says nothing.
+def placed_against(keyframe: NDArray[np.uint8], grey: NDArray[np.uint8], tracks: Tracks) -> Tracks:
+    """Points where the keyframe's own lie in `grey`, near where they were followed to; there, where the comparison says nothing.
 
     A large window is pulled along by what moves beside the point, nearer or farther, and errors of steps add up: on a sideways walk both
     make the way too short. A small one against the keyframe does neither, but has to begin near the right place.
     """
+    own, found = tracks.keyframe, tracks.current
+    if not len(tracks) or keyframe.shape != grey.shape:
+        return tracks
     there, seen = _finely(keyframe, grey, own, found)
     back, returned = _finely(grey, keyframe, there, own)
     better = seen & returned & (np.abs(there - found).max(axis=1) < MAX_CORRECTION) & (np.abs(back - own).max(axis=1) < MAX_FINE_RETURN)
     height, width = grey.shape
     better &= (there >= 0).all(axis=1) & (there[:, 0] <= width - 1) & (there[:, 1] <= height - 1)
-    return np.where(better[:, None], there, found)
+    return Tracks(own, np.where(better[:, None], there, found), tracks.overlap)
 
 
 def _finely(
     first: NDArray[np.uint8], second: NDArray[np.uint8], points: NDArray[np.float32], guess: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     there, found, _ = cv2.calcOpticalFlowPyrLK(
-        first, second, points, guess.copy(), winSize=(FINE_WINDOW, FINE_WINDOW), maxLevel=0, flags=cv2.OPTFLOW_USE_INITIAL_FLOW
+        first, second, points, guess.copy(), winSize=FINE_WINDOW, maxLevel=0, flags=cv2.OPTFLOW_USE_INITIAL_FLOW
     )
     return there, found.ravel() == 1
 

@@ -1,4 +1,4 @@
-"""How the node is doing: counted by the worker and the callbacks, read by status, diagnostics and the watchdog."""
+"""How the node is doing: counted by the two threads and the callbacks, read by status, diagnostics and the watchdog."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Health:
     reason: str = "no image has come yet"
     paused: bool = False
     fault: bool = False  # the newest image could not be used
+    map_fault: str = ""  # why the map could not use the newest image that it was to look at
     stamp: int = 0  # of the newest image, ns
     frame_id: str = ""
     frames: int = 0  # handled since the start or the last reset
@@ -64,33 +65,42 @@ class HealthBook:
         """An image message has come."""
         self.last_arrival, self.arrived = time.monotonic(), self.arrived + 1
 
-    def handled(self, update: MapUpdate, frame_id: str) -> None:
-        """An image went through the Mapper."""
+    def handled(self, update: MapUpdate, frame_id: str, again: bool = False) -> None:
+        """An image was tracked. `again`: it had been before, and has its place only now."""
         with self._lock:
             now = self._now
-            window = tuple(keyframe.index for keyframe in update.keyframes) if update.is_keyframe else now.window
             self._now = replace(
                 now,
                 tracking=update.state,
-                reason=update.reason,
-                fault=False,
+                reason=now.map_fault or update.reason,
+                fault=bool(now.map_fault),
                 stamp=update.frame.stamp,
                 frame_id=frame_id,
-                frames=now.frames + 1,
-                window=window,
+                frames=now.frames + (not again),
                 lost_seconds=update.lost_seconds,
                 seconds={**now.seconds, **update.seconds},
             )
-            self._handled.append(time.monotonic())
+            if not again:
+                self._handled.append(time.monotonic())
 
-    def unusable(self, reason: str, stale: bool = False) -> None:
-        """An image did not. One that was only late is no fault."""
+    def mapped(self, update: MapUpdate) -> None:
+        """What an image brought to the map."""
+        with self._lock:
+            now = self._now
+            window = tuple(keyframe.index for keyframe in update.keyframes) if update.is_keyframe else now.window
+            spent = {stage: seconds for stage, seconds in update.seconds.items() if stage != "track"}
+            self._now = replace(now, window=window, seconds={**now.seconds, **spent}, map_fault="")
+
+    def unusable(self, reason: str, stale: bool = False, by_map: bool = False) -> None:
+        """An image did not. One that was only late is no fault. `by_map`: it was tracked, but the map could not use it."""
         with self._lock:
             now = self._now
             if stale:
                 self._now = replace(now, stale=now.stale + 1)
             else:
-                self._now = replace(now, unusable=now.unusable + 1, fault=True, reason=reason)
+                self._now = replace(
+                    now, unusable=now.unusable + 1, fault=True, reason=reason, map_fault=reason if by_map else now.map_fault
+                )
 
     def rate(self) -> float:
         """Images handled a second, over the last seconds."""

@@ -67,7 +67,7 @@ class CameraInfos:
 
 
 class Intake:
-    """Makes Frames; used by the worker's thread alone."""
+    """Makes Frames; used by the tracking thread alone."""
 
     def __init__(self, infos: CameraInfos, warn: Warn, info_wait: Callable[[], float]) -> None:
         """`info_wait()`: seconds that an image may wait for the first CameraInfo; 0 if nobody publishes any."""

@@ -1,6 +1,6 @@
 """What makes the map metric, from ROS: wheel or visual-inertial odometry by topic or TF, a depth sensor's image, the robot's model.
 
-Callbacks only put things down; `hand_over` gives them to the Mapper on the worker's thread, before each image.
+Callbacks only put things down; `hand_over` gives them to the Mapper on the mapping thread, before it looks at an image.
 """
 
 from __future__ import annotations

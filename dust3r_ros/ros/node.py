@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -20,7 +21,7 @@ from dust3r_ros.alignment import warm_up
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.estimators import Estimator
 from dust3r_ros.io.map_file import load_map
-from dust3r_ros.mapping import ConfigError, Localiser, Mapper, MapSnapshot, Rig, RigMapper, TrackingState
+from dust3r_ros.mapping import ConfigError, LiveTracking, Localiser, Mapper, MapSnapshot, MapUpdate, Rig, RigMapper, TrackingState
 from dust3r_ros.mapping.config import settings
 from dust3r_ros.ros.errors import ParameterError, RosError
 from dust3r_ros.ros.health import HealthBook
@@ -43,11 +44,14 @@ TICK = 0.25  # seconds between two looks at what is due
 
 
 class Dust3rNode(LifecycleNode):
-    """Callbacks only put things down; the worker's thread owns the Mapper and publishes what each image changed."""
+    """Callbacks only put things down. One thread tracks the camera and says where it is; another owns the Mapper and publishes the map."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__("dust3r", **options)
         self._configured = self._active = False
+        self._tracking = threading.RLock()  # held where an image is tracked and told, and where the map under it is replaced
+        self._camera_frame = "camera"
+        self.front: LiveTracking | None = None
         self._warn = Throttle(self.get_logger().warning)
         self.book = HealthBook()
         self._teardown = ExitStack()  # what has been built, to be taken down in reverse
@@ -60,30 +64,92 @@ class Dust3rNode(LifecycleNode):
         if not self.book.now.paused:
             self.worker.offer(message)
 
-    def _map_image(self, message: Any) -> None:
-        """On the worker's thread."""
+    def _track_image(self, message: Any) -> None:
+        """On the tracking thread."""
         frame = self._next_frame(message)
         if frame is None:
             return
-        camera_frame = self._camera_frame(message)
-        self.metric_inputs.hand_over(self.mapper, camera_frame)
-        update = self.mapper.add(frame)
-        if self.rig is not None:
-            camera_frame = self.rig.frame_of(update.camera)
-            update = replace(update, reason="; ".join([update.reason, *self.rig.problems.values()]))
-            self.book.set(cameras=self.rig.states(update.agreeing))
-        self.book.handled(update, camera_frame)
-        self._tell_scale()
-        self._map_publishers.frame(update, camera_frame)
-        if update.is_keyframe:
-            self.book.set(keyframes=len(self.mapper.keyframes))
+        if self.rig is None:
+            self._camera_frame = self.parameters.node.camera_frame or message.header.frame_id or "camera"
+        if self.front is None:
+            self.mapping.offer(frame)
+            return
+        with self._tracking:
+            self._tell_motion(self.front.add(frame))
 
-    def _camera_frame(self, message: Any) -> str:
-        """Of the camera whose pose the Mapper tells."""
+    def _map_at_once(self, frame: Any) -> None:
+        """On the mapping thread: a Localiser and a rig track by themselves."""
         if self.rig is not None and isinstance(self.mapper, RigMapper):
             self.rig.mount_on(self.mapper)
-            return self.rig.frame_of(self.mapper.lead)
-        return self.parameters.node.camera_frame or message.header.frame_id or "camera"
+            self._camera_frame = self.rig.frame_of(self.mapper.lead)
+        self._hand_over_metres()
+        update = self.mapper.add(frame)
+        if self.rig is not None:
+            self._camera_frame = self.rig.frame_of(update.camera)
+            update = replace(update, reason="; ".join([update.reason, *self.rig.problems.values()]))
+            self.book.set(cameras=self.rig.states(update.agreeing))
+        with self._tracking:
+            self._tell_motion(update)
+        self._tell_map(update)
+
+    def _tell_motion(self, update: MapUpdate, again: bool = False) -> None:
+        self._map_publishers.motion(update, self._camera_frame)
+        self.book.handled(update, self._camera_frame, again)
+
+    def _tell_map(self, update: MapUpdate | None) -> None:
+        """On the mapping thread: what a frame has changed; None: all has moved."""
+        if update is None:
+            self._map_publishers.changed()
+        else:
+            self._map_publishers.keyframes(update, self._camera_frame)
+            self.book.mapped(update)
+            if update.is_keyframe:
+                self.book.set(keyframes=len(self.mapper.keyframes))
+        self._tell_scale()
+
+    # ---- the two threads -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def mapper(self) -> Mapper | Localiser:
+        """The map, of the mapping thread."""
+        return self._mapper
+
+    @mapper.setter
+    def mapper(self, mapper: Mapper | Localiser) -> None:
+        with self._tracking:
+            if self.front is not None:
+                self.front.abandon()
+            self._mapper = mapper
+            self.front = None if isinstance(mapper, Localiser | RigMapper) else LiveTracking(mapper, self._have_mapped, self._mapped)
+
+    def is_idle(self) -> bool:
+        """Whether all images that came in have been told of, and the map has done what they asked of it."""
+        return self.worker.is_idle and self.mapping.is_idle and (self.front is None or self.front.is_idle)
+
+    def _have_mapped(self, job: Callable[[], None]) -> None:
+        def look() -> None:
+            self._hand_over_metres()
+            job()
+
+        self.mapping.submit(look).add_done_callback(self._report)
+
+    def _mapped(self, update: MapUpdate | None) -> None:
+        self._tell_map(update)
+        self.worker.submit(self._take_over).add_done_callback(self._report)  # also when no other image comes
+
+    def _take_over(self) -> None:
+        with self._tracking:
+            update = None if self.front is None else self.front.take_over()
+            if update is not None:
+                self._tell_motion(update, again=True)
+
+    def _hand_over_metres(self) -> None:
+        self.metric_inputs.hand_over(self.mapper, self._camera_frame)
+
+    def _report(self, done: Future[Any]) -> None:
+        if self._active and not done.cancelled() and isinstance(error := done.exception(), Exception):
+            self._on_failure(error, by_map=True)
+            self.worker.submit(self._take_over)
 
     def _next_frame(self, message: Any) -> Any:
         try:
@@ -96,19 +162,19 @@ class Dust3rNode(LifecycleNode):
             simulated = bool(self.get_parameter("use_sim_time").value)
             if choice == "reset" or (choice == "auto" and simulated):
                 self.get_logger().warning(f"{error}: the map starts anew (on_time_jump: {choice})")
-                self.reset_map()
+                self.mapping.submit(self.reset_map).result()
                 return self.intake.frame(message)
             self.book.unusable(f"{error}: dropped to keep the map; call ~/reset to start anew from here", stale=True)
             self._warn(f"{error}: dropped to keep the map; call ~/reset to start anew from here, or set on_time_jump to reset")
         return None
 
-    def _on_failure(self, error: Exception) -> None:
+    def _on_failure(self, error: Exception, by_map: bool = False) -> None:
         """An image that could not be used: said, counted, and on to the next."""
         if isinstance(error, Dust3rError):
-            self.book.unusable(str(error))
+            self.book.unusable(str(error), by_map=by_map)
             self._warn(f"image not used: {error}")
         else:
-            self.book.unusable(f"{type(error).__name__}: {error}")
+            self.book.unusable(f"{type(error).__name__}: {error}", by_map=by_map)
             trace = "".join(traceback.format_exception(error))
             self._warn(f"image not used, by a fault of this program: {type(error).__name__}: {error}", details=trace)
 
@@ -128,6 +194,7 @@ class Dust3rNode(LifecycleNode):
     def _build(self) -> None:
         config = self.parameters.node
         self.mapper = self._new_mapper()
+        self._camera_frame = config.camera_frame or "camera"
         self._configured = True
         self.book.set(model=self.mapper.estimator.name)
         self.buffer = TransformBuffer()
@@ -145,8 +212,9 @@ class Dust3rNode(LifecycleNode):
         self._teardown.callback(self.reports.destroy)
         if config.map_file:
             self.get_logger().info(self.replace_map(load_map(Path(config.map_file).expanduser())))
-        self.worker: Worker[Any] = Worker(self._map_image, self._on_failure)
-        self._warmed_up = self.worker.submit(warm_up)
+        self.worker: Worker[Any] = Worker(self._track_image, self._on_failure, "tracking")
+        self.mapping: Worker[Any] = Worker(self._map_at_once, self._on_failure, "mapping")
+        self._warmed_up = self.mapping.submit(warm_up)
         self._warmed_up.add_done_callback(self._log_failure)
         self._map_services = MapServices(self, self)
         self._teardown.callback(self._map_services.destroy)
@@ -171,7 +239,7 @@ class Dust3rNode(LifecycleNode):
         return Mapper(self.parameters.mapper, estimator, background=True)
 
     def _stop_worker(self) -> None:
-        if not self.worker.stop():
+        if not (self.worker.stop() and self.mapping.stop()):
             self.get_logger().warning("the estimator is still busy: not waiting for it any longer")
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -227,6 +295,7 @@ class Dust3rNode(LifecycleNode):
             self.rig.stop()
         self.destroy_timer(self._ticks)
         self.worker.clear()
+        self.mapping.clear()
 
     def _tear_down(self) -> None:
         self._stop_listening()
@@ -248,10 +317,12 @@ class Dust3rNode(LifecycleNode):
         else:
             self.rig.flush(self._on_image)
             finding = self.rig.look(patience)
+        if self.mapping.is_idle:
+            self.mapping.submit(self._hand_over_metres).add_done_callback(self._log_failure)
         self._since_report += TICK
         self._since_latched += TICK
         due = self._since_report >= config.publish.status_period
-        self.reports.publish(self.worker.dropped, finding, config.map_frame, only_changes=not due)
+        self.reports.publish(self.worker.dropped + self.mapping.dropped, finding, config.map_frame, only_changes=not due)
         if due:
             self._since_report = 0.0
         publishers = self._map_publishers
@@ -259,10 +330,12 @@ class Dust3rNode(LifecycleNode):
             publishers.latched_is_due() or (self.reports.has_listeners() and publishers.count_is_due())
         ):
             self._since_latched = 0.0
-            self.worker.submit(self._tell_the_whole).add_done_callback(self._log_failure)
+            self.mapping.submit(self._tell_the_whole).add_done_callback(self._log_failure)
 
     def _tell_the_whole(self) -> None:
         """Map, path and graph to those who listen, and the map's size to the status."""
+        if self.front is not None:
+            self.front.hand_in()
         self._map_publishers.latched(self.mapper)
         self.book.set(map_points=len(self._map_publishers.whole_map(self.mapper)))
 
@@ -277,41 +350,52 @@ class Dust3rNode(LifecycleNode):
         """Accepted changes reach the Mapper between two images."""
         if self._configured:
             config = self.parameters.mapper
-            self.worker.submit(lambda: self._configure_mapper(config)).add_done_callback(self._log_failure)
+            self.mapping.submit(lambda: self._configure_mapper(config)).add_done_callback(self._log_failure)
 
     def _configure_mapper(self, config: Any) -> None:
         if config != self.mapper.config:
             try:
                 self.mapper.configure(config)
+                if self.front is not None:
+                    self.front.configure(config)
             except ConfigError as error:
                 self.get_logger().error(str(error))
         if isinstance(self.mapper, Localiser) != (self.parameters.node.mode == "localisation"):
             self.get_logger().info(f"mode {self.parameters.node.mode}: {self.replace_map(self.mapper.snapshot())}")
 
-    # ---- what the services ask for, on the worker's thread -----------------------------------------------------------------------------
+    # ---- what the services ask for, on the mapping thread ------------------------------------------------------------------------------
 
     def do(self, job: Callable[[], Any]) -> Future[Any]:
-        return self.worker.submit(job)
+        return self.mapping.submit(job)
 
     def _tell_scale(self) -> None:
         scale = self.mapper.scale
         self.book.set(scale_source=scale.source, scale_uncertainty=scale.uncertainty)
 
     def reset_map(self) -> str:
+        with self._tracking:
+            return self._reset_map()
+
+    def _reset_map(self) -> str:
         self.mapper.reset()
+        if self.front is not None:
+            self.front.restart()
         self._tell_scale()
         if isinstance(self.mapper, Localiser):  # only where the camera is has been forgotten
             self._restarted(True)
-            self.book.set(frames=0, tracking=self.mapper.state, reason="reset", fault=False)
+            self.book.set(frames=0, tracking=self.mapper.state, reason="reset", fault=False, map_fault="")
             return "the map stands; the camera is looked for anew in the next image"
         self._restarted(same_map_frame=False)
-        self.book.set(frames=0, keyframes=0, window=(), map_points=0, tracking=TrackingState.INITIALISING, reason="reset", fault=False)
+        self.book.set(
+            frames=0, keyframes=0, window=(), map_points=0, tracking=TrackingState.INITIALISING, reason="reset", fault=False, map_fault=""
+        )
         return "the map is empty; it starts anew with the next image"
 
     def pause(self, paused: bool) -> str:
         self.book.set(paused=paused)
         if paused:
             self.worker.clear()
+            self.mapping.clear()
             return "paused: images are not looked at, the map stands"
         return "going on"
 
@@ -319,10 +403,14 @@ class Dust3rNode(LifecycleNode):
         revised = self.mapper.align()
         if not revised:
             raise RosError("there is no map to align yet: the camera has to move first")
+        if self.front is not None:
+            self.front.refresh()
         self._map_publishers.changed()
         return f"{len(revised)} keyframes aligned"
 
     def snapshot_map(self) -> MapSnapshot:
+        if self.front is not None:
+            self.front.hand_in()
         return self.mapper.snapshot()
 
     def replace_map(self, snapshot: MapSnapshot) -> str:
@@ -330,12 +418,18 @@ class Dust3rNode(LifecycleNode):
         mapper = self._new_mapper(self.mapper.estimator)
         if snapshot.keyframes:
             mapper.restore(snapshot)
-        self.mapper = mapper
+        with self._tracking:
+            self.mapper = mapper
+            return self._replaced(mapper, snapshot)
+
+    def _replaced(self, mapper: Mapper | Localiser, snapshot: MapSnapshot) -> str:
         self._tell_scale()
         last = snapshot.keyframes[-1].index if snapshot.keyframes else -1
         self._restarted(True, snapshot.window, last)
         count = len(snapshot.keyframes)
-        self.book.set(keyframes=count, window=snapshot.window, tracking=mapper.state, reason="a saved map was loaded", fault=False)
+        self.book.set(
+            keyframes=count, window=snapshot.window, tracking=mapper.state, reason="a saved map was loaded", fault=False, map_fault=""
+        )
         return f"a map of {count} keyframes loaded"
 
     def _restarted(self, same_map_frame: bool, window: tuple[int, ...] = (), last_index: int = -1) -> None:

@@ -33,7 +33,7 @@ class Placed:
 
 
 class Placement:
-    """Knows the frames. Used by the worker's thread alone, but for the buffer."""
+    """Knows the frames. Used by one thread at a time, but for the buffer."""
 
     def __init__(self, config: NodeConfig, buffer: TransformBuffer) -> None:
         self.config, self.buffer = config, buffer

@@ -1,6 +1,7 @@
 """What the node tells the world, built only for those who listen.
 
-Everything here runs on the worker's thread. `frame` follows each image; `latched` brings whole map, path and keyframe graph up to date.
+`motion` follows each image, on the tracking thread. All else runs on the mapping thread: `keyframes` tells what became of an image,
+`latched` brings whole map, path and keyframe graph up to date.
 """
 
 from __future__ import annotations
@@ -78,19 +79,12 @@ class MapPublishers:
         for topics in self._depths.values():
             topics.destroy()
 
-    # ---- every image -----------------------------------------------------------------------------------------------------------------
+    # ---- every image, on the tracking thread ------------------------------------------------------------------------------------------
 
-    def frame(self, update: MapUpdate, camera_frame: str) -> None:
-        """TF and odometry of every image; depth and cloud of a new keyframe."""
+    def motion(self, update: MapUpdate, camera_frame: str) -> None:
+        """TF and odometry of an image."""
         self._camera_frame, self._stamp = camera_frame, update.frame.stamp
         self._path_version += update.pose is not None
-        if update.keyframes or update.corrected:
-            self.changed()
-        if update.is_keyframe:
-            self._window = tuple(keyframe.index for keyframe in update.keyframes)
-            for keyframe in update.keyframes:
-                if keyframe.index > self._last_depth:
-                    self._publish_depth(keyframe)
         try:
             self._placement.locate_camera(camera_frame, update.frame.stamp)
             placed = self._placement.place(update)
@@ -98,7 +92,21 @@ class MapPublishers:
             self._warn(f"no TF is published: {error}")
             return
         self._publish_motion(update, placed)
-        if update.is_keyframe and self._cloud.get_subscription_count():
+
+    # ---- what became of some of them, on the mapping thread ----------------------------------------------------------------------------
+
+    def keyframes(self, update: MapUpdate, camera_frame: str) -> None:
+        """Depth and cloud of a new keyframe."""
+        self._camera_frame = camera_frame
+        if update.keyframes or update.corrected:
+            self.changed()
+        if not update.is_keyframe:
+            return
+        self._window = tuple(keyframe.index for keyframe in update.keyframes)
+        for keyframe in update.keyframes:
+            if keyframe.index > self._last_depth:
+                self._publish_depth(keyframe)
+        if self._cloud.get_subscription_count() and self._placement.map_from_world is not None:
             for keyframe in self._newest(update):
                 cloud = keyframe_cloud(keyframe, self._parameters.node.publish.cloud_min_confidence)
                 self._cloud.publish(cloud_message(cloud, self._map_header(keyframe.stamp), self._placement.map_from_world))

@@ -1,4 +1,4 @@
-"""~/reset, ~/pause, ~/align, ~/save_map, ~/load_map: done by the worker between two images; the executor goes on meanwhile."""
+"""~/reset, ~/pause, ~/align, ~/save_map, ~/load_map: done on the mapping thread; tracking and the executor go on meanwhile."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dust3r_ros.ros.errors import RosError
 
 
 class MapOwner(Protocol):
-    """What the services ask of the node. Each of these runs on the worker's thread."""
+    """What the services ask of the node. Each of these runs on the mapping thread."""
 
     def do(self, job: Callable[[], Any]) -> ThreadFuture[Any]: ...
 

@@ -1,4 +1,4 @@
-"""One thread that owns the Mapper: the newest frame waits in a slot, services' jobs go before it."""
+"""One thread and what it owns: the newest item waits in a slot, jobs go before it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class Worker(Generic[Item]):
         self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._wake = threading.Condition()
         self._stopping = False
+        self._busy = False
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -44,6 +45,12 @@ class Worker(Generic[Item]):
             self._wake.notify()
         return future
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being done and nothing waits."""
+        with self._wake:
+            return not (self._busy or self._jobs or self._slot is not None)
+
     def clear(self) -> None:
         """Forget the item that waits."""
         with self._wake:
@@ -64,9 +71,11 @@ class Worker(Generic[Item]):
     def _run(self) -> None:
         while True:
             with self._wake:
+                self._busy = False
                 self._wake.wait_for(lambda: self._stopping or self._jobs or self._slot is not None)
                 if self._stopping:
                     return
+                self._busy = True
                 job = self._jobs.popleft() if self._jobs else None
                 item = None
                 if job is None:

@@ -41,6 +41,12 @@ def test_way_against_depth_brings_one_and_before_there_is_depth_half_the_paralla
     assert not selector.choose(SECOND, SHARP, 0.008, 1.0, baseline=None).is_due
 
 
+def test_a_picture_of_what_the_last_keyframe_has_not_seen_brings_one(selector: KeyframeSelector) -> None:
+    """A camera that turns sees new things without any parallax, and may still follow most of its points."""
+    assert not selector.choose(SECOND, SHARP, 0.0, 0.9, baseline=0.0, new_share=0.2).is_due
+    assert selector.choose(2 * SECOND, SHARP, 0.0, 0.9, baseline=0.0, new_share=0.5).reason == "50 % of the picture is new"
+
+
 def test_not_more_often_than_the_set_rate(selector: KeyframeSelector) -> None:
     assert not selector.choose(SECOND // 20, SHARP, 0.5, 0.1).is_due
     assert selector.choose(SECOND // 10, SHARP, 0.5, 0.1).is_due

@@ -156,9 +156,9 @@ def test_without_the_base_s_transform_the_map_grows_and_tf_waits_for_it(rig, vie
 def test_a_fault_of_the_program_itself_does_not_end_the_node(rig, views: list, monkeypatch: pytest.MonkeyPatch) -> None:
     running = rig()
     with monkeypatch.context() as patch:
-        patch.setattr(running.node.mapper, "add", lambda _: 1 / 0)
+        patch.setattr(running.node.mapper, "add", lambda *_: 1 / 0)
         running.send(image_message(views[0].image, views[0].stamp))
-    assert "ZeroDivisionError" in running.node.book.now.reason
+        running.until(lambda: "ZeroDivisionError" in running.node.book.now.reason, "the fault is told")
     goes_on(running, views)
 
 

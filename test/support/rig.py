@@ -92,12 +92,12 @@ class Rig:
     # ---- inputs ----------------------------------------------------------------------------------------------------------------------
 
     def send(self, message: Any, info: CameraInfo | None = None) -> None:
-        """Publish an image and wait until the node has dealt with it, one way or the other."""
+        """Publish an image and wait until the node has dealt with it, one way or the other, and the map with what it asked for."""
         before = self._dealt_with()
         if info is not None:
             self._infos.publish(info)
         self._images.publish(message)
-        self.until(lambda: self._dealt_with() != before, "the image is dealt with")
+        self.until(lambda: self._dealt_with() != before and self.node.is_idle(), "the image is dealt with")
 
     def show(self, views: list[Any], calibrated: bool = True, shift: int = 0) -> None:
         """Send simulated views one after the other, their stamps shifted by so many ns."""

@@ -1,0 +1,40 @@
+"""How much of a picture shows what its keyframe has not seen: the unique fraction of MASt3R-SLAM (Murai et al., CVPR 2025, section 3.5)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dust3r_ros.geometry import Camera, inverse_pose, transform_points
+from dust3r_ros.mapping.types import Keyframe
+
+CELLS = (16, 12)  # of the picture, across and down
+SAMPLES = 48  # points across the keyframe: a cell has one still where the camera has come three times as near
+TRUSTED = 1.5  # confidence from which a pixel counts as seen
+
+
+class Coverage:
+    """Of one keyframe's points, seen from frames near it."""
+
+    def __init__(self, keyframe: Keyframe) -> None:
+        step = max(1, keyframe.camera.width // SAMPLES)
+        here = (slice(step // 2, None, step), slice(step // 2, None, step))
+        known = (keyframe.depth[here] > 0) & (keyframe.confidence[here] > TRUSTED)
+        rays = keyframe.camera.rays()[here][known]
+        self._points = np.asarray(rays * keyframe.depth[here][known][:, None], np.float64)
+        self._own = self._covered(keyframe.camera, np.eye(4))
+
+    def new_share(self, camera: Camera, pose: NDArray[np.float64]) -> float:
+        """Of the picture that `camera` takes at `pose` (4x4, to the keyframe's camera): the share without the keyframe's points, 0..1.
+
+        Relative to the keyframe's own picture, of which not everything is known either: 0 at the keyframe.
+        """
+        return max(0.0, 1.0 - self._covered(camera, pose) / self._own) if self._own else 0.0
+
+    def _covered(self, camera: Camera, pose: NDArray[np.float64]) -> float:
+        points = transform_points(inverse_pose(pose), self._points)
+        pixels = camera.project(points[points[:, 2] > 0])
+        pixels = pixels[np.isfinite(pixels).all(1)]
+        cells = np.floor((pixels + 0.5) * (CELLS[0] / camera.width, CELLS[1] / camera.height)).astype(int)
+        inside = ((cells >= 0) & (cells < CELLS)).all(1)
+        return len(np.unique(cells[inside] @ (1, CELLS[0]))) / (CELLS[0] * CELLS[1])

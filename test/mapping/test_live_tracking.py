@@ -1,0 +1,170 @@
+"""Tracking beside a map that grows: the mapping thread's jobs are done when the test says so, as if the estimator took so many frames."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.simulated_estimator import SimulatedEstimator
+
+from dust3r_ros.mapping import Frame, LiveTracking, Mapper, MapperConfig, MapUpdate, StampError, TrackingState
+from dust3r_ros.mapping.config import with_settings
+from dust3r_ros.simulation import SimulatedView, circle_sequence
+
+CONFIG = with_settings(
+    MapperConfig(), {"window.size": 4, "window.scene_graph": "swin-2", "keyframes.min_parallax": 0.01, "map.voxel_size": 0.02}
+)
+FRAMES, SLOW = 60, 4  # frames that pass while a keyframe is estimated
+
+
+@pytest.fixture(scope="module")
+def views() -> list[SimulatedView]:
+    """A third of a round, 3 cm a frame."""
+    return list(circle_sequence(180, 160, 120)[:FRAMES])
+
+
+def frame_of(view: SimulatedView, **changes: object) -> Frame:
+    return replace(Frame(view.stamp, view.image, view.camera), **changes)
+
+
+class Live:
+    """A LiveTracking whose mapping thread takes `slow` frames for each job."""
+
+    def __init__(self, views: list[SimulatedView], slow: int = SLOW, **errors: object) -> None:
+        self.mapper = Mapper(CONFIG, SimulatedEstimator(views, size=160, **errors))  # type: ignore[arg-type]
+        self.jobs: list[Callable[[], None]] = []
+        self.mapped: list[MapUpdate | None] = []
+        self.most_waiting, self._slow, self._age = 0, slow, 0
+        self.front = LiveTracking(self.mapper, self.jobs.append, self.mapped.append)
+
+    def show(self, frame: Frame) -> MapUpdate:
+        update = self.front.add(frame)
+        self.most_waiting = max(self.most_waiting, len(self.jobs))
+        self._age += bool(self.jobs)
+        if self._age > self._slow:
+            self.finish()
+        return update
+
+    def finish(self) -> None:
+        while self.jobs:
+            self.jobs.pop(0)()
+        self._age = 0
+
+
+def errors_of(poses: dict[int, np.ndarray], views: list[SimulatedView]) -> np.ndarray:
+    """Distance to the truth, m, after the scale that fits best; both in the first camera's frame."""
+    truth = {view.stamp: (np.linalg.inv(views[0].pose) @ view.pose)[:3, 3] for view in views}
+    found, true = np.stack([pose[:3, 3] for pose in poses.values()]), np.stack([truth[stamp] for stamp in poses])
+    return np.linalg.norm(found * ((found * true).sum() / (found**2).sum()) - true, axis=1)
+
+
+def test_while_keyframes_are_estimated_every_frame_has_its_pose(views: list[SimulatedView]) -> None:
+    live = Live(views)
+    updates = [live.show(frame_of(view)) for view in views]
+    placed = {u.frame.stamp: u.pose for u in updates if u.pose is not None}
+    first = next(n for n, u in enumerate(updates) if u.pose is not None)
+    assert first <= 3 * SLOW + 2  # two jobs, and the way to the parallax of a second keyframe
+    assert len(placed) == FRAMES - first  # without a gap
+    assert errors_of(placed, views).max() < 0.05  # 2 m from what it sees; 0.02 if keyframes take no time
+    assert len(live.mapper.keyframes) > 4
+    assert live.most_waiting == 1  # nothing queues
+    assert not any(u.is_keyframe or u.keyframes for u in updates)  # that is told by the mapping thread
+    assert [u.is_keyframe for u in live.mapped if u is not None].count(True) == len(live.mapper.keyframes) - 1
+
+
+def test_the_odometry_does_not_jump_where_a_new_reference_is_taken_over(views: list[SimulatedView]) -> None:
+    live = Live(views, noise=0.02)
+    updates = [live.show(frame_of(view)) for view in views]
+    odometry = [u.odometry for u in updates if u.odometry is not None]
+    steps = np.array([np.linalg.norm(b[:3, 3] - a[:3, 3]) for a, b in itertools.pairwise(odometry)])
+    assert steps.max() < 2 * np.median(steps)
+
+
+def test_the_mappers_trajectory_has_the_frames_that_were_tracked_meanwhile(views: list[SimulatedView]) -> None:
+    live = Live(views)
+    updates = [live.show(frame_of(view)) for view in views]
+    live.finish()
+    live.front.hand_in()
+    trajectory = dict(live.mapper.trajectory())
+    assert {u.frame.stamp for u in updates if u.pose is not None} <= set(trajectory)
+    assert len(trajectory) == len(live.mapper.trajectory())  # each once
+    assert errors_of(trajectory, views).max() < 0.05
+
+
+def test_with_a_map_that_needs_no_time_it_is_as_good_as_the_mapper(views: list[SimulatedView]) -> None:
+    live, mapper = Live(views, slow=0), Mapper(CONFIG, SimulatedEstimator(views, size=160))
+    poses = {}
+    for view in views:
+        live.show(frame_of(view))
+        update = live.front.take_over()  # as the node does when no image comes
+        if update is not None:
+            poses[view.stamp] = update.pose
+        mapper.add(frame_of(view))
+    assert len(poses) == 1  # the frame that brought the first map
+    assert abs(len(live.mapper.keyframes) - len(mapper.keyframes)) <= 1
+    live.front.hand_in()
+    off, offline = (errors_of(dict(one.trajectory()), views).max() for one in (live.mapper, mapper))
+    assert off < 1.5 * offline
+
+
+def test_covered_it_is_lost_and_found_by_the_map_while_frames_go_on(views: list[SimulatedView]) -> None:
+    live = Live(views)
+    for view in views[:40]:
+        live.show(frame_of(view))
+    dark, here = np.zeros_like(views[0].image), views[39].stamp
+    for n in range(40):
+        update = live.show(Frame(here + (n + 1) * 10**8, dark, views[0].camera))
+    assert update.state is TrackingState.LOST
+    assert update.pose is None
+    assert update.lost_seconds == pytest.approx(4.0)
+    assert "lost for 4.0 s" in update.reason
+    before = update.odometry
+    again = [live.show(frame_of(view, stamp=here + (41 + n) * 10**8)) for n, view in enumerate(views[10:30])]
+    found = [u for u in again if u.pose is not None]
+    assert found[0].found_again
+    assert not any(u.found_again for u in found[1:])
+    assert again.index(found[0]) <= 3 * SLOW + 2
+    assert len(found) == len(again) - again.index(found[0])
+    assert found[0].odometry is not None
+    assert np.linalg.norm(found[0].odometry[:3, 3] - before[:3, 3]) < 0.2  # it goes on where it was lost
+    by_stamp = {u.frame.stamp: u.pose for u in found}
+    there = [replace(view, stamp=here + (41 + n) * 10**8) for n, view in enumerate(views[10:30])]
+    shown = [v for v in [*views, *there] if v.stamp in by_stamp or v is views[0]]
+    assert errors_of(by_stamp, shown).max() < 0.06
+
+
+def test_after_a_restart_nothing_of_the_old_map_is_done(views: list[SimulatedView]) -> None:
+    live = Live(views, slow=1000)
+    live.show(frame_of(views[0]))
+    assert live.jobs
+    live.mapper.reset()
+    live.front.restart()
+    live.finish()
+    assert live.mapped == []
+    assert live.front.is_idle
+    assert live.show(frame_of(views[0])).state is TrackingState.INITIALISING  # any stamp may come next
+
+
+def test_a_frame_that_the_map_cannot_use_does_not_stop_tracking(views: list[SimulatedView]) -> None:
+    live = Live(views, slow=1000)
+    for view in views[:12]:
+        live.show(frame_of(view))
+        live.finish()
+    assert live.front.state is TrackingState.TRACKING
+    encode = live.mapper.estimator.encode
+    live.mapper.estimator.encode = None  # type: ignore[method-assign,assignment]
+    shown = 12
+    while not live.jobs:
+        live.show(frame_of(views[shown]))
+        shown += 1
+    with pytest.raises(TypeError):
+        live.finish()
+    live.mapper.estimator.encode = encode  # type: ignore[method-assign]
+    for view in views[shown:]:
+        assert live.show(frame_of(view)).state is TrackingState.TRACKING
+        live.finish()
+    with pytest.raises(StampError):
+        live.show(frame_of(views[-1]))

@@ -18,6 +18,7 @@ from scipy.sparse.linalg import splu
 
 from dust3r_ros.alignment.link import Link
 from dust3r_ros.alignment.sim3 import Array, Sim3, crosses
+from dust3r_ros.alignment.similarity_table import SimilarityTable
 from dust3r_ros.geometry import Similarity
 
 STEPS = 30
@@ -32,21 +33,29 @@ FIRST_DAMPING = 1e-6
 class Graph:
     """The state of a pose graph: similarities from each keyframe's own frame and units to the world's."""
 
-    nodes: dict[int, Similarity]
+    nodes: SimilarityTable
+    solved: NDArray[np.int64]  # those that may have moved, ascending
     rejected: tuple[tuple[int, int], ...] = ()  # loops that contradict the rest
 
 
-def solve_pose_graph(nodes: Mapping[int, Similarity], links: Sequence[Link]) -> Graph:
-    """The keyframes where all links agree best. The first keyframe of every connected part holds still."""
-    order = sorted(nodes)
-    at = {node: n for n, node in enumerate(order)}
-    links = [link for link in links if link.i in at and link.j in at]
+def solve_pose_graph(nodes: Mapping[int, Similarity], links: Sequence[Link], newest: int | None = None) -> Graph:
+    """The keyframes where all links agree best. The first keyframe of every connected part holds still.
+
+    `newest`: only so many of the newest move, the others stand; what that costs does not grow with the graph.
+    """
+    solved = SimilarityTable(nodes)
+    order = solved.indices
+    first = int(order[-newest]) if newest is not None and len(order) > newest else 0
+    links = [link for link in links if max(link.i, link.j) >= first and link.i in solved and link.j in solved]
     if not links:
-        return Graph(dict(nodes))
+        return Graph(solved, order[order >= first])
+    if first:
+        order = np.array(sorted({*order[order >= first].tolist(), *(n for link in links for n in (link.i, link.j))}))
+    at = {node: n for n, node in enumerate(order.tolist())}
     ends = np.array([(at[link.i], at[link.j]) for link in links])
     problem = _Problem(Sim3.stack([link.relative for link in links]).inverse(), ends, np.stack([link.information for link in links]))
-    state, loop = Sim3.stack([nodes[node] for node in order]), np.array([link.loop for link in links])
-    free = _free(ends, len(order))
+    state, loop = solved.at(order), np.array([link.loop for link in links])
+    free = _free(ends, len(order)) & (order >= first)
     width = np.inf
     weight = np.ones(len(links))
     for _ in range(STEPS if loop.any() else 1):
@@ -62,7 +71,9 @@ def solve_pose_graph(nodes: Mapping[int, Similarity], links: Sequence[Link]) -> 
     if wrong.any():
         state = _settle(problem, state, free, np.where(wrong, 0.0, weight))
     rejected = tuple((links[k].i, links[k].j) for k in np.nonzero(wrong)[0])
-    return Graph({node: state.one(n) for node, n in at.items()}, rejected)
+    moved = order >= first
+    solved.put(order[moved], state[np.flatnonzero(moved)])
+    return Graph(solved, order[moved], rejected)
 
 
 class _Problem:

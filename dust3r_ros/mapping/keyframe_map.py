@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,8 +12,11 @@ from numpy.typing import NDArray
 from dust3r_ros.alignment import AlignedView, Aligner, Correction, Link
 from dust3r_ros.estimators import Estimator, PairPrediction, Tokens
 from dust3r_ros.geometry import Similarity
+from dust3r_ros.mapping.alignment_schedule import AlignmentSchedule
 from dust3r_ros.mapping.config import MapConfig, MapperConfig
+from dust3r_ros.mapping.disk_shelf import ScratchFolder, StorageError
 from dust3r_ros.mapping.image_descriptor import image_descriptor
+from dust3r_ros.mapping.index_table import IndexTable
 from dust3r_ros.mapping.keyframe_store import KeyframeStore
 from dust3r_ros.mapping.keyframe_views import keyframe_cloud, whole
 from dust3r_ros.mapping.loop_closing import LoopCloser
@@ -21,7 +25,7 @@ from dust3r_ros.mapping.relocalisation import Relocalisation, relocalise
 from dust3r_ros.mapping.saved_map import GUESSED_INFORMATION, held_together, owners_of
 from dust3r_ros.mapping.scene_graph import Pair, SceneGraph
 from dust3r_ros.mapping.stopwatch import Stopwatch
-from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
+from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud, Standpoint
 from dust3r_ros.mapping.voxel_map import VoxelMap
 from dust3r_ros.mapping.window import MIN_TRUSTED_SHARE, Entry, KeyframeWindow, first_map_frame, in_frame, trusted_share
 
@@ -49,32 +53,38 @@ class KeyframeMap:
         self._graph = SceneGraph.parse(config.window.scene_graph)
         self._window = KeyframeWindow(estimator)
         self._aligner = Aligner()
-        self._finder = LoopFinder()
-        self._store = KeyframeStore(config.map.max_keyframes)
+        folder, near = ScratchFolder(config.map.folder), config.map.keyframes_in_memory
+        self._finder = LoopFinder(near, folder)
+        self._store = KeyframeStore(config.map.max_keyframes, near, folder)
         self._loops = LoopCloser(estimator, self._window, self._aligner, self._finder, self._store)
         self._voxels = VoxelMap(config.map.voxel_size, config.map.max_points)
         self._edges: list[Pair] = []
-        self._since_whole, self._whole_is_due = 0, False  # keyframes since the whole graph was aligned
+        self._schedule = AlignmentSchedule()
         self._fused: set[int] = set()  # keyframes whose points are in the voxels
-        self._ratios: dict[int, float] = {}  # how much larger keyframes became since somebody asked
+        self._ratios: IndexTable[float] = IndexTable()  # how much larger keyframes became since somebody asked
 
     @property
     def exists(self) -> bool:
         return bool(self._store.latest)
 
     @property
-    def poses(self) -> dict[int, NDArray[np.float64]]:
+    def poses(self) -> Mapping[int, NDArray[np.float64]]:
         """Camera to world (4x4) of every keyframe there ever was, by index."""
         return self._store.poses
 
     @property
-    def units(self) -> dict[int, float]:
+    def units(self) -> Mapping[int, float]:
         """How many map units a keyframe's own unit has become, where corrections changed it."""
         return self._store.units
 
     @property
-    def keyframes(self) -> tuple[Keyframe, ...]:
+    def keyframes(self) -> Sequence[Keyframe]:
         return self._store.all()
+
+    @property
+    def standpoints(self) -> Mapping[int, Standpoint]:
+        """Of all keyframes that are remembered, by index: what costs no look at the disk."""
+        return self._store.standpoints
 
     @property
     def edges(self) -> tuple[Pair, ...]:
@@ -90,6 +100,7 @@ class KeyframeMap:
             self._voxels = VoxelMap(config.map.voxel_size, config.map.max_points)
             self._voxels.add(points, owners)
             self._store.max_pictures = config.map.max_keyframes
+            self._store.shelf.in_memory = self._finder.shelf.in_memory = config.map.keyframes_in_memory
         self._config, self._map_config = config, config.map
         self._graph = SceneGraph.parse(config.window.scene_graph)
 
@@ -120,13 +131,11 @@ class KeyframeMap:
         with stopwatch.time("fuse"):
             self._slide()
         with stopwatch.time("align"):
-            self._since_whole += 1
-            every = self._config.alignment.every
-            self._whole_is_due = self._whole_is_due or bool(loops) or bool(every and self._since_whole >= every)
-            self._align_whole()
+            self._schedule.keyframe(bool(loops), self._config.alignment.every, len(self.poses))
+            self._align_graph()
         return Growth(index, pairs, tuple(self._as_it_is(keyframe) for keyframe in revised), loops, tuple(predictions))
 
-    def align(self) -> tuple[Keyframe, ...]:
+    def align(self) -> Sequence[Keyframe]:
         """Estimate and solve the window once more, then the whole graph; the keyframes (none while there is no map)."""
         if not self.exists:
             return ()
@@ -146,7 +155,7 @@ class KeyframeMap:
         ranked += [(n, float(image_descriptor(self._window[n].tokens.image) @ descriptor)) for n in self._window.indices]
         ranked.sort(key=lambda entry: (-entry[1], entry[0]))
         newest = [n for n in self._window.indices if n in self._store.latest][: -NEWEST - 1 : -1] if moved_little else []
-        return relocalise(query, ranked, self._store.latest, self._tokens, self._estimator, newest)
+        return relocalise(query, ranked, self._store.latest, self._store.standpoints, self._tokens, self._estimator, newest)
 
     def go_on_from(self, found: Relocalisation) -> int:
         """The keyframe that was found, and those that agree with it, are what comes next is paired with; its index."""
@@ -170,13 +179,14 @@ class KeyframeMap:
             piece._retire(index)
         new = {index: self._store.next_index() for index in sorted(piece.poses)}
         for index, pose in piece.poses.items():
+            self._store.units[new[index]] = place.scale * piece.units.get(index, 1.0)
+            self._store.poses[new[index]] = place.apply_pose(pose)
             keyframe = piece._store.latest.get(index)
             if keyframe is not None:
                 depth = keyframe.depth * np.float32(place.scale)
                 self._store.put(replace(keyframe, index=new[index], pose=place.apply_pose(pose), depth=depth))
                 self._finder.remember(new[index], piece._finder.picture(index), piece._finder.camera(index))
-            self._store.poses[new[index]] = place.apply_pose(pose)
-            self._store.units[new[index]] = place.scale * piece.units.get(index, 1.0)
+                self._shelve(new[index])
         frames = {new[index]: place @ frame for index, frame in piece._aligner.frames.items() if index in new}
         links = [replace(link, i=new[link.i], j=new[link.j]) for link in piece._aligner.links if link.i in new and link.j in new]
         there = self._aligner.frames[anchor].inverse() @ frames[new[nearest]]
@@ -194,7 +204,7 @@ class KeyframeMap:
         correction = self._aligner.finished()
         if correction is not None:
             self._correct(correction)
-            self._align_whole()
+            self._align_graph()
         return correction is not None
 
     def rescale(self, factor: float) -> None:
@@ -203,8 +213,8 @@ class KeyframeMap:
 
     def take_ratios(self) -> dict[int, float]:
         """How much larger keyframes have become since this was last asked."""
-        ratios, self._ratios = self._ratios, {}
-        return ratios
+        ratios, self._ratios = self._ratios, IndexTable()
+        return dict(zip(ratios.indices.tolist(), ratios.at(ratios.indices).tolist(), strict=True))
 
     def cloud(self) -> PointCloud:
         """The whole map, one point a voxel, bounded by `map.max_points`."""
@@ -232,6 +242,7 @@ class KeyframeMap:
             else:
                 self._fused.add(keyframe.index)
                 self._finder.remember(keyframe.index, keyframe.image, keyframe.camera)
+                self._shelve(keyframe.index)
         if len(self._window) > 1:
             # The map stays as it was saved: only what comes next is aligned with the window.
             self._aligner.again(self._window.estimate_all(self._graph), self._there())
@@ -290,20 +301,21 @@ class KeyframeMap:
         self._edges.extend(edge for i, j in joined for edge in ((i, j), (j, i)))
         return joined
 
-    def _align_whole(self) -> None:
+    def _align_graph(self) -> None:
         """If it is due. One that is under way does not know of the newest: another follows it."""
-        if not self._whole_is_due or (self._background and not self._aligner.start()):
+        newest = self._schedule.newest
+        if not self._schedule.is_due or (self._background and not self._aligner.start(newest)):
             return
-        self._since_whole, self._whole_is_due = 0, False
+        self._schedule.began()
         if not self._background:
-            self._correct(self._aligner.align())
+            self._correct(self._aligner.align(newest))
 
     def _correct(self, correction: Correction) -> None:
-        moves: Mapping[int, Similarity] = correction.moves
+        moves = correction.moves
         self._store.move(moves)
         self._voxels.move(moves)
-        for index, move in moves.items():
-            self._ratios[index] = self._ratios.get(index, 1.0) * float(move.scale)
+        indices = moves.indices
+        self._ratios.put(indices, self._ratios.at_or(indices, 1.0) * moves.at(indices).scale)
         gone = set(correction.rejected)
         self._edges = [edge for edge in self._edges if (min(edge), max(edge)) not in gone] if gone else self._edges
 
@@ -328,8 +340,17 @@ class KeyframeMap:
                 self._fuse(oldest, self._voxels, self._map_config)
                 self._fused.add(oldest)
                 self._finder.remember(oldest, known.image, known.camera)
-            self._finder.forget(set(self._store.retire(oldest)))
+            self._shelve(oldest)
         self._window.remove(oldest)
+
+    def _shelve(self, index: int) -> None:
+        """A keyframe that is not of the window is remembered compactly, for the most part on the disk."""
+        gone = self._store.retire(index)
+        gone += self._store.make_room()
+        with suppress(StorageError):  # the store has said so
+            self._finder.shelf.make_room()
+        if gone:
+            self._finder.forget(set(gone))
 
     def _fuse(self, index: int, voxels: VoxelMap, config: MapConfig) -> None:
         keyframe = self._store.latest.get(index)

@@ -6,6 +6,8 @@ of a keyframe are when mapping, until the next frame is due to be placed. Drift 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -18,12 +20,13 @@ from dust3r_ros.mapping.keyframe_selection import KeyframeSelector
 from dust3r_ros.mapping.localisation import Localisation, LocalisationError
 from dust3r_ros.mapping.mapper import SECONDS_BETWEEN_TRIES, configured_estimator
 from dust3r_ros.mapping.place_finder import PlaceFinder
+from dust3r_ros.mapping.places import standpoint
 from dust3r_ros.mapping.placing import same_pose
 from dust3r_ros.mapping.saved_map import whole_cloud
 from dust3r_ros.mapping.scale_fusion import MapScale
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.tracker import TrackedPose, Tracker, Tracks, frame_pose, parallax, tracking_image
-from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, TrackingState
+from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, Standpoint, TrackingState
 
 WORLD = -1  # what the trajectory's poses are relative to: a map that does not change
 CONTRADICTIONS = 3  # placings in a row that tell of another place than tracking before they are believed
@@ -41,6 +44,7 @@ class Localiser:
         self._map = MapSnapshot((), (), PointCloud(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), np.zeros(0, np.float32)), ())
         self._finder: PlaceFinder | None = None
         self._cloud: PointCloud | None = None
+        self._standpoints: dict[int, Standpoint] = {}
         self.reset()
         if snapshot is not None:
             self.restore(snapshot)
@@ -51,6 +55,7 @@ class Localiser:
             raise LocalisationError("localisation in a map without keyframes: save the map after its second keyframe")
         finder = PlaceFinder(snapshot, self.estimator)
         self._map, self._finder, self._cloud = snapshot, finder, None
+        self._standpoints = {keyframe.index: standpoint(keyframe) for keyframe in snapshot.keyframes}
         self.reset()
 
     def reset(self) -> None:
@@ -200,8 +205,12 @@ class Localiser:
         """Not used: the map's scale stands."""
 
     @property
-    def keyframes(self) -> tuple[Keyframe, ...]:
+    def keyframes(self) -> Sequence[Keyframe]:
         return self._map.keyframes
+
+    @property
+    def standpoints(self) -> Mapping[int, Standpoint]:
+        return self._standpoints
 
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from dust3r_ros.mapping.scale_fusion import MapScale
 from dust3r_ros.mapping.scene_graph import Pair
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.tracker import TrackedPose, Tracks, parallax, tracking_image
-from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, TrackingState
+from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, Standpoint, TrackingState
 
 SECONDS_BETWEEN_TRIES = 0.5
 MAX_PENDING = 100  # frames before the first map that get their pose afterwards
@@ -261,9 +262,14 @@ class Mapper:
     # ---- the map ---------------------------------------------------------------------------------------------------------------------
 
     @property
-    def keyframes(self) -> tuple[Keyframe, ...]:
-        """All that are remembered, oldest first; those that have left the window are smaller than they were."""
+    def keyframes(self) -> Sequence[Keyframe]:
+        """All that are remembered, oldest first; those that have left the window are smaller than they were, and read when asked for."""
         return self.keyframe_map.keyframes
+
+    @property
+    def standpoints(self) -> Mapping[int, Standpoint]:
+        """Of all keyframes that are remembered, by index: when and where, without the pictures, which may be on the disk."""
+        return self.keyframe_map.standpoints
 
     def unit(self, index: int) -> float:
         """How many times its first size a keyframe with its depths has now: corrections of the whole map changed it."""
@@ -285,7 +291,7 @@ class Mapper:
         """
         return self.following.trajectory.poses(self.keyframe_map.poses, at_most, self.keyframe_map.units)
 
-    def align(self) -> tuple[Keyframe, ...]:
+    def align(self) -> Sequence[Keyframe]:
         """Estimate and solve the window once more, then the whole graph; the keyframes (none while there is no map)."""
         aligned = self.keyframe_map.align()
         self._after_correction()

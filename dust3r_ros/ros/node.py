@@ -70,7 +70,7 @@ class Dust3rNode(LifecycleNode):
         self._tell_scale()
         self._map_publishers.frame(update, camera_frame)
         if update.is_keyframe:
-            self.book.set(keyframes=len(self.mapper.keyframes))
+            self.book.set(keyframes=len(self.mapper.standpoints))
 
     def _next_frame(self, message: Any) -> Any:
         try:

@@ -21,6 +21,7 @@ from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from dust3r_ros.mapping import Keyframe, Localiser, Mapper, MapUpdate, PointCloud, depth_image, keyframe_cloud
+from dust3r_ros.mapping.types import Standpoint
 from dust3r_ros.ros.conversion import (
     camera_info_message,
     cloud_message,
@@ -152,7 +153,7 @@ class MapPublishers:
 
     def latched(self, mapper: Mapper | Localiser) -> None:
         """Bring latched topics that have a listener up to date; the middleware repeats them to those who come later."""
-        if self._placement.map_from_world is None and mapper.keyframes:
+        if self._placement.map_from_world is None and mapper.standpoints:
             return  # nobody knows yet where the base is
         header = self._map_header(self._stamp)
         if self._take(self._map):
@@ -194,9 +195,7 @@ class MapPublishers:
 
     def _graph(self, mapper: Mapper | Localiser, header: Header) -> KeyframeGraph:
         to_map, window = self._placement.map_from_world, set(self._window)
-        keyframes = (
-            [] if to_map is None else [_keyframe_message(keyframe, to_map, keyframe.index in window) for keyframe in mapper.keyframes]
-        )
+        keyframes = [] if to_map is None else [_keyframe_message(one, to_map, one.index in window) for one in mapper.standpoints.values()]
         edges = np.array(mapper.edges if keyframes else (), np.uint32).reshape(-1, 2)
         return KeyframeGraph(header=header, keyframes=keyframes, edges_i=edges[:, 0].tolist(), edges_j=edges[:, 1].tolist())
 
@@ -204,7 +203,7 @@ class MapPublishers:
         return to_header(stamp, self._parameters.node.map_frame)
 
 
-def _keyframe_message(keyframe: Keyframe, to_map: np.ndarray[Any, Any], in_window: bool) -> KeyframeMessage:
+def _keyframe_message(keyframe: Standpoint, to_map: np.ndarray[Any, Any], in_window: bool) -> KeyframeMessage:
     stamp: Time = to_time(keyframe.stamp)
     return KeyframeMessage(
         index=keyframe.index,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -142,12 +143,28 @@ def test_a_wrong_loop_is_rejected_and_bends_nothing() -> None:
     assert off(graph.nodes, positions) < 1.1 * off(without.nodes, positions) + 0.01
 
 
+def test_the_newest_alone_fit_a_loop_and_the_old_stand() -> None:
+    nodes, links, positions = ring(0.02)
+    loop = closing(0, RING - 1, positions)
+    graph = solve_pose_graph(nodes, [*links, loop], newest=10)
+    first = RING - 10
+    assert graph.solved.tolist() == list(range(first, RING))
+    for n in range(first):
+        np.testing.assert_array_equal(matrix(graph.nodes[n]), matrix(nodes[n]))
+
+    def gap(some: Mapping[int, Similarity]) -> float:
+        return float(np.linalg.norm((some[0] @ loop.relative).translation - some[RING - 1].translation))
+
+    assert gap(graph.nodes) < 0.5 * gap(nodes)
+
+
 def test_links_that_agree_change_nothing() -> None:
     nodes, links, _ = ring(0.02)
     graph = solve_pose_graph(nodes, links)
     for n, node in nodes.items():
         np.testing.assert_allclose(matrix(graph.nodes[n]), matrix(node), atol=1e-6)
-    assert solve_pose_graph(nodes, []).nodes == nodes
+    for n, node in solve_pose_graph(nodes, []).nodes.items():
+        np.testing.assert_array_equal(matrix(node), matrix(nodes[n]))
 
 
 def test_parts_hold_still_each_for_itself() -> None:

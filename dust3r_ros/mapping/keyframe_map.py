@@ -21,6 +21,7 @@ from dust3r_ros.mapping.keyframe_store import KeyframeStore
 from dust3r_ros.mapping.keyframe_views import keyframe_cloud, whole
 from dust3r_ros.mapping.loop_closing import LoopCloser
 from dust3r_ros.mapping.loops import LoopFinder
+from dust3r_ros.mapping.map_tiles import MapVersion, TileChanges, tile_changes
 from dust3r_ros.mapping.relocalisation import Relocalisation, relocalise
 from dust3r_ros.mapping.saved_map import GUESSED_INFORMATION, held_together, owners_of
 from dust3r_ros.mapping.scene_graph import Pair, SceneGraph
@@ -57,7 +58,8 @@ class KeyframeMap:
         self._finder = LoopFinder(near, folder)
         self._store = KeyframeStore(config.map.max_keyframes, near, folder)
         self._loops = LoopCloser(estimator, self._window, self._aligner, self._finder, self._store)
-        self._voxels = VoxelMap(config.map.voxel_size, config.map.max_points)
+        self._voxels = _empty_voxels(config.map)
+        self._with_window: VoxelMap | None = None  # made when somebody asks, for as long as the map stays as it is
         self._edges: list[Pair] = []
         self._schedule = AlignmentSchedule()
         self._fused: set[int] = set()  # keyframes whose points are in the voxels
@@ -97,7 +99,7 @@ class KeyframeMap:
         """Go on with new settings; a new voxel size re-bins the points."""
         if config.map != self._map_config:
             points, owners = self._voxels.cloud(), self._voxels.owners()
-            self._voxels = VoxelMap(config.map.voxel_size, config.map.max_points)
+            self._voxels, self._with_window = _empty_voxels(config.map), None
             self._voxels.add(points, owners)
             self._store.max_pictures = config.map.max_keyframes
             self._store.shelf.in_memory = self._finder.shelf.in_memory = config.map.keyframes_in_memory
@@ -112,6 +114,7 @@ class KeyframeMap:
 
     def grow(self, stamp: int, tokens: Tokens, stopwatch: Stopwatch) -> Growth | None:
         """Estimate the new keyframe's pairs and place it; None, and the map has not grown, if no depth or place is found for it."""
+        self._with_window = None
         index = self._store.next_index()
         pairs = tuple(self._graph.new_pairs(self._window.indices, index, both_directions=True))
         entry = Entry(stamp, tokens)
@@ -139,6 +142,7 @@ class KeyframeMap:
         """Estimate and solve the window once more, then the whole graph; the keyframes (none while there is no map)."""
         if not self.exists:
             return ()
+        self._with_window = None
         predictions = self._window.estimate_all(self._graph)
         if predictions:
             self._accept(self._aligner.again(predictions, self._there()), self._window.indices[-1])
@@ -159,6 +163,7 @@ class KeyframeMap:
 
     def go_on_from(self, found: Relocalisation) -> int:
         """The keyframe that was found, and those that agree with it, are what comes next is paired with; its index."""
+        self._with_window = None
         best = found.where.keyframes[0]
         partners = {i for pair in self._graph.new_pairs(self._window.indices, self._store.peek_index()) for i in pair}
         if best not in partners:
@@ -175,6 +180,7 @@ class KeyframeMap:
         `place`: the piece's world to this one's. The two hang together by keyframe `anchor` of this map and `nearest` of the piece.
         The piece is used up.
         """
+        self._with_window = None
         for index in piece._window.indices:
             piece._retire(index)
         new = {index: self._store.next_index() for index in sorted(piece.poses)}
@@ -218,11 +224,21 @@ class KeyframeMap:
 
     def cloud(self) -> PointCloud:
         """The whole map, one point a voxel, bounded by `map.max_points`."""
-        voxels = self._voxels.copy()
-        for index in self._window.indices:
-            if index not in self._fused:
-                self._fuse(index, voxels, self._map_config)
-        return voxels.cloud()
+        whole = self._whole_voxels()
+        if len(whole) > self._map_config.max_points:
+            whole = whole.copy()
+            whole.max_points = self._map_config.max_points
+            whole.bound()
+        return whole.cloud()
+
+    @property
+    def points(self) -> int:
+        """How many `cloud` has."""
+        return len(self._whole_voxels())
+
+    def tiles(self, since: MapVersion | None = None) -> TileChanges:
+        """The map's tiles that have changed since somebody was told, or all of them."""
+        return tile_changes(self._whole_voxels(), self._voxels.version, since)
 
     def snapshot(self) -> MapSnapshot:
         window = tuple(index for index in self._window.indices if index in self._store.latest)
@@ -231,6 +247,7 @@ class KeyframeMap:
 
     def restore(self, snapshot: MapSnapshot) -> None:
         """Take over a saved map; this one must be new."""
+        self._with_window = None
         for keyframe in snapshot.keyframes:
             self._store.put(keyframe)
         self._aligner.know(*held_together(snapshot))
@@ -248,6 +265,16 @@ class KeyframeMap:
             self._aligner.again(self._window.estimate_all(self._graph), self._there())
 
     # ---- how -------------------------------------------------------------------------------------------------------------------------
+
+    def _whole_voxels(self) -> VoxelMap:
+        """The points of past keyframes and of those in the window."""
+        if self._with_window is None:
+            self._with_window = self._voxels.copy()
+            self._with_window.max_points *= 2  # the window comes on top: it does not change tiles that are far away
+            for index in self._window.indices:
+                if index not in self._fused:
+                    self._fuse(index, self._with_window, self._map_config)
+        return self._with_window
 
     def _tokens(self, index: int) -> Tokens:
         """Of any keyframe that is remembered."""
@@ -311,6 +338,7 @@ class KeyframeMap:
             self._correct(self._aligner.align(newest))
 
     def _correct(self, correction: Correction) -> None:
+        self._with_window = None
         moves = correction.moves
         self._store.move(moves)
         self._voxels.move(moves)
@@ -356,3 +384,7 @@ class KeyframeMap:
         keyframe = self._store.latest.get(index)
         if keyframe is not None:
             voxels.add(keyframe_cloud(keyframe, config.min_confidence), index)
+
+
+def _empty_voxels(config: MapConfig) -> VoxelMap:
+    return VoxelMap(config.voxel_size, config.max_points, config.tile_size, config.max_points_per_tile)

@@ -16,6 +16,7 @@ from dust3r_ros.mapping.frame_check import FrameError, StampError, check_frame
 from dust3r_ros.mapping.keyframe_map import Growth, KeyframeMap
 from dust3r_ros.mapping.keyframe_selection import KeyframeSelector
 from dust3r_ros.mapping.lost_camera import LostCamera
+from dust3r_ros.mapping.map_tiles import MapVersion, TileChanges
 from dust3r_ros.mapping.scale_estimator import ScaleEstimator
 from dust3r_ros.mapping.scale_fusion import MapScale
 from dust3r_ros.mapping.scene_graph import Pair
@@ -283,6 +284,15 @@ class Mapper:
     def cloud(self) -> PointCloud:
         """The whole map, one point a voxel, bounded by `map.max_points`."""
         return self.keyframe_map.cloud()
+
+    @property
+    def points(self) -> int:
+        """How many points the map has."""
+        return self.keyframe_map.points
+
+    def tiles(self, since: MapVersion | None = None) -> TileChanges:
+        """The map's tiles that have changed since `since`, the `version` of what was told before; None: all there are."""
+        return self.keyframe_map.tiles(since)
 
     def trajectory(self, at_most: int | None = None) -> list[tuple[int, Pose]]:
         """[(stamp in ns, camera to world 4x4)] of the frames that have a pose, by stamp, as corrected as the map is now.

@@ -207,7 +207,7 @@ def _united(
     config: MapConfig,
 ) -> MapSnapshot:
     """Both maps as the alignment has moved them. The window is the second's: what comes next goes on from there."""
-    voxels = VoxelMap(config.voxel_size, config.max_points)
+    voxels = VoxelMap(config.voxel_size, config.max_points, config.tile_size, config.max_points_per_tile)
     keyframes: list[Keyframe] = []
     for snapshot in (first, second):
         voxels.add(_moved_cloud(snapshot, moves), owners_of(snapshot))

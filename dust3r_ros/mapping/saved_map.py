@@ -44,7 +44,7 @@ def owners_of(snapshot: MapSnapshot) -> NDArray[np.int32] | int:
 
 def whole_voxels(snapshot: MapSnapshot, config: MapConfig) -> VoxelMap:
     """The points of all keyframes, those of the window too."""
-    voxels = VoxelMap(config.voxel_size, config.max_points)
+    voxels = VoxelMap(config.voxel_size, config.max_points, config.tile_size, config.max_points_per_tile)
     voxels.add(snapshot.cloud, owners_of(snapshot))
     for keyframe in snapshot.keyframes:
         if keyframe.index in snapshot.window:

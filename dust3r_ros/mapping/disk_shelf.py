@@ -127,10 +127,7 @@ class DiskShelf(Generic[Thing]):
             raise StorageError(f"keyframe {index} is no longer in {self._folder.place}: nothing but the mapper may remove files there")
         self._near[index] = thing
         while len(self._near) > self.in_memory:  # only those that cost nothing to let go
-            oldest = next((n for n in self._near if n in self._far and n != index), None)
-            if oldest is None:
-                break
-            del self._near[oldest]
+            del self._near[next(n for n in self._near if n in self._far)]
         return thing
 
     def remove(self, index: int) -> None:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from dust3r_ros_msgs.msg import MapTiles
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -230,7 +231,7 @@ class Dust3rNode(LifecycleNode):
     def _tell_the_whole(self) -> None:
         """Map, path and graph to those who listen, and the map's size to the status."""
         self._map_publishers.latched(self.mapper)
-        self.book.set(map_points=len(self._map_publishers.whole_map(self.mapper)))
+        self.book.set(map_points=self._map_publishers.count(self.mapper))
 
     def _log_failure(self, done: Future[Any]) -> None:
         if not done.cancelled() and (error := done.exception()) is not None:
@@ -290,6 +291,9 @@ class Dust3rNode(LifecycleNode):
 
     def snapshot_map(self) -> MapSnapshot:
         return self.mapper.snapshot()
+
+    def map_tiles(self) -> MapTiles:
+        return self._map_publishers.all_tiles(self.mapper)
 
     def replace_map(self, snapshot: MapSnapshot) -> str:
         """The running map stands until the new one is whole."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dust3r_ros.alignment.coarse_graph import solve_coarsely
 from dust3r_ros.alignment.link import Link, Side, make_link, merged
 from dust3r_ros.alignment.local_window import AlignedView, LocalWindow
 from dust3r_ros.alignment.pose_graph import Graph, solve_pose_graph
@@ -201,14 +202,14 @@ class Aligner:
     def align(self, newest: int | None = None) -> Correction:
         """The whole graph, now; or `newest` of it, the rest standing."""
         self._running = None
-        return self._apply(solve_pose_graph(self._frames, self.links, newest), self._frames.copy())
+        return self._apply(_solved(self._frames, self.links, newest), self._frames.copy())
 
     def start(self, newest: int | None = None) -> bool:
         """The whole graph on the other thread, or `newest` of it; False if one is under way."""
         if self._running is not None:
             return False
         frames, self._grown = self._frames.copy(), 1.0
-        self._running = self._thread.submit(solve_pose_graph, frames, self.links, newest), frames
+        self._running = self._thread.submit(_solved, frames, self.links, newest), frames
         return True
 
     def finished(self) -> Correction | None:
@@ -288,6 +289,10 @@ class Aligner:
         self._frames.put(order, found.at(order) @ self._frames.at(order))
         self._window.move({n: found[n] for n in self._window.placed if n in found})
         return Correction(found, graph.rejected)
+
+
+def _solved(frames: SimilarityTable, links: Sequence[Link], newest: int | None) -> Graph:
+    return solve_coarsely(frames, links) if newest is None else solve_pose_graph(frames, links, newest)
 
 
 def _agree(one: Link, other: Link) -> bool:

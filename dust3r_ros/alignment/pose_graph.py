@@ -53,11 +53,28 @@ def solve_pose_graph(nodes: Mapping[int, Similarity], links: Sequence[Link], new
         order = np.array(sorted({*order[order >= first].tolist(), *(n for link in links for n in (link.i, link.j))}))
     at = {node: n for n, node in enumerate(order.tolist())}
     ends = np.array([(at[link.i], at[link.j]) for link in links])
-    problem = _Problem(Sim3.stack([link.relative for link in links]).inverse(), ends, np.stack([link.information for link in links]))
-    state, loop = solved.at(order), np.array([link.loop for link in links])
-    free = _free(ends, len(order)) & (order >= first)
+    loop = np.array([link.loop for link in links])
+    relative, information = Sim3.stack([link.relative for link in links]), np.stack([link.information for link in links])
+    free = movable(ends, len(order)) & (order >= first)
+    state, wrong = solve_links(solved.at(order), free, ends, relative, information, loop)
+    rejected = tuple((links[k].i, links[k].j) for k in np.nonzero(wrong)[0])
+    moved = order >= first
+    solved.put(order[moved], state[np.flatnonzero(moved)])
+    return Graph(solved, order[moved], rejected)
+
+
+def solve_links(
+    state: Sim3,  # [N] nodes
+    free: NDArray[np.bool_],  # [N] those that may move
+    ends: NDArray[np.int64],  # [L, 2] rows of the nodes that a link joins
+    relative: Sim3,  # [L] the second node in the first one's frame
+    information: Array,  # [L, 7, 7]
+    loop: NDArray[np.bool_],  # [L] those that may be wrong
+) -> tuple[Sim3, NDArray[np.bool_]]:
+    """The nodes where the links agree best, and [L] which loops contradict the rest."""
+    problem = _Problem(relative.inverse(), ends, information)
     width = np.inf
-    weight = np.ones(len(links))
+    weight = np.ones(len(ends))
     for _ in range(STEPS if loop.any() else 1):
         state = _settle(problem, state, free, weight)
         if not loop.any():
@@ -70,10 +87,7 @@ def solve_pose_graph(nodes: Mapping[int, Similarity], links: Sequence[Link], new
     wrong = loop & (weight < REJECTED)
     if wrong.any():
         state = _settle(problem, state, free, np.where(wrong, 0.0, weight))
-    rejected = tuple((links[k].i, links[k].j) for k in np.nonzero(wrong)[0])
-    moved = order >= first
-    solved.put(order[moved], state[np.flatnonzero(moved)])
-    return Graph(solved, order[moved], rejected)
+    return state, wrong
 
 
 class _Problem:
@@ -152,7 +166,7 @@ def _settle(problem: _Problem, state: Sim3, free: NDArray[np.bool_], weight: Arr
     return state
 
 
-def _free(ends: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+def movable(ends: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
     """[N]: all but the first of every connected part."""
     graph = coo_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(count, count))
     _, part = connected_components(graph, directed=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 NEWEST = 200  # keyframes that are aligned without the rest: without a loop nothing moves the older ones
-PACE = 200  # a graph of so many times as many keyframes waits one keyframe longer for its next alignment as a whole
+PACE = 100  # a graph of so many times as many keyframes waits one keyframe longer for its next alignment as a whole
 
 
 class AlignmentSchedule:

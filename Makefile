@@ -1,9 +1,12 @@
 # make demo | make test: each sets up what it needs. PYTHON=python3.12 picks the interpreter, PYTEST_ARGS goes to pytest.
+# TEST_WORKERS test files run side by side, each with one thread for linear algebra.
 SHELL := bash
 .DEFAULT_GOAL := help
 
 # With a sourced ROS distribution the messages are an overlay to be sourced; with the wheels nothing is.
 ros := $(if $(ROS_DISTRO),source .venv/setup.bash &&)
+TEST_WORKERS ?= 2
+pytest = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: help setup demo test test-all lint bench clean distclean
@@ -25,11 +28,11 @@ demo: setup
 
 test: setup
 	lint-imports
-	$(ros) .venv/bin/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+	$(ros) $(pytest) -m 'not slow' $(PYTEST_ARGS)
 
 test-all: setup
 	lint-imports
-	$(ros) .venv/bin/python -m pytest $(PYTEST_ARGS)
+	$(ros) $(pytest) $(PYTEST_ARGS)
 
 lint: setup
 	ruff check

@@ -50,7 +50,7 @@ setup(
         "cuda": ["cuda-core[cu13]"],  # compiles the kernels for the GPU that is there
         "mesh": ["open3d"],
         "evaluation": ["evo"],
-        "test": ["pytest", "hypothesis", "evo", "scikit-image", "import-linter", "cuda-core[cu13]"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "evo", "scikit-image", "import-linter", "cuda-core[cu13]"],
         "dev": ["ruff", "mypy", "import-linter", "scipy-stubs", "types-PyYAML"],
     },
     entry_points={

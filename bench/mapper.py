@@ -21,14 +21,15 @@ from dust3r_ros.estimators import create_estimator
 from dust3r_ros.geometry import Camera
 from dust3r_ros.io.images import read_picture
 from dust3r_ros.io.trajectory import read_tum
-from dust3r_ros.mapping import Frame, Mapper
+from dust3r_ros.mapping import Frame, Mapper, MapperConfig
+from dust3r_ros.mapping.config import EstimatorConfig
 from dust3r_ros.simulation import room_sequence
 
 Truth = dict[int, NDArray[np.float64]]  # stamp in ns -> camera to world
 
 
-def recorded(folder: Path, rate: float, focal: float, start: int, count: int) -> tuple[Iterator[Frame], Truth]:
-    """Pictures whose names are frame numbers at `rate` a second, with the truth at their stamps."""
+def recorded(folder: Path, rate: float, focal: float | None, start: int, count: int) -> tuple[Iterator[Frame], Truth]:
+    """Pictures whose names are frame numbers at `rate` a second, with the truth at their stamps. `focal` None: the camera is not told."""
     poses = {round(stamp * 1e-9 * rate): pose for stamp, pose in read_tum(folder / "groundtruth.tum")}
     files = sorted(folder.glob("*.jpg"))[start : start + count]
     truth = {round(int(file.stem) / rate * 1e9): poses[int(file.stem)] for file in files}
@@ -37,7 +38,8 @@ def recorded(folder: Path, rate: float, focal: float, start: int, count: int) ->
         for file, stamp in zip(files, truth, strict=True):
             image, _ = read_picture(file)
             height, width = image.shape[:2]
-            yield Frame(stamp, image, Camera(width, height, focal, focal, width / 2, height / 2))
+            camera = None if focal is None else Camera(width, height, focal, focal, width / 2, height / 2)
+            yield Frame(stamp, image, camera)
 
     return frames(), truth
 
@@ -47,8 +49,9 @@ def simulated() -> tuple[Iterator[Frame], Truth]:
     return (Frame(view.stamp, view.image, view.camera) for view in views), {view.stamp: view.pose for view in views}
 
 
-def measure(name: str, frames: Iterator[Frame], truth: Truth) -> None:
-    mapper, keyframe_seconds, track_seconds = Mapper(estimator=create_estimator("flow")), [], []
+def measure(name: str, frames: Iterator[Frame], truth: Truth, self_calibration: str = "auto") -> None:
+    config = MapperConfig(estimator=EstimatorConfig(self_calibration=self_calibration))
+    mapper, keyframe_seconds, track_seconds = Mapper(config, create_estimator("flow")), [], []
     started = time.perf_counter()
     for frame in frames:
         update = mapper.add(frame)
@@ -74,14 +77,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--rate", type=float, default=30.0, help="frame numbers a second")
-    parser.add_argument("--focal", type=float, default=525.0, help="pixels")
+    parser.add_argument("--focal", type=float, help="pixels; left out: the camera is not told")
+    parser.add_argument("--self-calibration", choices=("auto", "always", "never"), default="auto")
     arguments = parser.parse_args()
     if arguments.folder is None:
         measure("room", *simulated())
         return
     for start, count in ((0, 30), (30, 30), (60, 30), (0, 100)):
         frames, truth = recorded(arguments.folder, arguments.rate, arguments.focal, start, count)
-        measure(f"{arguments.folder.name} {start}+{count}", frames, truth)
+        measure(f"{arguments.folder.name} {start}+{count}", frames, truth, arguments.self_calibration)
 
 
 if __name__ == "__main__":

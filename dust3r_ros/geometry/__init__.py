@@ -6,6 +6,7 @@ from dust3r_ros.geometry.focal import focal_from_pointmap
 from dust3r_ros.geometry.pnp import PnpResult, reproject, solve_pnp
 from dust3r_ros.geometry.procrustes import procrustes, robust_procrustes
 from dust3r_ros.geometry.rectification import Rectification, working_camera
+from dust3r_ros.geometry.rolling_shutter import row_time, straightened, straightened_image, turn_between
 from dust3r_ros.geometry.rotations import (
     inverse_pose,
     matrix_from_quaternion,
@@ -34,7 +35,11 @@ __all__ = [
     "reproject",
     "robust_procrustes",
     "rotation_angle",
+    "row_time",
     "solve_pnp",
+    "straightened",
+    "straightened_image",
     "transform_points",
+    "turn_between",
     "working_camera",
 ]

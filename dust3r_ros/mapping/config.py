@@ -49,6 +49,17 @@ class EstimatorConfig:
     precision: str = setting("auto", "numbers of its matrix products; auto: half precision where the hardware has it", choices=PRECISIONS)
     compile: bool = setting(False, "compile the network with torch.compile: minutes at the start; the gain depends on the hardware")
     assumed_fov: float = setting(60.0, "horizontal field of view in degrees assumed when no CameraInfo is there", 10.0, 170.0)
+    self_calibration: str = setting(
+        "auto",
+        "find the lens (auto: where no CameraInfo is there) and the readout from the first keyframes; flow estimator",
+        choices=("auto", "always", "never"),
+    )
+    readout: float = setting(
+        0.0,
+        "seconds from the camera's first row to the last (rolling shutter), as far as known; self_calibration finds the rest",
+        -0.2,
+        0.2,
+    )
     size: int = setting(0, "longer side of the working image in pixels; 0: the model's own (flow 320, networks 512 or 224)", 0, 1024)
 
 

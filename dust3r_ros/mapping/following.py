@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.geometry import Camera, inverse_pose
+from dust3r_ros.geometry import Camera, inverse_pose, straightened, turn_between
 from dust3r_ros.mapping.frame_trajectory import FrameTrajectory
 from dust3r_ros.mapping.keyframe_map import KeyframeMap
 from dust3r_ros.mapping.tracker import MIN_POINTS, TrackedPose, Tracker, Tracks, frame_pose, points_seen_again
 from dust3r_ros.mapping.types import Keyframe
 
+MAX_REMEMBERED = 1000  # frames whose tracks are kept while the camera may yet be calibrated
+TURN_OVER, TURN_AT_MOST = 0.1, 0.25  # seconds between the frames that tell how the camera turns
+
 Pose = NDArray[np.float64]
 Pending = tuple[int, Tracks, Camera]  # a frame from before there was depth: its stamp, points and camera
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """What a frame's pose was computed from."""
+
+    stamp: int
+    reference: int
+    tracks: Tracks
+    camera: Camera  # of the tracked image
+    turn: NDArray[np.float64]
+    reference_turn: NDArray[np.float64]
 
 
 class Following:
@@ -26,11 +42,36 @@ class Following:
         self.trajectory = FrameTrajectory()
         self.reference: int | None = None  # the keyframe whose points are followed
         self.relative: Pose | None = None  # [4, 4] the newest frame's camera to that keyframe's
+        self.turn = np.zeros(3)  # of the newest frame (`geometry.rolling_shutter`); zero where it is not known
+        self._reference_turn = np.zeros(3)
+        self._recent: list[tuple[int, Pose]] = []  # stamps and poses of the newest frames, to the same keyframe
+        self.remembers = False  # how frames were followed, to place them anew if the camera becomes known
+        self._followed: list[Followed] = []
 
     @property
     def keyframe(self) -> Keyframe | None:
         """The reference, once it has depth."""
         return None if self.reference is None else self._map.keyframe(self.reference)
+
+    def camera(self, camera: Camera) -> Camera:
+        """That of a frame; one that nobody measured is as the alignment has its keyframe's."""
+        keyframe = self.keyframe
+        if not camera.assumed or keyframe is None or (keyframe.source.width, keyframe.source.height) != (camera.width, camera.height):
+            return camera
+        return keyframe.source
+
+    def go_over_to(self, keyframe_map: KeyframeMap, camera: Camera, readout: float) -> None:
+        """To a map of the same keyframes made with another camera: the frames that are remembered are placed in it anew."""
+        self._map = keyframe_map
+        found = {}
+        for one in self._followed:
+            keyframe = keyframe_map.keyframe(one.reference)
+            tracked = camera.resized(one.camera.width, one.camera.height)
+            straight = _straight(one.tracks, tracked, one.reference_turn, one.turn, readout)
+            placed = None if keyframe is None else frame_pose(straight, keyframe, tracked, None)
+            if placed is not None:
+                found[one.stamp, one.reference] = placed.pose
+        self.trajectory.revise(found, keyframe_map.units)
 
     def start(self, grey: NDArray[np.uint8]) -> bool:
         """Follow this frame's points from now on; False, and nothing is followed, if it has too few."""
@@ -39,10 +80,41 @@ class Following:
         self.tracker.stop()
         return False
 
-    def pose_of(self, tracks: Tracks | None, camera: Camera) -> TrackedPose | None:
-        """The newest frame's pose by the points that are still seen. `camera` is that of the tracked image."""
+    def pose_of(self, tracks: Tracks | None, camera: Camera, stamp: int, readout: float = 0.0) -> TrackedPose | None:
+        """The newest frame's pose by the points that are still seen. `camera` is that of the tracked image, `readout` of its rows (s)."""
         keyframe = self.keyframe
-        return None if tracks is None or keyframe is None else frame_pose(tracks, keyframe, camera, self.relative)
+        found = None if tracks is None or keyframe is None else frame_pose(tracks, keyframe, camera, self.relative)
+        self.turn = np.zeros(3) if found is None else self._turn(stamp, found.pose)
+        if tracks is None or keyframe is None or found is None:
+            return None
+        if self.remembers:
+            self._remember(Followed(stamp, keyframe.index, tracks, camera, self.turn, self._reference_turn))
+        if not readout:
+            return found
+        return frame_pose(_straight(tracks, camera, self._reference_turn, self.turn, readout), keyframe, camera, found.pose) or found
+
+    def _remember(self, followed: Followed) -> None:
+        self._followed = [*self._followed[1 - MAX_REMEMBERED :], followed]
+
+    def _turn(self, stamp: int, pose: Pose) -> NDArray[np.float64]:
+        """By the oldest of the frames just before this one: nearer ones say less of a small turn."""
+        for before, known in self._recent:
+            seconds = (stamp - before) * 1e-9
+            if 0 < seconds <= (TURN_OVER if before != self._recent[-1][0] else TURN_AT_MOST):
+                return turn_between(known, pose, seconds)
+        return np.zeros(3)
+
+    def turn_at(self, stamp: int) -> NDArray[np.float64]:
+        """[3] how the camera turned when it took a frame (`geometry.rolling_shutter`), by the frames around it; zero if unknown."""
+        frames = self.trajectory.poses(self._map.poses, units=self._map.units)
+        near = [(when, pose) for when, pose in frames if abs(when - stamp) * 1e-9 <= TURN_AT_MOST]
+        before = [entry for entry in near if entry[0] < stamp][-1:]
+        after = [entry for entry in near if entry[0] > stamp][:1]
+        own = [entry for entry in near if entry[0] == stamp][-1:]
+        ends = [*before, *own, *after]
+        if len(ends) < 2:
+            return np.zeros(3)
+        return turn_between(ends[0][1], ends[-1][1], (ends[-1][0] - ends[0][0]) * 1e-9)
 
     def baseline(self, tracked: TrackedPose | None) -> float | None:
         """How far the camera is from its keyframe, as a share of the keyframe's median depth; 0 if lost, None while there is no map."""
@@ -56,6 +128,8 @@ class Following:
     def advance(self, stamp: int, tracked: TrackedPose) -> None:
         """Move the odometry by the newest frame's motion."""
         assert self.reference is not None
+        self._recent = [entry for entry in self._recent if (stamp - entry[0]) * 1e-9 <= TURN_OVER or entry is self._recent[-1]]
+        self._recent.append((stamp, tracked.pose))
         self._stand(stamp, self.reference, tracked.pose)
         self.trajectory.advance(self.reference, tracked.pose, self._map.poses, tracked.covariance)
 
@@ -70,6 +144,7 @@ class Following:
             go_on(index, np.eye(4), self._map.poses)
         self.trajectory.anchor(index)
         self.reference, self.relative = index, np.eye(4)
+        self._reference_turn, self._recent = self.turn, [(stamp, np.eye(4))]
         self.tracker.start(grey)
 
     def go_on_from(self, index: int, pose: Pose, stamp: int, grey: NDArray[np.uint8], camera: Camera) -> Pose:
@@ -78,6 +153,7 @@ class Following:
         assert keyframe is not None
         relative = inverse_pose(keyframe.pose) @ pose
         self.reference = index
+        self._reference_turn, self._recent = np.zeros(3), [(stamp, relative)]
         self.tracker.go_on(grey, points_seen_again(grey, keyframe, camera, relative))
         self._stand(stamp, index, relative)
         self.trajectory.found_again(index, relative, self._map.poses)
@@ -93,6 +169,11 @@ class Following:
             found = frame_pose(tracks, keyframe, camera, self.relative)
             if found is not None:
                 self._stand(stamp, keyframe.index, found.pose)
+                self._remember(Followed(stamp, keyframe.index, tracks, camera, np.zeros(3), np.zeros(3)))
+
+    def forget(self) -> None:
+        """The camera is known as well as it will be: how frames were followed is not asked for any more."""
+        self.remembers, self._followed = False, []
 
     def rescaled(self, ratios: Mapping[int, float]) -> None:
         """Keyframes have become larger by these ratios: what is remembered relative to them too."""
@@ -104,3 +185,12 @@ class Following:
     def _stand(self, stamp: int, keyframe: int, relative: Pose) -> None:
         self.relative = relative
         self.trajectory.append(stamp, keyframe, relative, self._map.units.get(keyframe, 1.0))
+
+
+def _straight(tracks: Tracks, camera: Camera, reference_turn: NDArray[np.float64], turn: NDArray[np.float64], readout: float) -> Tracks:
+    """As if the rows of both pictures had been read at once."""
+    if not readout:
+        return tracks
+    then = straightened(tracks.keyframe, camera, reference_turn, readout)
+    now = straightened(tracks.current, camera, turn, readout)
+    return Tracks(then.astype(np.float32), now.astype(np.float32), tracks.overlap)

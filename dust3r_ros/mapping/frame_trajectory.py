@@ -43,6 +43,17 @@ class FrameTrajectory:
         own[:, 3] /= unit
         self._frames.append((stamp, keyframe, own))
 
+    def revise(self, found: Mapping[tuple[int, int], Pose], units: Mapping[int, float]) -> None:
+        """Frames by stamp and keyframe: their camera-to-keyframe poses (4x4) are these, in map units, after all."""
+        frames = list(self._frames)
+        self._frames.clear()
+        for stamp, keyframe, own in frames:
+            relative = found.get((stamp, keyframe))
+            if relative is None:
+                self._frames.append((stamp, keyframe, own))
+            else:
+                self.append(stamp, keyframe, relative, units.get(keyframe, 1.0))
+
     def advance(self, keyframe: int, relative: Pose, poses: Mapping[int, Pose], covariance: NDArray[np.float64] | None = None) -> Pose:
         """Move the odometry by the motion since the newest frame, both ends measured in the map as it is now; the new odometry.
 

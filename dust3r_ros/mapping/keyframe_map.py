@@ -106,6 +106,22 @@ class KeyframeMap:
         self._config, self._map_config = config, config.map
         self._graph = SceneGraph.parse(config.window.scene_graph)
 
+    def empty(self) -> KeyframeMap:
+        """A new one like this."""
+        return KeyframeMap(self._config, self._estimator, self._background)
+
+    def skip_to(self, index: int) -> None:
+        """The next keyframe gets this index, or a later one."""
+        self._store.skip_to(index)
+
+    def stand_for(self, old: KeyframeMap, sizes: Mapping[int, float]) -> None:
+        """Take the place of a map of the same keyframes, which are `sizes` times as large here; the whole becomes as large as it was."""
+        size = float(np.median(list(sizes.values())))
+        self.rescale(1.0 / size)
+        self._ratios = IndexTable()
+        self._ratios.update({index: own / size for index, own in sizes.items()})
+        self._store.count_units({index: old.units.get(index, 1.0) * ratio for index, ratio in self._ratios.items()})
+
     def begin(self, stamp: int, tokens: Tokens) -> int:
         """The first keyframe waits in the window for a second one; its index."""
         index = self._store.next_index()

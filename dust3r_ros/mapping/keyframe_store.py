@@ -68,6 +68,10 @@ class KeyframeStore:
         """The index that the next keyframe gets."""
         return self._next
 
+    def skip_to(self, index: int) -> None:
+        """The next keyframe gets this index, or a later one."""
+        self._next = max(self._next, index)
+
     def put(self, keyframe: Keyframe) -> None:
         """A new keyframe, or a better version of a known one. It stays in memory until it retires."""
         self._forget(keyframe.index)
@@ -116,6 +120,14 @@ class KeyframeStore:
             if index in table:
                 depth = keyframe.depth * np.float32(table[index].scale)
                 self._open[index] = replace(keyframe, pose=self.poses[index], depth=depth)
+
+    def count_units(self, units: Mapping[int, float]) -> None:
+        """So many map units are these keyframes' own units from now on, counted from another beginning: nothing moves or grows."""
+        for index, unit in units.items():
+            if index in self._cards:
+                card = self._cards[index]
+                self._cards[index] = replace(card, unit=card.unit * unit / self.units.get(index, 1.0))
+            self.units[index] = unit
 
     def __len__(self) -> int:
         """Keyframes that keep their picture."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -65,7 +65,7 @@ class LostCamera:
         stamp = frame.stamp
         self._following.tracker.hold()
         self.recovery.lost(stamp)
-        in_piece = self._map_apart(frame)
+        in_piece = self._map_apart(replace(frame, camera=camera))
         if not self.recovery.may_search(stamp):
             return self._not_found(stamp, "waits to search again")
         with stopwatch.time("encode"):
@@ -74,7 +74,7 @@ class LostCamera:
             found = self.recovery.search(self._map, tokens, stamp)
             if found.where.pose is not None:
                 joined = self._join_piece(found, in_piece, tokens.camera)
-                tracked_camera = camera.resized(grey.shape[1], grey.shape[0])
+                tracked_camera = self._following.camera(camera).resized(grey.shape[1], grey.shape[0])
                 relative = self._following.go_on_from(self._map.go_on_from(found), found.where.pose, stamp, grey, tracked_camera)
                 reason = f"found again: {found.where.reason}" + (f"; a piece of {joined} keyframes joined" if joined else "")
                 return Look(reason, TrackedPose(relative, found.where.inliers), joined=joined)

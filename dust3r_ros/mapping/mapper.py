@@ -20,6 +20,7 @@ from dust3r_ros.mapping.map_tiles import MapVersion, TileChanges
 from dust3r_ros.mapping.scale_estimator import ScaleEstimator
 from dust3r_ros.mapping.scale_fusion import MapScale
 from dust3r_ros.mapping.scene_graph import Pair
+from dust3r_ros.mapping.self_calibration import SelfCalibration
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.tracker import TrackedPose, Tracks, parallax, tracking_image
 from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, Standpoint, TrackingState
@@ -55,23 +56,29 @@ class Mapper:
         self.config, self._background, self._pieces = config or MapperConfig(), background, pieces
         self.estimator = estimator or configured_estimator(self.config)
         self._scale = ScaleEstimator(self.config.scale, bool(getattr(self.estimator, "metric", False)))
+        self.calibration = SelfCalibration(self.estimator, self.config.estimator, may_calibrate=pieces)
         self.reset()
 
     def reset(self) -> None:
         """Forget the map and start anew with the next frame."""
         self._scale.restart()
+        self.calibration.restart()
         self._take(KeyframeMap(self.config, self.estimator, self._background))
 
     def _take(self, keyframe_map: KeyframeMap) -> None:
         """Go on with this map, and no camera in it yet."""
         self.state = TrackingState.INITIALISING
         self.keyframe_map, self.following = keyframe_map, Following(keyframe_map)
-        new_piece = (lambda: Mapper(self.config, self.estimator, pieces=False)) if self._pieces else None
-        self._lost = LostCamera(keyframe_map, self.following, self.estimator, new_piece)
+        self.following.remembers = self.calibration.is_open
+        self._lost = self._nothing_lost()
         self._selector = KeyframeSelector(self.config.keyframes)
         self._pending: list[Pending] = []
         self._last_stamp: int | None = None
         self._last_failure: int | None = None
+
+    def _nothing_lost(self) -> LostCamera:
+        new_piece = (lambda: Mapper(self.config, self.estimator, pieces=False)) if self._pieces else None
+        return LostCamera(self.keyframe_map, self.following, self.estimator, new_piece)
 
     def configure(self, config: MapperConfig) -> None:
         """Go on with new settings. Another estimator needs a new Mapper (ConfigError); a new voxel size re-bins the map."""
@@ -95,12 +102,12 @@ class Mapper:
         corrected = self._rescale() or corrected
         self._after_correction()
         stopwatch = Stopwatch()
-        camera = frame.camera or Camera.from_fov(frame.image.shape[1], frame.image.shape[0], self.config.estimator.assumed_fov)
+        camera = self.calibration.camera(frame)
         with stopwatch.time("track"):
             grey = tracking_image(frame.image)
-            tracked_camera = camera.resized(grey.shape[1], grey.shape[0])
+            tracked_camera = self.following.camera(camera).resized(grey.shape[1], grey.shape[0])
             tracks = self.following.tracker.track(grey) if self.following.tracker.running else None
-            tracked = self.following.pose_of(tracks, tracked_camera)
+            tracked = self.following.pose_of(tracks, tracked_camera, frame.stamp, self.calibration.readout)
             if tracked is not None and tracks is not None and not self._lost.recovery.believes(frame.stamp, tracked, tracks):
                 tracked = None
             moved, overlap = (None, 0.0) if tracks is None else (parallax(tracks, tracked_camera), tracks.overlap)
@@ -116,11 +123,11 @@ class Mapper:
         if choice.is_due and self._may_try(frame.stamp):
             if tracks is not None or self.following.start(grey):
                 with stopwatch.time("encode"):
-                    tokens = self.estimator.encode(frame.image, camera)
+                    tokens = self.estimator.encode(self.calibration.straight(frame.image, camera, self.following.turn), camera)
                 if tracks is None:
-                    self._first_keyframe(frame.stamp, tokens)
+                    self._first_keyframe(frame, tokens)
                 else:
-                    growth, reason = self._grow(frame.stamp, grey, tokens, tracks, tracked, reason, stopwatch)
+                    growth, reason = self._grow(frame, grey, tokens, tracks, tracked, reason, stopwatch)
                     corrected = self._after_correction() or corrected
             else:
                 reason = "waits: no texture to follow"
@@ -179,13 +186,14 @@ class Mapper:
         """After a try that failed the next frames wait a little: a try costs as much as a keyframe."""
         return self._last_failure is None or (stamp - self._last_failure) * 1e-9 >= SECONDS_BETWEEN_TRIES
 
-    def _first_keyframe(self, stamp: int, tokens: Tokens) -> None:
-        self.following.reference = self.keyframe_map.begin(stamp, tokens)
-        self._selector.accepted(stamp)
+    def _first_keyframe(self, frame: Frame, tokens: Tokens) -> None:
+        self.following.reference = self.keyframe_map.begin(frame.stamp, tokens)
+        self.calibration.improved(self.keyframe_map, frame, tokens, self.following.reference, self.following.turn_at)
+        self._selector.accepted(frame.stamp)
 
     def _grow(
         self,
-        stamp: int,
+        frame: Frame,
         grey: NDArray[np.uint8],
         tokens: Tokens,
         tracks: Tracks,
@@ -194,17 +202,25 @@ class Mapper:
         stopwatch: Stopwatch,
     ) -> tuple[Growth | None, str]:
         """Place the frame as a keyframe: what it brought, and why or why not."""
-        is_first = not self.keyframe_map.exists
+        stamp, is_first = frame.stamp, not self.keyframe_map.exists
         growth = self.keyframe_map.grow(stamp, tokens, stopwatch)
         if growth is None:
             self._last_failure = stamp
             if not self.keyframe_map.exists and tracks.overlap < self.config.keyframes.min_overlap:
-                self._start_over(stamp, grey, tokens)
+                self._start_over(frame, grey, tokens)
                 return None, "the view changed before there was depth: starting from here"
             return None, f"{reason}; but no depth or place could be found for it"
         if is_first:
             self.following.place(self._pending)
             self._pending = []
+        anew = self.calibration.improved(self.keyframe_map, frame, tokens, growth.index, self.following.turn_at)
+        if anew is not None:
+            self.keyframe_map, growth = anew
+            self.following.go_over_to(self.keyframe_map, self.calibration.camera(frame), self.calibration.readout)
+            self._lost = self._nothing_lost()
+            reason += "; the camera is calibrated, the map made anew"
+        if not self.calibration.is_open:
+            self.following.forget()
         self._is_keyframe(growth, stamp, grey, had_pose=tracked is not None)
         return growth, reason
 
@@ -229,11 +245,11 @@ class Mapper:
             self.keyframe_map.rescale(factor)
         return factor is not None
 
-    def _start_over(self, stamp: int, grey: NDArray[np.uint8], tokens: Tokens) -> None:
+    def _start_over(self, frame: Frame, grey: NDArray[np.uint8], tokens: Tokens) -> None:
         self.reset()
-        self._last_stamp = stamp
+        self._last_stamp = frame.stamp
         if self.following.start(grey):
-            self._first_keyframe(stamp, tokens)
+            self._first_keyframe(frame, tokens)
 
     # ---- metric scale ----------------------------------------------------------------------------------------------------------------
 
@@ -316,6 +332,7 @@ class Mapper:
         restored = KeyframeMap(self.config, self.estimator, self._background)
         restored.restore(snapshot)
         self._scale.restart()
+        self.calibration.know(snapshot.keyframes)
         self._take(restored)
         self._scale.resume(MapScale(snapshot.scale_source, snapshot.scale_uncertainty))
         for keyframe in snapshot.keyframes:

@@ -142,7 +142,7 @@ class Dust3rNode(LifecycleNode):
             self.get_logger().debug(f"{name}: {value}")
 
     def is_warmed_up(self) -> bool:
-        """Whether everything is compiled: some 20 s after the first start on a machine, at once later. Images before that wait, and are overtaken."""
+        """Whether everything is compiled: some 20 s after the first start on a machine. Images before that are overtaken."""
         return self._configured and self._warmed_up.done()
 
     def _new_mapper(self, estimator: Estimator | None = None) -> Mapper | Localiser:

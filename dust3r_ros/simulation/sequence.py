@@ -16,10 +16,11 @@ from dust3r_ros.simulation.scene import Scene
 FIELD_OF_VIEW = 62.0  # degrees, horizontal
 PERIOD = 100_000_000  # ns between frames: 10 Hz
 START = 1_700_000_000_000_000_000  # ns, stamp of the first frame
+BAND = 8  # rows of a rolling shutter that are rendered from one pose
 EXPOSURE, NOISE = 1.25, 0.006  # gain; standard deviation of the sensor's noise at mid-grey (1 = white)
 
 Place = Callable[[float, int], Scene]  # texels a metre and the seed to the scene
-Path = Callable[[int], NDArray[np.float64]]  # frame to the camera's pose
+Path = Callable[[float], NDArray[np.float64]]  # frame, or a moment between two, to the camera's pose
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +37,15 @@ class SimulatedView:
 class SimulatedSequence(Sequence[SimulatedView]):
     """Views rendered when asked for; asking twice gives the same view. `depth` and `pose` alone cost no picture."""
 
-    def __init__(self, frames: int, width: int, height: int, seed: int, place: Place, path: Path) -> None:
+    def __init__(self, frames: int, width: int, height: int, seed: int, place: Place, path: Path, readout: float = 0.0) -> None:
+        """`readout`: seconds from the first row to the last; depth and pose are those of the middle row's time."""
         if frames < 0 or width < 8 or height < 8:
             raise ValueError(
                 f"a sequence of {frames} frames of {width}x{height} pixels cannot be rendered: at least 0 frames of 8x8 pixels"
             )
         focal = width / 2 / math.tan(math.radians(FIELD_OF_VIEW) / 2)
         self.camera = Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
-        self._frames, self._seed, self._place, self._path = frames, seed, place, path
+        self._frames, self._seed, self._place, self._path, self._readout = frames, seed, place, path, readout
 
     def __len__(self) -> int:
         return self._frames
@@ -84,7 +86,17 @@ class SimulatedSequence(Sequence[SimulatedView]):
     def _seen(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Light [H, W, 3] and depth [H, W]."""
         scene, pose = self._scene(), self._path(index)
-        return scene.radiance(self.camera, pose) * np.float32(EXPOSURE), scene.depth(self.camera, pose)
+        light = self._band_by_band(scene, index) if self._readout else scene.radiance(self.camera, pose)
+        return light * np.float32(EXPOSURE), scene.depth(self.camera, pose)
+
+    def _band_by_band(self, scene: Scene, index: int) -> NDArray[np.float32]:
+        bands = []
+        for top in range(0, self.camera.height, BAND):
+            rows = min(BAND, self.camera.height - top)
+            share = (top + (rows - 1) / 2) / (self.camera.height - 1) - 0.5
+            moment = index + share * self._readout / (PERIOD * 1e-9)
+            bands.append(scene.radiance(self.camera.cropped(0, top, self.camera.width, rows), self._path(moment)))
+        return np.concatenate(bands)
 
 
 def camera_at(position: NDArray[np.float64], forward: NDArray[np.float64], roll: float = 0.0) -> NDArray[np.float64]:

@@ -18,13 +18,14 @@ EYE = 1.45  # m, height of the camera on the other walks
 TURN = 0.9  # m, radius of the way round a corner of a corridor
 
 
-def room_sequence(frames: int = 60, width: int = 640, height: int = 480, seed: int = 0) -> SimulatedSequence:
+def room_sequence(frames: int = 60, width: int = 640, height: int = 480, seed: int = 0, readout: float = 0.0) -> SimulatedSequence:
     """`frames` views at 10 Hz of a furnished room, from a camera that moves sideways on an arc, looking inward, about 4 cm a frame.
 
     Frame k is the same whatever `frames` is. `seed` changes paint, books and sensor noise; the geometry of the rest and the path stay.
     Pictures on the walls are scikit-image's where it is installed, else painted. Views are rendered lazily: iterate once, or keep them.
+    `readout`: seconds that the camera takes from its first row to its last.
     """
-    return SimulatedSequence(frames, width, height, seed, room, lambda index: camera_pose(index * PERIOD * 1e-9))
+    return SimulatedSequence(frames, width, height, seed, room, lambda index: camera_pose(index * PERIOD * 1e-9), readout)
 
 
 def circle_sequence(
@@ -50,7 +51,7 @@ def identical_doors_sequence(frames: int = 100, width: int = 160, height: int = 
     """
     step = CELL / steps
 
-    def path(index: int) -> NDArray[np.float64]:
+    def path(index: float) -> NDArray[np.float64]:
         return _walker(np.array([0.0, index * step]), 0.3, 0.0)
 
     return RepeatedSequence(frames, width, height, seed, corridor_of_identical_cells, path, steps)

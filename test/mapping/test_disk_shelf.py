@@ -158,3 +158,15 @@ def test_a_file_that_somebody_took_away_costs_one_picture(tmp_path: Path, spoilt
     store.retire(10)
     assert store.make_room() == []
     assert same(store.latest[8], keyframe(8))
+
+
+def test_counting_units_from_another_beginning_moves_nothing(tmp_path: Path) -> None:
+    store = filled(tmp_path, 6, in_memory=2)
+    store.move({1: Similarity(2.0, np.eye(3), np.zeros(3))})
+    before, typical = store.latest[1].depth, store.standpoints[1].depth
+    store.count_units({1: 0.25, 2: 3.0})
+    assert (store.units[1], store.units[2]) == (0.25, 3.0)
+    np.testing.assert_array_equal(store.latest[1].depth, before)
+    assert same(store.latest[2], keyframe(2))
+    store.move({1: Similarity(2.0, np.eye(3), np.zeros(3))})
+    assert store.standpoints[1].depth == pytest.approx(2.0 * typical)

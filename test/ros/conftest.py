@@ -14,7 +14,8 @@ HERE = Path(__file__).resolve().parent
 
 # Set before any participant exists, and inherited by the processes that tests start.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 100))
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+os.environ["ROS_DOMAIN_ID"] = str(2 * random.SystemRandom().randint(1, 50) - WORKER % 2)  # two workers never meet
 PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE" if os.environ.get("ROS_DISTRO") == "humble" else "FASTDDS_DEFAULT_PROFILES_FILE"
 os.environ[PROFILE] = str(ROOT / "config" / "fastdds_loopback.xml")
 

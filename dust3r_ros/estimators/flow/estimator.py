@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dust3r_ros.estimators.calibration import Calibration
 from dust3r_ros.estimators.errors import EstimatorError
+from dust3r_ros.estimators.flow.self_calibration import calibrate
 from dust3r_ros.estimators.flow.view import View, view_of
 from dust3r_ros.estimators.flow.window import WindowSolution, solve_window
 from dust3r_ros.estimators.protocol import PairPrediction, Tokens
@@ -51,7 +53,8 @@ class FlowEstimator:
             self._said_assumed = True
             log.warning(
                 "no calibration: assuming a horizontal field of view of %.0f degrees (focal length %.0f pixels at %d wide); "
-                "depth and poses are as good as this guess: publish camera_info or set estimator.assumed_fov",
+                "depth and poses are as good as this guess until the first keyframes have calibrated the camera: "
+                "publish camera_info or set estimator.assumed_fov",
                 np.degrees(2 * np.arctan2(camera.width / 2, camera.fx)),
                 camera.fx,
                 camera.width,
@@ -83,6 +86,10 @@ class FlowEstimator:
         consecutive = [pair for i, j in pairwise(keys) for pair in ((i, j), (j, i))]
         wanted = dict.fromkeys([*pairs, *consecutive])
         return _predictions(found, solution, position, list(wanted))
+
+    def calibrate(self, views: Sequence[Tokens], turns: Sequence[NDArray[np.float64]], is_measured: bool) -> Calibration | None:
+        """Focal length, radial distortion and readout of the views' camera, by bundle adjustment over them; see `SelfCalibrating`."""
+        return calibrate(views, [_view(tokens) for tokens in views], turns, is_measured) if len(views) > 1 else None
 
 
 def _view(tokens: Tokens) -> View:

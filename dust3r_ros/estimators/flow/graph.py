@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.estimators.flow.bundle import Observations
+from dust3r_ros.estimators.flow.bundle_equations import Observations
 from dust3r_ros.estimators.flow.correspondence import MAX_ERROR, MIN_OVERLAP, flow_between, normalised
 from dust3r_ros.estimators.flow.dense import Flow
 from dust3r_ros.estimators.flow.triangulation import BASE_SIGMA, TEXTURE_SIGMA

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.estimators.flow.bundle import POINT_SIGMA, Observations, adjust
+from dust3r_ros.estimators.flow.bundle import adjust
+from dust3r_ros.estimators.flow.bundle_equations import POINT_SIGMA, Observations
 from dust3r_ros.estimators.flow.correspondence import corresponding_rays
 from dust3r_ros.estimators.flow.dense import DepthMap
 from dust3r_ros.estimators.flow.densify import densify

@@ -37,7 +37,7 @@ class ScratchFolder:
         """`parent`: where it is made; empty: the system's folder for temporary files."""
         self._parent = Path(parent).expanduser() if parent else Path(tempfile.gettempdir())
         self._path: Path | None = None
-        self._written = 0
+        self._written, self._process = 0, os.getpid()
 
     @property
     def path(self) -> Path:
@@ -47,13 +47,18 @@ class ScratchFolder:
             _remove_abandoned(self._parent)
             self._path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self._parent))
             self._lock = _claim(self._path)
-            weakref.finalize(self, _remove, self._path, self._lock)
+            weakref.finalize(self, _remove, self._path, self._lock, self._process)
         return self._path
 
     @property
     def place(self) -> Path:
         """For messages: where it is, or would be."""
         return self._path or self._parent
+
+    @property
+    def is_ours(self) -> bool:
+        """False in a process that was forked from the one that writes here."""
+        return self._process == os.getpid()
 
     def new_file(self) -> Path:
         """A path that was never used before. Raises OSError."""
@@ -84,7 +89,8 @@ class StoredThing:
 
     def __del__(self) -> None:
         with suppress(Exception):  # at the end of the process the folder goes as a whole
-            self.path.unlink(missing_ok=True)
+            if self._folder.is_ours:
+                self.path.unlink(missing_ok=True)
 
 
 class DiskShelf(Generic[Thing]):
@@ -205,10 +211,12 @@ def _remove_abandoned(parent: Path) -> None:
         with suppress(OSError):
             handle = _claim(folder)
             if handle is not None:
-                _remove(folder, handle)
+                _remove(folder, handle, os.getpid())
 
 
-def _remove(folder: Path, lock: int | None) -> None:
+def _remove(folder: Path, lock: int | None, process: int) -> None:
+    if process != os.getpid():
+        return
     shutil.rmtree(folder, ignore_errors=True)
     if lock is not None:
         with suppress(OSError):

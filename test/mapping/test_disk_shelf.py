@@ -170,3 +170,17 @@ def test_counting_units_from_another_beginning_moves_nothing(tmp_path: Path) -> 
     assert same(store.latest[2], keyframe(2))
     store.move({1: Similarity(2.0, np.eye(3), np.zeros(3))})
     assert store.standpoints[1].depth == pytest.approx(2.0 * typical)
+
+
+def test_a_forked_process_takes_nothing_away(tmp_path: Path) -> None:
+    store = filled(tmp_path, 6, in_memory=2)
+    child = os.fork()
+    if child == 0:
+        try:
+            store.thin_out()
+            for index in store.indices:
+                store._forget(index)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert all(same(store.latest[n], keyframe(n)) for n in range(6))

@@ -19,6 +19,7 @@ IMAGE_TYPES = {"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"}
 ARGUMENTS = (
     ("image", "", "topic of the images; empty: what params_file says"),
     ("camera_info", "", "topic of the CameraInfo; empty: camera_info beside the image topic"),
+    ("cameras", "", "names of a rig's cameras, e.g. front,left,right, on /NAME/image_raw; empty: what params_file says"),
     ("compressed", "false", "true: sensor_msgs/CompressedImage on IMAGE/compressed"),
     ("model", "", "two-view estimator: auto, flow, dust3r_512_dpt, ...; empty: what params_file says"),
     ("weights", "", "file of the network's weights; empty: what params_file says"),
@@ -42,6 +43,8 @@ def _start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     use_sim_time = _is_true("use_sim_time", given) or bool(given["bagfile"])
     changes: dict[str, object] = {name: given[name] for name in ("image", "camera_info", "base_frame", "mode", "map_file") if given[name]}
     changes |= {f"estimator.{name}": given[name] for name in ("model", "weights") if given[name]}
+    if given["cameras"]:
+        changes["cameras"] = [name.strip() for name in given["cameras"].strip("[]").split(",")]
     if _is_true("compressed", given):
         changes["image_transport"] = "compressed"
     if use_sim_time:

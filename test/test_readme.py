@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -28,5 +29,6 @@ def test_the_parameter_table_is_the_codes() -> None:
     for config in (NodeConfig(), MapperConfig()):
         for name, item in items(config):
             default = str(item.default).lower() if isinstance(item.default, bool) else str(item.default) or '""'
+            default = json.dumps(item.default) if isinstance(item.default, tuple) else default
             code[name] = (default, item.metadata["description"])
     assert rows == code

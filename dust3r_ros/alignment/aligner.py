@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dust3r_ros.alignment.coarse_graph import solve_coarsely
 from dust3r_ros.alignment.link import Link, Side, make_link, merged
 from dust3r_ros.alignment.local_window import AlignedView, LocalWindow
+from dust3r_ros.alignment.mounts import Mount
 from dust3r_ros.alignment.pose_graph import Graph, solve_pose_graph
 from dust3r_ros.alignment.problem import KNOWN, Array, choose_pixels, flat
 from dust3r_ros.alignment.sim3 import Sim3
@@ -66,14 +67,15 @@ class Aligner:
         predictions: Sequence[PairPrediction],
         focal: float | None = None,
         principal_point: tuple[float, float] | None = None,
+        mount: Mount | None = None,
     ) -> dict[int, AlignedView] | None:
         """A new keyframe and its pairs with those of the window: all keyframes of the window as they lie now.
 
         Depths come with the new one and those whose earlier pairs were revised. Without pairs the keyframe waits (empty). None, and nothing
         has changed, if no place is found for it. focal and principal_point in pixels; a focal length that is not given is the same for all
-        and is found.
+        and is found. `mount`: its camera is fixed to that of another keyframe of the window.
         """
-        return self._told(self._window.add(keyframe, predictions, focal, principal_point))
+        return self._told(self._window.add(keyframe, predictions, focal, principal_point, mount))
 
     def again(self, predictions: Sequence[PairPrediction], there: Mapping[int, AlignedView]) -> dict[int, AlignedView] | None:
         """The window's pairs anew, solved from nothing and laid onto its keyframes as they are `there`; None: nothing has changed."""
@@ -260,6 +262,10 @@ class Aligner:
             first, second = (Side(points[n], edge.points[n], edge.weight[n]) for n in pair)
             link = make_link(pair[0], pair[1], first, second)
             if link is not None:
+                found[pair] = link if pair not in found else merged(found[pair], link)
+        for n, mount in window.mounts.items():
+            if keyframe in (None, n, mount.on) and n in self._frames and mount.on in self._frames and mount.on in window.nodes:
+                link, pair = mount.link(n, self._frames), (mount.on, n)
                 found[pair] = link if pair not in found else merged(found[pair], link)
         return found
 

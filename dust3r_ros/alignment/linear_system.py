@@ -6,6 +6,7 @@ gives a narrow band. What is left, graphs with edges all over, goes to a sparse 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +57,10 @@ class Layout:
     pattern: tuple[Index, csc_matrix] | None  # sparse: slot of each entry, and the matrix with its slots' numbers
 
 
-def make_layout(problem: Problem, fixed_pose: NDArray[np.bool_], fixed_focal: NDArray[np.bool_], group: Index) -> Layout:
-    """group [N]: images of one number share their focal length."""
+def make_layout(
+    problem: Problem, fixed_pose: NDArray[np.bool_], fixed_focal: NDArray[np.bool_], group: Index, ties: Sequence[tuple[int, int]] = ()
+) -> Layout:
+    """group [N]: images of one number share their focal length. `ties`: positions of images that a prior joins, paired or not."""
     count, pairs, image = len(problem.images), problem.pairs, problem.image
     ends = image[problem.sides_of_pair]  # [E, 2]
     order = _order(ends, count)
@@ -92,7 +95,8 @@ def make_layout(problem: Problem, fixed_pose: NDArray[np.bool_], fixed_focal: ND
     inner = EDGE * np.diff(problem.start) + 1
     gram_start = np.concatenate([[0], np.cumsum(inner * inner)[:-1]]).astype(np.int64)
     flat = np.concatenate(local).astype(np.int64)
-    kind, band, pattern = _kind(problem.start, flat, at)
+    tied = max((abs(int(pose[i] - pose[j])) + POSE - 1 for i, j in ties if min(pose[i], pose[j]) >= 0), default=0)
+    kind, band, pattern = _kind(problem.start, flat, at, tied)
     return Layout(pair, pose, focal, at, problem.start, flat, gram_start, is_scale, kind, band, pattern)
 
 
@@ -104,10 +108,9 @@ def _order(ends: Index, count: int) -> Index:
     return np.arange(count) if width[0] <= width[1] else other
 
 
-def _kind(start: Index, local: Index, size: int) -> tuple[str, int, tuple[Index, csc_matrix] | None]:
+def _kind(start: Index, local: Index, size: int, band: int) -> tuple[str, int, tuple[Index, csc_matrix] | None]:
     if size <= DENSE:
         return "dense", -1, None
-    band = 0
     for n in range(len(start) - 1):
         own = local[EDGE * start[n] + 7 * n : EDGE * start[n + 1] + 7 * n + 7]
         own = own[own >= 0]

@@ -13,11 +13,13 @@ from dust3r_ros.alignment.align import AlignmentError, align
 from dust3r_ros.alignment.dense import solve_dense
 from dust3r_ros.alignment.known_poses import pose_similarity
 from dust3r_ros.alignment.linear_system import make_layout
+from dust3r_ros.alignment.mounts import Mount, place_mounted
 from dust3r_ros.alignment.pair_check import bad_pairs
+from dust3r_ros.alignment.priors import Priors
 from dust3r_ros.alignment.problem import Array, Problem, State, choose_pixels
-from dust3r_ros.alignment.refine import Constraints, Stage, refine
+from dust3r_ros.alignment.refine import Constraints, Stage, evaluate, refine
 from dust3r_ros.alignment.spanning_tree import Branch, score
-from dust3r_ros.alignment.start import Placed, Sides, fit_pairs, place_branch
+from dust3r_ros.alignment.start import MIN_KNOWN, Placed, Sides, fit_pairs, place_branch
 from dust3r_ros.alignment.window_data import PIXELS, Edge, Node, Pair, WindowData
 from dust3r_ros.alignment.workers import one_thread_each
 from dust3r_ros.estimators import PairPrediction
@@ -45,17 +47,26 @@ class LocalWindow(WindowData):
 
     def __init__(self) -> None:
         super().__init__()
-        self._before: tuple[dict[int, Node], dict[Pair, Edge]] = {}, {}
+        self._before: tuple[dict[int, Node], dict[Pair, Edge], dict[int, Mount]] = {}, {}, {}
 
     def add(
-        self, keyframe: int, predictions: Sequence[PairPrediction], focal: float | None, principal_point: tuple[float, float] | None
+        self,
+        keyframe: int,
+        predictions: Sequence[PairPrediction],
+        focal: float | None,
+        principal_point: tuple[float, float] | None,
+        mount: Mount | None = None,
     ) -> dict[int, AlignedView] | None:
         """All keyframes that have a place, with depths the new one and those whose earlier pairs were revised.
 
-        None, and nothing has changed, if no place is found. Keyframes that came before any pair wait without a place.
+        None, and nothing has changed, if no place is found. Keyframes that came before any pair wait without a place. One with a `mount`
+        has its pose from there, and lets those that waited for depth have theirs.
         """
-        self._before = {n: copy(node) for n, node in self.nodes.items()}, {pair: copy(edge) for pair, edge in self.edges.items()}
+        nodes, edges = {n: copy(node) for n, node in self.nodes.items()}, {pair: copy(edge) for pair, edge in self.edges.items()}
+        self._before = nodes, edges, dict(self.mounts)
         self.nodes[keyframe] = Node(focal, principal_point)
+        if mount is not None:
+            self.mounts[keyframe] = mount
         if not predictions:
             return {}
         predictions = [p for p in predictions if p.i in self.nodes and p.j in self.nodes]
@@ -64,7 +75,8 @@ class LocalWindow(WindowData):
                 found = self._begin(predictions)
             else:
                 self.take(predictions)
-                found = self._extend(keyframe, predictions)
+                predictions = self._telling(predictions)
+                found = self._extend(keyframe, predictions) if mount is None else self._attach(keyframe, predictions)
         if found is None:
             self.take_back()
         return found
@@ -92,7 +104,7 @@ class LocalWindow(WindowData):
 
     def take_back(self) -> None:
         """As it was before the last `add`."""
-        self.nodes, self.edges = self._before
+        self.nodes, self.edges, self.mounts = self._before
 
     def view(self, keyframe: int) -> AlignedView | None:
         """A keyframe with its depths by all that is known now; None if it has no place."""
@@ -138,6 +150,16 @@ class LocalWindow(WindowData):
         self.keep(images, pairs, replace(state, pair_rotation=rotation, pair_translation=translation, pair_scale=scale))
 
     # ---- how -------------------------------------------------------------------------------------------------------------------------
+
+    def _telling(self, predictions: Sequence[PairPrediction]) -> list[PairPrediction]:
+        """Those that know something of both views. The scale of another would be free, and the objective shrinks the others by it."""
+        kept = []
+        for p in predictions:
+            if min(int((weight > 0).sum()) for weight in self.edges[p.i, p.j].weight.values()) >= MIN_KNOWN:
+                kept.append(p)
+            else:
+                del self.edges[p.i, p.j]
+        return kept
 
     def _begin(self, predictions: Sequence[PairPrediction]) -> dict[int, AlignedView] | None:
         """The first scene, from nothing."""
@@ -185,13 +207,39 @@ class LocalWindow(WindowData):
         if keyframe not in placed:
             return None
         self._put(keyframe, placed[keyframe])
+        return self._join(keyframe, near, new, placed, problem)
+
+    def _attach(self, keyframe: int, predictions: Sequence[PairPrediction]) -> dict[int, AlignedView] | None:
+        """A keyframe that is mounted on another one, and those that waited for its depth."""
+        found = place_mounted(self, keyframe, predictions)
+        if not found:
+            return None
+        for n, one in found.items():
+            self._put(n, one)
+        new = [(p.i, p.j) for p in predictions if self.nodes[p.i].depth is not None and self.nodes[p.j].depth is not None]
+        near = sorted({n for pair in new for n in pair})
+        problem, _ = self.problem(near, new)
+        placed = {n: found[n] if n in found else self._as_placed(n, problem) for n in near}
+        return self._join(keyframe, near, new, placed, problem, {*found})
+
+    def _join(
+        self,
+        keyframe: int,
+        near: Sequence[int],
+        new: Sequence[Pair],
+        placed: Mapping[int, Placed],
+        problem: Problem,
+        also: Iterable[int] = (),
+    ) -> dict[int, AlignedView] | None:
+        """The new pairs onto what is placed, and all near by to their optimum."""
         world = np.stack([placed[n].world for n in near])
         rotation, translation, scale = fit_pairs(problem, world, np.stack([placed[n].weight for n in near]) > 0)
         for e, pair in enumerate(new):
             edge = self.edges[pair]
             edge.rotation, edge.translation, edge.scale = rotation[e], translation[e], float(scale[e])
-        revised = {n for pair in new if keyframe not in pair for n in pair}
-        self._settle({*near, *[n for n in self.placed if n not in near][-FREE_TOO:]}, REVISED if revised else STAGE)
+        revised = {n for pair in new if keyframe not in pair for n in pair} | set(also)
+        fixed_to = {mount.on for n in near if (mount := self.mounts.get(n)) is not None and mount.on in self.nodes}
+        self._settle({*near, *fixed_to, *[n for n in self.placed if n not in near][-FREE_TOO:]}, REVISED if revised else STAGE)
         if not any(keyframe in pair for pair in self.edges):
             return None
         return self._views({keyframe, *revised})
@@ -211,8 +259,15 @@ class LocalWindow(WindowData):
             group = np.where(fixed, np.arange(len(images)), len(images))
             held = np.array([self.nodes[n].held or n not in free for n in images])
             held[0] = held[0] or not held.any()
-            layout = make_layout(problem, held, fixed, group)
-            state, _ = refine(problem, state, layout, stage, Constraints())
+            mounted = [mount.prior(n) for n, mount in self.mounts.items() if n in images and mount.on in images]
+            ties = [(images.index(one.i), images.index(one.j)) for one in mounted]
+            layout = make_layout(problem, held, fixed, group, ties)
+            constraints = Constraints()
+            if mounted:
+                priors = Priors({n: at for at, n in enumerate(images)}, {}, mounted, {})
+                priors.weigh(evaluate(problem, state, stage.eps * float(np.median(state.depth)))[1], problem.pairs)
+                constraints = Constraints(priors=priors)
+            state, _ = refine(problem, state, layout, stage, constraints)
             self.keep(images, pairs, state)
             bad = bad_pairs(problem, state)
             if not bad:

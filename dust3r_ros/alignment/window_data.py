@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from dust3r_ros.alignment.compiled_samples import pick
 from dust3r_ros.alignment.problem import KNOWN, Array, Problem, State, choose_pixels, flat
 from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Similarity
+
+if TYPE_CHECKING:
+    from dust3r_ros.alignment.mounts import Mount
 
 PIXELS = 300  # chosen of each image
 
@@ -51,6 +55,7 @@ class WindowData:
     def __init__(self) -> None:
         self.nodes: dict[int, Node] = {}
         self.edges: dict[Pair, Edge] = {}
+        self.mounts: dict[int, Mount] = {}  # of keyframes whose camera is fixed to another one's
 
     @property
     def placed(self) -> list[int]:
@@ -58,6 +63,7 @@ class WindowData:
 
     def remove(self, keyframe: int) -> None:
         del self.nodes[keyframe]
+        self.mounts.pop(keyframe, None)
         self.edges = {pair: edge for pair, edge in self.edges.items() if keyframe not in pair}
 
     def pose(self, keyframe: int) -> Similarity:

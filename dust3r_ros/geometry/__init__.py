@@ -6,6 +6,7 @@ from dust3r_ros.geometry.focal import focal_from_pointmap
 from dust3r_ros.geometry.pnp import PnpResult, reproject, solve_pnp
 from dust3r_ros.geometry.procrustes import procrustes, robust_procrustes
 from dust3r_ros.geometry.rectification import Rectification, working_camera
+from dust3r_ros.geometry.rig_pnp import RigPose, Sight, solve_rig_pnp
 from dust3r_ros.geometry.rolling_shutter import row_time, straightened, straightened_image, turn_between
 from dust3r_ros.geometry.rotations import (
     inverse_pose,
@@ -24,6 +25,8 @@ __all__ = [
     "GeometryError",
     "PnpResult",
     "Rectification",
+    "RigPose",
+    "Sight",
     "Similarity",
     "focal_from_pointmap",
     "inverse_pose",
@@ -37,6 +40,7 @@ __all__ = [
     "rotation_angle",
     "row_time",
     "solve_pnp",
+    "solve_rig_pnp",
     "straightened",
     "straightened_image",
     "transform_points",

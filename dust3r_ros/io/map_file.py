@@ -72,6 +72,7 @@ def _arrays(snapshot: MapSnapshot, keyframes: list[dict[str, Any]]) -> Iterator[
                 "pose": keyframe.pose.tolist(),
                 "source": asdict(keyframe.source),
                 "camera": asdict(keyframe.camera),
+                **({"name": keyframe.name} if keyframe.name else {}),
             }
         )
 
@@ -146,6 +147,7 @@ def _snapshot(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> MapSnap
                 image=arrays[f"{name}/image.npy"],
                 depth=arrays[f"{name}/depth.npy"],
                 confidence=arrays[f"{name}/confidence.npy"],
+                name=str(entry.get("name", "")),
             )
         )
     cloud = PointCloud(arrays["cloud/points.npy"], arrays["cloud/colors.npy"], arrays["cloud/confidence.npy"])

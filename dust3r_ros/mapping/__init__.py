@@ -6,6 +6,8 @@ from dust3r_ros.mapping.keyframe_views import depth_image, keyframe_cloud
 from dust3r_ros.mapping.localisation import Localisation, LocalisationError, localise
 from dust3r_ros.mapping.localiser import Localiser
 from dust3r_ros.mapping.mapper import FrameError, Mapper, StampError
+from dust3r_ros.mapping.rig import FrameSet, Rig, RigError
+from dust3r_ros.mapping.rig_mapper import RigMapper
 from dust3r_ros.mapping.scale_estimator import ScaleError
 from dust3r_ros.mapping.scale_fusion import MapScale
 from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, TrackingState
@@ -15,6 +17,7 @@ __all__ = [
     "DepthError",
     "Frame",
     "FrameError",
+    "FrameSet",
     "Keyframe",
     "Localisation",
     "LocalisationError",
@@ -25,6 +28,9 @@ __all__ = [
     "Mapper",
     "MapperConfig",
     "PointCloud",
+    "Rig",
+    "RigError",
+    "RigMapper",
     "ScaleError",
     "StampError",
     "TrackingState",

@@ -15,7 +15,7 @@ from dust3r_ros.estimators import MODELS
 from dust3r_ros.mapping.scene_graph import SceneGraph, SceneGraphError
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-SCALE_SOURCES = ("auto", "none", "odometry", "depth", "height", "network")
+SCALE_SOURCES = ("auto", "none", "odometry", "depth", "height", "network", "rig")
 
 
 class ConfigError(Dust3rError):
@@ -168,6 +168,8 @@ def checked(item: Field[Any], name: str, value: Any) -> Any:
     kind, low, high, choices = type(item.default), item.metadata["low"], item.metadata["high"], item.metadata["choices"]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
+    if kind is tuple and isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        value = tuple(value)
     if type(value) is not kind:
         raise ConfigError(f"'{name}' is {value!r}, a {type(value).__name__}: give a {kind.__name__}, e.g. {item.default!r}")
     if (low is not None and not value >= low) or (high is not None and not value <= high):

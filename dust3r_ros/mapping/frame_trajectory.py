@@ -90,9 +90,9 @@ class FrameTrajectory:
             relative[:3, 3] *= ratios.get(keyframe, 1.0)
             self._newest = (keyframe, relative)
 
-    def anchor(self, keyframe: int) -> None:
-        """The newest frame has become this keyframe: motion is measured from there on."""
-        self._newest = (keyframe, np.eye(4))
+    def anchor(self, keyframe: int, relative: Pose | None = None) -> None:
+        """The newest frame has become this keyframe, or lies so (4x4) in it: motion is measured from there on."""
+        self._newest = (keyframe, np.eye(4) if relative is None else relative)
 
     def poses(
         self, keyframes: Mapping[int, Pose], at_most: int | None = None, units: Mapping[int, float] | None = None

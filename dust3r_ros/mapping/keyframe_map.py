@@ -23,8 +23,9 @@ from dust3r_ros.mapping.loop_closing import LoopCloser
 from dust3r_ros.mapping.loops import LoopFinder
 from dust3r_ros.mapping.map_tiles import MapVersion, TileChanges, tile_changes
 from dust3r_ros.mapping.relocalisation import Relocalisation, relocalise
+from dust3r_ros.mapping.rig_pairs import Placing
 from dust3r_ros.mapping.saved_map import GUESSED_INFORMATION, held_together, owners_of
-from dust3r_ros.mapping.scene_graph import Pair, SceneGraph
+from dust3r_ros.mapping.scene_graph import Pair, SceneGraph, directed
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud, Standpoint
 from dust3r_ros.mapping.voxel_map import VoxelMap
@@ -49,6 +50,7 @@ class KeyframeMap:
 
     def __init__(self, config: MapperConfig, estimator: Estimator, background: bool = False) -> None:
         """`background`: the whole graph is aligned on another thread and comes in when it is done; else at once, the same every time."""
+        self.cameras = 1  # that share the window: it holds so many times its size
         self._estimator, self._background = estimator, background
         self._config, self._map_config = config, config.map
         self._graph = SceneGraph.parse(config.window.scene_graph)
@@ -95,6 +97,15 @@ class KeyframeMap:
     def keyframe(self, index: int) -> Keyframe | None:
         return self._store.latest.get(index)
 
+    @property
+    def graph(self) -> SceneGraph:
+        return self._graph
+
+    @property
+    def window(self) -> Mapping[int, Entry]:
+        """The keyframes that are still solved, oldest first; the newest of them may not have a place yet."""
+        return {index: self._window[index] for index in self._window.indices}
+
     def configure(self, config: MapperConfig) -> None:
         """Go on with new settings; a new voxel size re-bins the points."""
         if config.map != self._map_config:
@@ -122,29 +133,36 @@ class KeyframeMap:
         self._ratios.update({index: own / size for index, own in sizes.items()})
         self._store.count_units({index: old.units.get(index, 1.0) * ratio for index, ratio in self._ratios.items()})
 
-    def begin(self, stamp: int, tokens: Tokens) -> int:
-        """The first keyframe waits in the window for a second one; its index."""
+    def begin(self, stamp: int, tokens: Tokens, name: str = "") -> int:
+        """The first keyframe waits in the window for a second one; its index. `name`: of its camera, where there are several."""
         index = self._store.next_index()
-        self._enter(index, Entry(stamp, tokens))
+        self._enter(index, Entry(stamp, tokens, name))
         return index
 
-    def grow(self, stamp: int, tokens: Tokens, stopwatch: Stopwatch) -> Growth | None:
-        """Estimate the new keyframe's pairs and place it; None, and the map has not grown, if no depth or place is found for it."""
+    def grow(self, stamp: int, tokens: Tokens, stopwatch: Stopwatch, placing: Placing | None = None) -> Growth | None:
+        """Estimate the new keyframe's pairs and place it; None, and the map has not grown, if no depth or place is found for it.
+
+        `placing`: how a camera of a rig comes in. One that is mounted and has no pair yet waits in the window, and nothing is revised.
+        """
         self._with_window = None
-        index = self._store.next_index()
+        index, placing = self._store.next_index(), placing or Placing()
         pairs = tuple(self._graph.new_pairs(self._window.indices, index, both_directions=True))
-        entry = Entry(stamp, tokens)
+        pairs = pairs if placing.partners is None else tuple(directed([(partner, index) for partner in placing.partners]))
+        entry = Entry(stamp, tokens, placing.name)
         self._window.add(index, entry)
         with stopwatch.time("estimate"):
-            predictions = self._window.estimate(pairs)
+            predictions = placing.believed(self._window.estimate(pairs))
         with stopwatch.time("align"):
-            views = self._aligner.add(index, predictions, entry.focal, entry.principal_point)
+            views = self._aligner.add(index, predictions, entry.focal, entry.principal_point, placing.mount)
+            if placing.mount is not None and not predictions:
+                return Growth(index, (), ())
             revised = self._accept(views, index)
         if not revised:
             self._window.remove(index)
             if views is not None:
                 self._aligner.discard(index)
             return None
+        pairs = tuple(pair for pair in pairs if not placing.doubtful or pair in {(p.i, p.j) for p in predictions})
         self._edges.extend(pairs)
         loops = self._close_loops(index, stopwatch)
         with stopwatch.time("fuse"):
@@ -159,7 +177,8 @@ class KeyframeMap:
         if not self.exists:
             return ()
         self._with_window = None
-        predictions = self._window.estimate_all(self._graph)
+        # A rig's cameras need not see the same: its window does not hang together by pairs alone.
+        predictions = [] if self._is_rigs() else self._window.estimate_all(self._graph)
         if predictions:
             self._accept(self._aligner.again(predictions, self._there()), self._window.indices[-1])
         self._correct(self._aligner.align())
@@ -270,9 +289,11 @@ class KeyframeMap:
         self._edges = list(snapshot.edges)
         self._voxels.add(snapshot.cloud, owners_of(snapshot))
         for keyframe in snapshot.keyframes:
-            if keyframe.index in snapshot.window:
+            if keyframe.index in snapshot.window and not keyframe.name:
                 self._enter(keyframe.index, self._window.encode(keyframe))
             else:
+                if keyframe.index in snapshot.window:  # of a rig: looked for first, wherever it is, and gone on from there
+                    self._fuse(keyframe.index, self._voxels, self._map_config)
                 self._fused.add(keyframe.index)
                 self._finder.remember(keyframe.index, keyframe.image, keyframe.camera)
                 self._shelve(keyframe.index)
@@ -292,6 +313,9 @@ class KeyframeMap:
                     self._fuse(index, self._with_window, self._map_config)
         return self._with_window
 
+    def _is_rigs(self) -> bool:
+        return any(self._window[index].name for index in self._window.indices)
+
     def _tokens(self, index: int) -> Tokens:
         """Of any keyframe that is remembered."""
         if index in self._window.indices:
@@ -303,7 +327,7 @@ class KeyframeMap:
         """An old keyframe is the window's newest, held where it is."""
         keyframe = whole(keyframe, tokens.image, tokens.camera)
         self._store.put(keyframe)
-        entry = Entry(keyframe.stamp, tokens)
+        entry = Entry(keyframe.stamp, tokens, keyframe.name)
         self._window.add(keyframe.index, entry)
         view = AlignedView(keyframe.pose, keyframe.camera.fx, keyframe.depth, keyframe.confidence)
         self._aligner.reopen(keyframe.index, view, entry.focal, entry.principal_point)
@@ -372,7 +396,7 @@ class KeyframeMap:
 
     def _slide(self) -> None:
         """Let the oldest keyframes go: their points into the map for good, themselves remembered compactly."""
-        while len(self._window) > self._config.window.size:
+        while len(self._window) > self._config.window.size * self.cameras:
             self._retire(self._window.indices[0])
 
     def _retire(self, oldest: int) -> None:

@@ -36,6 +36,10 @@ class KeyframeSelector:
         self._sharpness.clear()
         self._last_stamp, self._waited = None, 0
 
+    def other_camera(self) -> None:
+        """The next frames are another camera's: how sharp those before were says nothing of them."""
+        self._sharpness.clear()
+
     def choose(self, stamp: int, grey: NDArray[np.uint8], parallax: float | None, overlap: float, baseline: float | None = None) -> Choice:
         """Is this frame due? `parallax` is a share of the width (None: no keyframe yet), `overlap` the share of points still seen,
         `baseline` the way from the last keyframe as a share of its median depth (None while there is no map).

@@ -43,6 +43,7 @@ class _Card:
     camera: Camera
     unit: float  # the keyframe's, when it left
     depth: float  # typical of it, in these units
+    name: str  # of its camera, where there are several
 
 
 class KeyframeStore:
@@ -83,7 +84,7 @@ class KeyframeStore:
         """A keyframe has left the window: remember it compactly, and thin out when there are too many. Whose picture and depth went."""
         keyframe = compact(self._open.pop(index))
         unit = self.units.get(index, 1.0)
-        self._cards[index] = _Card(keyframe.stamp, keyframe.source, keyframe.camera, unit, typical_depth(keyframe))
+        self._cards[index] = _Card(keyframe.stamp, keyframe.source, keyframe.camera, unit, typical_depth(keyframe), keyframe.name)
         self.shelf.put(index, Picture(keyframe.image, keyframe.depth, keyframe.confidence))
         return self.thin_out() if len(self) > self.max_pictures else []
 
@@ -230,7 +231,7 @@ class _ByIndex(Mapping[int, Value]):
 
 def _built(index: int, card: _Card, picture: Picture, pose: NDArray[np.float64], unit: float) -> Keyframe:
     depth = picture.depth if unit == card.unit else picture.depth * np.float32(unit / card.unit)
-    return Keyframe(index, card.stamp, pose, card.source, card.camera, picture.image, depth, picture.confidence)
+    return Keyframe(index, card.stamp, pose, card.source, card.camera, picture.image, depth, picture.confidence, card.name)
 
 
 def _packed(picture: Picture) -> bytes:

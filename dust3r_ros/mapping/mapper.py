@@ -63,18 +63,24 @@ class Mapper:
         """Forget the map and start anew with the next frame."""
         self._scale.restart()
         self.calibration.restart()
-        self._take(KeyframeMap(self.config, self.estimator, self._background))
+        self._take(self._new_map())
+
+    def _new_map(self) -> KeyframeMap:
+        return KeyframeMap(self.config, self.estimator, self._background)
 
     def _take(self, keyframe_map: KeyframeMap) -> None:
         """Go on with this map, and no camera in it yet."""
         self.state = TrackingState.INITIALISING
-        self.keyframe_map, self.following = keyframe_map, Following(keyframe_map)
+        self.keyframe_map, self.following = keyframe_map, self._new_following(keyframe_map)
         self.following.remembers = self.calibration.is_open
         self._lost = self._nothing_lost()
         self._selector = KeyframeSelector(self.config.keyframes)
         self._pending: list[Pending] = []
         self._last_stamp: int | None = None
         self._last_failure: int | None = None
+
+    def _new_following(self, keyframe_map: KeyframeMap) -> Following:
+        return Following(keyframe_map)
 
     def _nothing_lost(self) -> LostCamera:
         new_piece = (lambda: Mapper(self.config, self.estimator, pieces=False)) if self._pieces else None
@@ -329,7 +335,7 @@ class Mapper:
 
     def restore(self, snapshot: MapSnapshot) -> None:
         """Replace the map by a saved one and go on from its newest keyframe. If that fails the running map stands."""
-        restored = KeyframeMap(self.config, self.estimator, self._background)
+        restored = self._new_map()
         restored.restore(snapshot)
         self._scale.restart()
         self.calibration.know(snapshot.keyframes)

@@ -53,7 +53,7 @@ class ScaleEstimator:
         self._factor: float | None = None
         self._known: set[int] = set()
         self._depth_of: dict[int, NDArray[np.float32]] = {}  # as it was when the keyframe was measured last
-        self._ratios: dict[str, dict[int, tuple[float, float]]] = {name: {} for name in ("depth", "height", "network")}
+        self._ratios: dict[str, dict[int, tuple[float, float]]] = {name: {} for name in ("depth", "height", "network", "rig")}
         self._saved: SourceScale | None = None
 
     def resume(self, scale: MapScale) -> None:
@@ -84,6 +84,11 @@ class ScaleEstimator:
         if values.shape != (3,) or not np.isfinite(values).all() or not np.linalg.norm(values) > 1e-6:
             raise ScaleError(f"'up' is {values.tolist()}: give 3 finite numbers that are not all 0")
         self._up = values
+
+    def add_rig(self, keyframe: int, ratio: float, sigma: float) -> None:
+        """By a rig's known baselines at a keyframe: metres for one of its own units, and the standard deviation of the logarithm."""
+        if self._uses("rig"):
+            self._ratios["rig"][keyframe] = ratio, sigma
 
     def observe(
         self,
@@ -173,6 +178,9 @@ class ScaleEstimator:
             enough = MIN_KEYFRAMES
         if found is None or found.samples < enough or found.uncertainty > self.config.max_uncertainty:
             return None
+        if name == "rig":  # neighbours err alike, so that their spread says too little
+            least = 1.0 / math.sqrt(float((1.0 / sigma**2).sum()))
+            return SourceScale(math.log(found.scale), max(found.uncertainty, least))
         return SourceScale(math.log(found.scale), found.uncertainty)
 
     # ---- how -------------------------------------------------------------------------------------------------------------------------

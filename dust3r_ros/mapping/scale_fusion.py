@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 NONE = "none"
 # What is wrong with all samples of a source alike, one standard deviation: a wheel's radius, a sensor's calibration, what a floor is not.
-SYSTEMATIC = {"odometry": 0.01, "depth": 0.01, "height": 0.02, "network": 0.1, "saved": 0.0}
+SYSTEMATIC = {"odometry": 0.01, "depth": 0.01, "height": 0.02, "network": 0.1, "rig": 0.01, "saved": 0.0}
 GATE = 3.0  # standard deviations beyond which two sources contradict each other
 
 

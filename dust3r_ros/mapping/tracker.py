@@ -22,6 +22,7 @@ LONGEST_SIDE = 640  # pixels; larger images are tracked reduced
 MAX_POINTS = 400
 MIN_POINTS = 12
 MAX_RETURN_ERROR = 1.0  # pixels between a point and where tracking it forth and back ends
+THRESHOLD = 0.006  # of the image's width: an error below it agrees with a pose
 MIN_INLIERS = 0.3  # below this share of points that agree, a pose is not believed
 
 
@@ -106,6 +107,11 @@ class Tracker:
         return tracks
 
 
+def corner_count(grey: NDArray[np.uint8]) -> int:
+    """How many points of a tracking image are worth following."""
+    return len(_corners(grey))
+
+
 def _corners(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[N, 2] pixels worth following."""
     points = cv2.goodFeaturesToTrack(grey, MAX_POINTS, 0.01, max(5.0, 0.012 * max(grey.shape)))
@@ -171,6 +177,19 @@ def parallax(tracks: Tracks, camera: Camera) -> float:
 
 def frame_pose(tracks: Tracks, keyframe: Keyframe, camera: Camera, guess: NDArray[np.float64] | None) -> TrackedPose | None:
     """The frame's pose by PnP on the keyframe's depth; None if too few points agree. `camera` is that of the tracked image."""
+    known = points_with_depth(tracks, keyframe, camera)
+    if known is None:
+        return None
+    points, pixels = known
+    found = solve_pnp(points, pixels, camera, threshold_px=THRESHOLD * camera.width, guess=guess)
+    if found is None or float(found.inliers.mean()) < MIN_INLIERS:
+        return None
+    share = float(found.inliers.mean())
+    return TrackedPose(found.pose, share, pnp_covariance(points[found.inliers], camera, found.pose, found.error_px, share))
+
+
+def points_with_depth(tracks: Tracks, keyframe: Keyframe, camera: Camera) -> tuple[NDArray[np.float64], NDArray[np.float32]] | None:
+    """Points whose depth the keyframe knows: [N, 3] in its camera, [N, 2] pixels in the newest frame; None if too few."""
     if len(tracks) < MIN_POINTS:
         return None
     rays = np.nan_to_num(camera.unproject(tracks.keyframe), nan=-1e6)  # a pixel without a ray lies outside every working image
@@ -181,12 +200,7 @@ def frame_pose(tracks: Tracks, keyframe: Keyframe, camera: Camera, guess: NDArra
     known = inside & (depth > 0) & (confidence > 1.5)
     if int(known.sum()) < MIN_POINTS:
         return None
-    points = rays[known] * depth[known, None]
-    found = solve_pnp(points, tracks.current[known], camera, threshold_px=0.006 * camera.width, guess=guess)
-    if found is None or float(found.inliers.mean()) < MIN_INLIERS:
-        return None
-    share = float(found.inliers.mean())
-    return TrackedPose(found.pose, share, pnp_covariance(points[found.inliers], camera, found.pose, found.error_px, share))
+    return rays[known] * depth[known, None], tracks.current[known]
 
 
 def _directions(camera: Camera, pixels: NDArray[np.float32]) -> NDArray[np.float64]:

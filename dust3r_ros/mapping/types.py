@@ -35,6 +35,7 @@ class Keyframe:
     image: NDArray[np.uint8]  # [h, w, 3] RGB, the working image
     depth: NDArray[np.float32]  # [h, w] along z, map units, 0 where nothing is known
     confidence: NDArray[np.float32]  # [h, w] >= 1
+    name: str = ""  # of its camera, where there are several
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +75,8 @@ class MapUpdate:
     seconds: dict[str, float] = field(default_factory=dict)  # wall time per stage: track, encode, estimate, align, fuse
     found_again: bool = False  # the camera was lost and is placed anew: how it moved in between is not known
     lost_seconds: float = 0.0  # of the images' own time since the camera's place was last known; 0 if it is
+    camera: str = ""  # of a rig: the one whose pose and odometry these are
+    agreeing: Mapping[str, float] = field(default_factory=dict)  # of a rig: by camera that was followed, share of points that agree
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ MIN_TRUSTED_SHARE = 0.05  # of a keyframe's pixels, or it has no place in the ma
 class Entry:
     stamp: int
     tokens: Tokens
+    name: str = ""  # of the camera, where there are several
 
     @property
     def focal(self) -> float | None:
@@ -52,7 +53,7 @@ class KeyframeWindow:
     def encode(self, keyframe: Keyframe) -> Entry:
         """Take back a keyframe of a saved map."""
         tokens = self._estimator.encode(keyframe.image, keyframe.camera)
-        self._entries[keyframe.index] = Entry(keyframe.stamp, replace(tokens, source=keyframe.source))
+        self._entries[keyframe.index] = Entry(keyframe.stamp, replace(tokens, source=keyframe.source), keyframe.name)
         return self._entries[keyframe.index]
 
     def add(self, index: int, entry: Entry) -> None:
@@ -93,6 +94,7 @@ class KeyframeWindow:
             image=entry.tokens.image,
             depth=depth,
             confidence=confidence,
+            name=entry.name,
         )
 
 

@@ -34,6 +34,7 @@ class Health:
     map_points: int = 0
     model: str = ""
     scale_source: str = "none"
+    cameras: dict[str, str] = field(default_factory=dict)  # of a rig: each one's state in words
     lost_seconds: float = 0.0  # since the camera's place was last known; 0 if it is
     scale_uncertainty: float = math.nan
     seconds: dict[str, float] = field(default_factory=dict)  # per stage, of the newest image that went through it

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from dust3r_ros.alignment import warm_up
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.estimators import Estimator
 from dust3r_ros.io.map_file import load_map
-from dust3r_ros.mapping import ConfigError, Localiser, Mapper, MapSnapshot, TrackingState
+from dust3r_ros.mapping import ConfigError, Localiser, Mapper, MapSnapshot, Rig, RigMapper, TrackingState
 from dust3r_ros.mapping.config import settings
-from dust3r_ros.ros.errors import RosError
+from dust3r_ros.ros.errors import ParameterError, RosError
 from dust3r_ros.ros.health import HealthBook
 from dust3r_ros.ros.image_topics import topics
 from dust3r_ros.ros.intake import CameraInfos, Intake, StaleFrameError, TimeJumpError
@@ -31,6 +32,7 @@ from dust3r_ros.ros.parameters import Parameters
 from dust3r_ros.ros.placement import Placement
 from dust3r_ros.ros.publishers import MapPublishers
 from dust3r_ros.ros.reports import Reports
+from dust3r_ros.ros.rig_input import RigInput
 from dust3r_ros.ros.services import MapServices
 from dust3r_ros.ros.throttle import Throttle
 from dust3r_ros.ros.transform_listener import TransformListener
@@ -64,14 +66,25 @@ class Dust3rNode(LifecycleNode):
         frame = self._next_frame(message)
         if frame is None:
             return
-        camera_frame = self.parameters.node.camera_frame or message.header.frame_id or "camera"
+        camera_frame = self._camera_frame(message)
         self.metric_inputs.hand_over(self.mapper, camera_frame)
         update = self.mapper.add(frame)
+        if self.rig is not None:
+            camera_frame = self.rig.frame_of(update.camera)
+            update = replace(update, reason="; ".join([update.reason, *self.rig.problems.values()]))
+            self.book.set(cameras=self.rig.states(update.agreeing))
         self.book.handled(update, camera_frame)
         self._tell_scale()
         self._map_publishers.frame(update, camera_frame)
         if update.is_keyframe:
             self.book.set(keyframes=len(self.mapper.standpoints))
+
+    def _camera_frame(self, message: Any) -> str:
+        """Of the camera whose pose the Mapper tells."""
+        if self.rig is not None and isinstance(self.mapper, RigMapper):
+            self.rig.mount_on(self.mapper)
+            return self.rig.frame_of(self.mapper.lead)
+        return self.parameters.node.camera_frame or message.header.frame_id or "camera"
 
     def _next_frame(self, message: Any) -> Any:
         try:
@@ -123,8 +136,11 @@ class Dust3rNode(LifecycleNode):
         self.metric_inputs = MetricInputs(self, config, self.buffer, self._warn)
         self._teardown.callback(self.metric_inputs.destroy)
         self.infos = CameraInfos(self._warn)
-        self.intake = Intake(self.infos, self._warn, self._info_wait)
-        self._map_publishers = MapPublishers(self, self.parameters, self.placement, self._warn)
+        inputs = self.parameters.cameras_inputs()
+        self.rig = RigInput(self, config, inputs, self.buffer, self._warn) if inputs else None
+        self.intake: Intake | RigInput = self.rig or Intake(self.infos, self._warn, self._info_wait)
+        frame_of = None if self.rig is None else self.rig.frame_of
+        self._map_publishers = MapPublishers(self, self.parameters, self.placement, self._warn, frame_of)
         self._teardown.callback(self._map_publishers.destroy)
         self.reports = Reports(self, self.book)
         self._teardown.callback(self.reports.destroy)
@@ -147,6 +163,10 @@ class Dust3rNode(LifecycleNode):
 
     def _new_mapper(self, estimator: Estimator | None = None) -> Mapper | Localiser:
         """With an empty map, as `mode` says."""
+        if self.parameters.node.camera_names:
+            if self.parameters.node.mode == "localisation":
+                raise ParameterError("mode localisation takes one camera: clear 'cameras' and set 'image', or set mode to mapping")
+            return RigMapper(Rig({}), self.parameters.mapper, estimator, background=True)
         if self.parameters.node.mode == "localisation":
             return Localiser(self.parameters.mapper, estimator)
         return Mapper(self.parameters.mapper, estimator, background=True)
@@ -162,20 +182,26 @@ class Dust3rNode(LifecycleNode):
         qos = QoSProfile(
             depth=1 if reliability == ReliabilityPolicy.BEST_EFFORT else 2, history=HistoryPolicy.KEEP_LAST, reliability=reliability
         )
-        compressed = config.image_transport == "compressed"
-        image_topic, info_topic = topics(config.image, config.camera_info, compressed)
-        self._images = self.create_subscription(CompressedImage if compressed else Image, image_topic, self._on_image, qos)
-        info_qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._info = self.create_subscription(CameraInfo, info_topic, self.infos.put, info_qos)
-        self.watchdog = ImageWatchdog(self, self._images.topic_name, config.image_transport, qos, self.get_logger().warning)
+        heard = self._listen(qos) if self.rig is None else self.rig.listen(qos, self._on_image)
         # A clock that always runs: ROS's own stands while a bag is paused.
         self._ticks = self.create_timer(
             TICK, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME), callback_group=MutuallyExclusiveCallbackGroup()
         )
         self._since_report = self._since_latched = 1e9
         self._active = True
-        self.get_logger().info(f"images from {self._images.topic_name}, model {self.mapper.estimator.name}")
+        self.get_logger().info(f"images from {heard}, model {self.mapper.estimator.name}")
         return super().on_activate(state)
+
+    def _listen(self, qos: QoSProfile) -> str:
+        """To the one camera there is; the topic of its images."""
+        config = self.parameters.node
+        compressed = config.image_transport == "compressed"
+        image_topic, info_topic = topics(config.image, config.camera_info, compressed)
+        self._images = self.create_subscription(CompressedImage if compressed else Image, image_topic, self._on_image, qos)
+        info_qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._info = self.create_subscription(CameraInfo, info_topic, self.infos.put, info_qos)
+        self.watchdog = ImageWatchdog(self, self._images.topic_name, config.image_transport, qos, self.get_logger().warning)
+        return str(self._images.topic_name)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening; the map stays."""
@@ -195,8 +221,11 @@ class Dust3rNode(LifecycleNode):
         if not self._active:
             return
         self._active = False
-        self.destroy_subscription(self._images)
-        self.destroy_subscription(self._info)
+        if self.rig is None:
+            self.destroy_subscription(self._images)
+            self.destroy_subscription(self._info)
+        else:
+            self.rig.stop()
         self.destroy_timer(self._ticks)
         self.worker.clear()
 
@@ -214,7 +243,12 @@ class Dust3rNode(LifecycleNode):
 
     def _tick(self) -> None:
         config = self.parameters.node
-        finding = self.watchdog.look(self.book.last_arrival, 0.0 if self.book.now.paused else config.watchdog)
+        patience = 0.0 if self.book.now.paused else config.watchdog
+        if self.rig is None:
+            finding = self.watchdog.look(self.book.last_arrival, patience)
+        else:
+            self.rig.flush(self._on_image)
+            finding = self.rig.look(patience)
         self._since_report += TICK
         self._since_latched += TICK
         due = self._since_report >= config.publish.status_period

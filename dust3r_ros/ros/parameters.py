@@ -5,9 +5,10 @@ Values are held in frozen dataclasses; a change makes a new one. What is refused
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import Field, dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.exceptions import ParameterException
@@ -33,12 +34,38 @@ class ScaleTopicsConfig:
     depth_topic: str = setting("", "topic of a depth sensor's image, 16UC1 or 32FC1, aligned with the camera's; empty: none")
 
 
+def _camera_names(name: str, value: tuple[str, ...]) -> None:
+    given = [camera for camera in value if camera]
+    wrong = [camera for camera in given if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", camera) or given.count(camera) > 1]
+    if wrong:
+        raise ConfigError(f"'{name}' has {wrong[0]!r}: give each camera a name of its own, of letters, digits and _")
+
+
+def _template(name: str, value: str) -> None:
+    try:
+        value.format(camera="front")
+    except (KeyError, ValueError, IndexError) as error:
+        raise ConfigError(f"'{name}' is {value!r} ({error}): only {{camera}} is replaced, e.g. /{{camera}}/image_raw") from None
+
+
+@dataclass(frozen=True)
+class RigConfig:
+    image: str = setting("/{camera}/image_raw", "topic of each camera's images; rig.NAME.image names one camera's own", check=_template)
+    camera_info: str = setting("", "topic of each one's CameraInfo, with {camera}; empty: camera_info beside its images", check=_template)
+    frame: str = setting("", "each one's optical frame, with {camera}; empty: its images' frame_id", check=_template)
+    slop: float = setting(0.02, "seconds by which the stamps of one moment's images may differ", 0.0, 1.0)
+    timeout: float = setting(0.1, "seconds of the images' time that a set waits for a camera that is late", 0.0, 10.0)
+
+
 @dataclass(frozen=True)
 class NodeConfig:
     image: str = setting("/camera/image_raw", "topic of the images; for compressed ones its base name")
     camera_info: str = setting("", "topic of the CameraInfo; empty: camera_info beside the image topic")
     image_transport: str = setting("raw", "raw: sensor_msgs/Image; compressed: sensor_msgs/CompressedImage", choices=("raw", "compressed"))
     reliability: str = setting("best_effort", "QoS reliability asked of the image's publisher", choices=("best_effort", "reliable"))
+    cameras: tuple[str, ...] = setting(
+        ("",), "names of the cameras of a rig, whose topics rig.* says; empty: one camera, on image", check=_camera_names
+    )
     mode: str = setting(
         "mapping",
         "mapping: the map grows; localisation: the camera is found in a loaded map, which does not change",
@@ -60,6 +87,11 @@ class NodeConfig:
     )
     publish: PublishConfig = field(default_factory=PublishConfig)
     scale: ScaleTopicsConfig = field(default_factory=ScaleTopicsConfig)
+    rig: RigConfig = field(default_factory=RigConfig)
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        return tuple(name for name in self.cameras if name)
 
 
 AUTOSTART = ParameterDescriptor(description="configure and activate at the start; false: a lifecycle manager does", read_only=True)
@@ -69,6 +101,7 @@ AT_CONFIGURE = (
     "map_file",
     "image",
     "camera_info",
+    "cameras",
     "image_transport",
     "reliability",
     "map_frame",
@@ -76,7 +109,15 @@ AT_CONFIGURE = (
     "base_frame",
     "camera_frame",
 )
-AT_CONFIGURE_GROUPS = ("estimator.", "scale.odom_topic", "scale.depth_topic", "map.folder")
+AT_CONFIGURE_GROUPS = ("estimator.", "scale.odom_topic", "scale.depth_topic", "map.folder", "rig.")
+
+
+class CameraInput(NamedTuple):
+    """Topics and frame of one camera; an empty camera_info is beside the image, an empty frame the images' own."""
+
+    image: str
+    camera_info: str
+    frame: str
 
 
 class Parameters:
@@ -87,6 +128,7 @@ class Parameters:
 
         Raises ParameterError for a value given at the start (file, command line) that is of the wrong type or out of range.
         """
+        self._ros_node = node
         self.node, self.mapper = NodeConfig(), MapperConfig()
         self._may_rebuild, self._on_change = may_rebuild, on_change
         self._names = {**settings(self.node), **settings(self.mapper)}
@@ -102,6 +144,20 @@ class Parameters:
             raise ParameterError(str(error)) from None
         node.add_on_set_parameters_callback(self._set)
 
+    def cameras_inputs(self) -> dict[str, CameraInput]:
+        """By camera of the rig, where its images come from: its own `rig.NAME.*`, else as the templates say."""
+        found = {}
+        for camera in self.node.camera_names:
+            own = []
+            for part in CameraInput._fields:
+                name = f"rig.{camera}.{part}"
+                if not self._ros_node.has_parameter(name):
+                    described = ParameterDescriptor(description=f"camera {camera}: instead of what rig.{part} says; empty: as that says")
+                    _declare(self._ros_node, name, "", described)
+                own.append(str(self._ros_node.get_parameter(name).value) or getattr(self.node.rig, part).format(camera=camera))
+            found[camera] = CameraInput(*own)
+        return found
+
     def _with(self, changes: dict[str, Any]) -> tuple[NodeConfig, MapperConfig]:
         known = settings(self.node)
         for_node = {name: value for name, value in changes.items() if name in known}
@@ -110,6 +166,8 @@ class Parameters:
 
     def _set(self, parameters: list[Parameter]) -> SetParametersResult:
         changes = {parameter.name: parameter.value for parameter in parameters if parameter.name in self._names}
+        if not changes:  # rig.NAME.*, declared for each camera
+            return SetParametersResult(successful=True)
         try:
             new = self._with(changes)
         except ConfigError as error:
@@ -155,7 +213,7 @@ def descriptor(item: Field[Any]) -> ParameterDescriptor:
 def _declare(node: Node, name: str, default: Any, described: ParameterDescriptor) -> Any:
     kind = type(default).__name__
     try:
-        return node.declare_parameter(name, default, described).value
+        return node.declare_parameter(name, list(default) if isinstance(default, tuple) else default, described).value
     except ParameterException as error:
         ranges = [*described.floating_point_range, *described.integer_range]
         bounds = f" from {ranges[0].from_value:g} to {ranges[0].to_value:g}" if ranges else ""

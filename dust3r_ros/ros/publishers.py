@@ -18,21 +18,20 @@ from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry, Path
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from dust3r_ros.mapping import Keyframe, Localiser, Mapper, MapUpdate, depth_image, keyframe_cloud
+from dust3r_ros.mapping import Keyframe, Localiser, Mapper, MapUpdate, keyframe_cloud
 from dust3r_ros.mapping.types import Standpoint
 from dust3r_ros.ros.conversion import (
-    camera_info_message,
     cloud_message,
-    depth_message,
     pose_message,
     to_header,
     to_time,
     transform_message,
 )
+from dust3r_ros.ros.depth_topics import DepthTopics
 from dust3r_ros.ros.errors import RosError, TransformError
 from dust3r_ros.ros.map_updates import MapUpdates
 from dust3r_ros.ros.odometry import OdometryModel
@@ -50,7 +49,11 @@ LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability
 class MapPublishers:
     """All topics that carry poses, depth and the map."""
 
-    def __init__(self, node: Node, parameters: Parameters, placement: Placement, warn: Warn) -> None:
+    def __init__(
+        self, node: Node, parameters: Parameters, placement: Placement, warn: Warn, frame_of: Callable[[str], str] | None = None
+    ) -> None:
+        """`frame_of`: of a rig, each camera's optical frame by its name."""
+        self._frame_of = frame_of
         self._node, self._parameters, self._placement, self._warn = node, parameters, placement, warn
         self._odometry_model = OdometryModel()
         self._last_depth = -1  # index of the newest keyframe whose depth went out
@@ -69,19 +72,20 @@ class MapPublishers:
         self._tf = publisher(TFMessage, "/tf", EVERY_FRAME)
         self._odometry = publisher(Odometry, "~/odometry", EVERY_FRAME)
         self._cloud = publisher(PointCloud2, "~/cloud", RELIABLE)
-        self._depth = publisher(Image, "~/depth/image", EVERY_FRAME)
-        self._depth_info = publisher(CameraInfo, "~/depth/camera_info", EVERY_FRAME)
-        self._confidence = publisher(Image, "~/confidence/image", EVERY_FRAME)
+        cameras = parameters.node.camera_names
+        where = {name: f"~/{name}" for name in cameras} if cameras else {"": "~"}
+        self._depths = {name: DepthTopics(node, topic, EVERY_FRAME) for name, topic in where.items()}
         self._map = publisher(PointCloud2, "~/map", LATCHED)
         self._path = publisher(Path, "~/path", LATCHED)
         self._keyframes = publisher(KeyframeGraph, "~/keyframes", LATCHED)
-        self._all = [self._tf, self._odometry, self._cloud, self._depth, self._depth_info, self._confidence]
         self._updates = MapUpdates(node)
-        self._all += [self._map, self._path, self._keyframes, self._updates.publisher]
+        self._all = [self._tf, self._odometry, self._cloud, self._map, self._path, self._keyframes, self._updates.publisher]
 
     def destroy(self) -> None:
         for publisher in self._all:
             self._node.destroy_publisher(publisher)
+        for topics in self._depths.values():
+            topics.destroy()
 
     # ---- every image -----------------------------------------------------------------------------------------------------------------
 
@@ -104,9 +108,13 @@ class MapPublishers:
             return
         self._publish_motion(update, placed)
         if update.is_keyframe and self._cloud.get_subscription_count():
-            keyframe = update.keyframes[-1]
-            cloud = keyframe_cloud(keyframe, self._parameters.node.publish.cloud_min_confidence)
-            self._cloud.publish(cloud_message(cloud, self._map_header(keyframe.stamp), self._placement.map_from_world))
+            for keyframe in self._newest(update):
+                cloud = keyframe_cloud(keyframe, self._parameters.node.publish.cloud_min_confidence)
+                self._cloud.publish(cloud_message(cloud, self._map_header(keyframe.stamp), self._placement.map_from_world))
+
+    def _newest(self, update: MapUpdate) -> list[Keyframe]:
+        """The image's own keyframe; of a rig, each camera's newest."""
+        return list({keyframe.name: keyframe for keyframe in update.keyframes}.values())
 
     def _publish_motion(self, update: MapUpdate, placed: Placed) -> None:
         config, stamp = self._parameters.node, update.frame.stamp
@@ -134,13 +142,9 @@ class MapPublishers:
     def _publish_depth(self, keyframe: Keyframe) -> None:
         """In the camera's own pixels; each keyframe once, as it was when it came into the map."""
         self._last_depth = keyframe.index
-        header = to_header(keyframe.stamp, self._camera_frame)
-        if self._depth_info.get_subscription_count():
-            self._depth_info.publish(camera_info_message(keyframe.source, header))
-        if self._depth.get_subscription_count() or self._confidence.get_subscription_count():
-            depth, confidence = depth_image(keyframe)
-            self._depth.publish(depth_message(depth, header, unknown=0.0))
-            self._confidence.publish(depth_message(confidence, header))
+        topics = self._depths.get(keyframe.name)
+        if topics is not None:  # else of a map that was saved by other cameras
+            topics.publish(keyframe, self._camera_frame if self._frame_of is None else self._frame_of(keyframe.name))
 
     # ---- the whole ---------------------------------------------------------------------------------------------------------------------
 

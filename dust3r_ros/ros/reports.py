@@ -117,6 +117,7 @@ def diagnostic(name: str, health: Health, status: Status, finding: Finding | Non
         "GPU memory (MB)": f"{status.gpu_memory_bytes / 1e6:.0f}",
         "model": status.model,
         "scale": "none" if health.scale_source == "none" else f"{health.scale_source}, {100 * health.scale_uncertainty:.1f} %",
+        **{f"camera {name}": state for name, state in health.cameras.items()},
         **{f"{stage} (ms)": f"{1000 * spent:.1f}" for stage, spent in health.seconds.items()},
     }
     if finding is not None:

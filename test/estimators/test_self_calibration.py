@@ -52,7 +52,9 @@ def inverted(rays: np.ndarray, turn: np.ndarray) -> np.ndarray:
     """[N, 2] x / z and y / z through the true lens -> where the believed camera takes those pixels to be. By fixed point."""
     found = rays.copy()
     for _ in range(60):
-        one = Observations(homogeneous(found)[None], np.array([[0, 0]]), found[None], np.ones((1, len(found))), np.ones(1), np.zeros((1, 1)))
+        one = Observations(
+            homogeneous(found)[None], np.array([[0, 0]]), found[None], np.ones((1, len(found))), np.ones(1), np.zeros((1, 1))
+        )
         found = found + rays - LensObservations(one, BELIEVED, turn[None]).through(TRUE).seen[0]
     return found
 

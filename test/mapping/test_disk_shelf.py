@@ -24,7 +24,7 @@ def keyframe(index: int) -> Keyframe:
     pose[:3, 3] = (index, 0.0, 0.0)
     image = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
     depth, confidence = rng.uniform(1, 5, (2, 12, 16)).astype(np.float32)
-    return Keyframe(index, 1000 * index, pose, CAMERA, CAMERA, image, depth, confidence)
+    return Keyframe(index, 1000 * index, pose, CAMERA, CAMERA, image, depth, confidence, f"camera {index % 2}")
 
 
 def filled(folder: Path, count: int, in_memory: int, max_pictures: int = 1000) -> KeyframeStore:
@@ -42,7 +42,9 @@ def files(folder: Path) -> list[Path]:
 
 def same(one: Keyframe, other: Keyframe) -> bool:
     arrays = ("image", "depth", "confidence", "pose")
-    return one.stamp == other.stamp and all(np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays)
+    return (one.stamp, one.name) == (other.stamp, other.name) and all(
+        np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays
+    )
 
 
 def test_only_so_many_stay_in_memory_and_all_come_back_as_they_were(tmp_path: Path) -> None:

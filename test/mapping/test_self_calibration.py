@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -74,7 +75,7 @@ def test_what_was_tracked_before_stays_and_the_odometry_does_not_jump(calibrated
     assert indices == sorted(set(indices))
     placed = [update for update in updates if update.odometry is not None]
     assert len(mapper.trajectory()) >= len(placed)
-    steps = [np.linalg.norm(b.odometry[:3, 3] - a.odometry[:3, 3]) for a, b in zip(placed, placed[1:], strict=False)]
+    steps = [np.linalg.norm(b.odometry[:3, 3] - a.odometry[:3, 3]) for a, b in itertools.pairwise(placed)]
     assert max(steps) < 2.5 * np.median(steps)
 
 

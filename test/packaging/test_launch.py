@@ -54,6 +54,7 @@ def test_arguments() -> None:
     assert set(declared) == {
         "image",
         "camera_info",
+        "cameras",
         "compressed",
         "model",
         "weights",
@@ -61,6 +62,8 @@ def test_arguments() -> None:
         "use_sim_time",
         "rviz",
         "bagfile",
+        "mode",
+        "map_file",
         "base_frame",
     }
     assert all(entity.description for entity in declared.values())
@@ -68,7 +71,7 @@ def test_arguments() -> None:
 
 def test_files_named_by_default_are_there() -> None:
     config = _module().CONFIG
-    assert {"dust3r.yaml", "dust3r.rviz", "fastdds_loopback.xml"} <= {file.name for file in config.iterdir()}
+    assert {"dust3r.yaml", "rig.yaml", "dust3r.rviz", "fastdds_loopback.xml"} <= {file.name for file in config.iterdir()}
 
 
 def test_starts_the_node_with_transports_for_large_data() -> None:

@@ -69,7 +69,7 @@ class Rig:
             assert self.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
-        if activate:
+        if activate and "cameras" not in parameters:
             self.until(lambda: self._images.get_subscription_count() and self._infos.get_subscription_count(), "the node listens")
 
     def _spin(self) -> None:

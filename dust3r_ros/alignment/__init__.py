@@ -10,6 +10,7 @@ from dust3r_ros.alignment.local_window import AlignedView
 from dust3r_ros.alignment.mounts import Mount
 from dust3r_ros.alignment.objective import objective, world_points
 from dust3r_ros.alignment.priors import FocalPrior, MotionPrior, PosePrior, PriorError
+from dust3r_ros.alignment.similarity_table import SimilarityTable
 from dust3r_ros.alignment.sky import sky_mask
 from dust3r_ros.alignment.warm_up import warm_up
 
@@ -27,6 +28,7 @@ __all__ = [
     "PosePrior",
     "PriorError",
     "SettledView",
+    "SimilarityTable",
     "align",
     "clean_confidences",
     "confidence_threshold",

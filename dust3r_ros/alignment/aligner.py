@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dust3r_ros.alignment.coarse_graph import solve_coarsely
 from dust3r_ros.alignment.lengths import Length
 from dust3r_ros.alignment.link import Link, Side, make_link, merged
 from dust3r_ros.alignment.local_window import AlignedView, LocalWindow
@@ -20,6 +21,7 @@ from dust3r_ros.alignment.mounts import Mount
 from dust3r_ros.alignment.pose_graph import Graph, solve_pose_graph
 from dust3r_ros.alignment.problem import KNOWN, Array, choose_pixels, flat
 from dust3r_ros.alignment.sim3 import Sim3
+from dust3r_ros.alignment.similarity_table import SimilarityTable
 from dust3r_ros.alignment.window_data import Pair
 from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Similarity
@@ -42,7 +44,7 @@ class SettledView:
 class Correction:
     """What the alignment of the whole graph changed: every keyframe with its depths moves by a similarity of its own."""
 
-    moves: dict[int, Similarity]  # world to world, by keyframe
+    moves: SimilarityTable  # world to world, by keyframe
     rejected: tuple[Pair, ...]  # loops that contradict the rest and are forgotten
 
 
@@ -51,10 +53,10 @@ class Aligner:
 
     def __init__(self) -> None:
         self._window = LocalWindow()
-        self._frames: dict[int, Similarity] = {}  # each keyframe's own frame and depth units to the world's
+        self._frames = SimilarityTable()  # each keyframe's own frame and depth units to the world's
         self._links: dict[Pair, Link] = {}  # of pairs that have left the window, the earlier keyframe first
         self._loops: dict[Pair, Link] = {}
-        self._running: tuple[Future[Graph], dict[int, Similarity]] | None = None
+        self._running: tuple[Future[Graph], SimilarityTable] | None = None
         self._grown = 1.0  # by how much the world has grown since the other thread began
         self._thread = ThreadPoolExecutor(1, "pose_graph")
         self.lengths: Sequence[Length] = ()  # that were measured between keyframes; they count in the whole graph
@@ -109,18 +111,17 @@ class Aligner:
     def rescale(self, frame: Similarity) -> None:
         """The whole world moved, as when the first map gets its scale."""
         self._window.move(dict.fromkeys(self._window.placed, frame))
-        world = Sim3.stack([frame])
-        self._frames = {n: (world @ Sim3.stack([own])).one(0) for n, own in self._frames.items()}
+        self._move_all(frame)
         for n in self._window.placed:
             self._frames[n] = self._window.pose(n)
 
     def grow(self, factor: float) -> Correction:
         """The whole world becomes larger about its origin, as when its scale is found; an alignment that is under way follows."""
         world = Similarity(factor, np.eye(3), np.zeros(3))
-        self._frames = {n: world @ own for n, own in self._frames.items()}
+        moves = self._move_all(world)
         self._window.move(dict.fromkeys(self._window.placed, world))
         self._grown *= factor
-        return Correction(dict.fromkeys(self._frames, world), ())
+        return Correction(moves, ())
 
     # ---- the whole graph -----------------------------------------------------------------------------------------------------------------
 
@@ -153,17 +154,22 @@ class Aligner:
 
     def within_drift(self, keyframe: int, reach: float) -> set[int]:
         """Earlier keyframes that drift since then allows to be within `reach` (world units) of where this one is."""
-        order = [n for n in sorted(self._frames) if n <= keyframe]
-        places = np.stack([self._frames[n].translation for n in order])
+        order = self._frames.indices
+        order = order[order <= keyframe]
+        places = self._frames.at(order).translation
         way = np.linalg.norm(np.diff(places, axis=0), axis=1)[::-1].cumsum()[::-1]
         apart = np.linalg.norm(places[:-1] - places[-1], axis=1)
-        return {n for n, near in zip(order[:-1], apart <= DRIFT_PLACE * way + reach, strict=True) if near}
+        return set(order[:-1][apart <= DRIFT_PLACE * way + reach].tolist())
 
     def nearest(self, keyframe: int, count: int, among: Iterable[int]) -> list[int]:
         """Of other keyframes, those whose cameras stand nearest to this one's and look the same way, as the graph has them now."""
         here = self._frames[keyframe]
-        others = [n for n in among if n != keyframe and n in self._frames and self._frames[n].rotation[:, 2] @ here.rotation[:, 2] > 0.5]
-        return sorted(others, key=lambda n: float(np.linalg.norm(self._frames[n].translation - here.translation)))[:count]
+        others = np.fromiter(among, np.int64)
+        others = others[(others != keyframe) & self._frames.known(others)]
+        there = self._frames.at(others)
+        facing = there.rotation[:, :, 2] @ here.rotation[:, 2] > 0.5
+        apart = np.linalg.norm(there.translation[facing] - here.translation, axis=1)
+        return [int(n) for n in others[facing][np.argsort(apart, kind="stable")[:count]]]
 
     def same_loop(self, one: Link, other: Link) -> bool:
         """Whether two loops, whose ends are near each other, put the later part of the graph at the same place."""
@@ -184,29 +190,30 @@ class Aligner:
     @property
     def positions(self) -> dict[int, Array]:
         """[3] of every keyframe that has a place, world units."""
-        return {n: frame.translation for n, frame in self._frames.items()}
+        order = self._frames.indices
+        return dict(zip(order.tolist(), self._frames.at(order).translation, strict=True))
 
     @property
-    def frames(self) -> dict[int, Similarity]:
+    def frames(self) -> SimilarityTable:
         """Of every keyframe that has a place: its own frame and depth units to the world's."""
-        return dict(self._frames)
+        return self._frames.copy()
 
     @property
     def links(self) -> list[Link]:
         """All that holds the keyframes together, loops last."""
         return [*{**self._links, **self._window_links()}.values(), *self._loops.values()]
 
-    def align(self) -> Correction:
-        """The whole graph, now."""
+    def align(self, newest: int | None = None) -> Correction:
+        """The whole graph, now; or `newest` of it, the rest standing."""
         self._running = None
-        return self._apply(solve_pose_graph(self._frames, self.links, self.lengths), dict(self._frames))
+        return self._apply(_solved(self._frames, self.links, newest, self.lengths), self._frames.copy())
 
-    def start(self) -> bool:
-        """The whole graph on the other thread; False if one is under way."""
+    def start(self, newest: int | None = None) -> bool:
+        """The whole graph on the other thread, or `newest` of it; False if one is under way."""
         if self._running is not None:
             return False
-        frames, self._grown = dict(self._frames), 1.0
-        self._running = self._thread.submit(solve_pose_graph, frames, self.links, tuple(self.lengths)), frames
+        frames, self._grown = self._frames.copy(), 1.0
+        self._running = self._thread.submit(_solved, frames, self.links, newest, tuple(self.lengths)), frames
         return True
 
     @property
@@ -236,8 +243,9 @@ class Aligner:
 
     def _drifted_there(self, link: Link) -> bool:
         """Whether drift since the earlier keyframe can explain where the link puts the later one."""
-        way = [n for n in sorted(self._frames) if link.i <= n <= link.j]
-        path = np.linalg.norm(np.diff([self._frames[n].translation for n in way], axis=0), axis=1).sum() / self._frames[link.j].scale
+        way = self._frames.indices
+        way = way[(way >= link.i) & (way <= link.j)]
+        path = np.linalg.norm(np.diff(self._frames.at(way).translation, axis=0), axis=1).sum() / self._frames[link.j].scale
         frames = Sim3.stack([self._frames[link.i], self._frames[link.j], link.relative])
         off = (frames[2:].inverse() @ frames[:1].inverse() @ frames[1:2]).difference()[0]
         return bool(
@@ -268,24 +276,36 @@ class Aligner:
                 found[pair] = link if pair not in found else merged(found[pair], link)
         return found
 
-    def _apply(self, graph: Graph, before: Mapping[int, Similarity], grown: float = 1.0) -> Correction:
+    def _move_all(self, world: Similarity) -> SimilarityTable:
+        """All keyframes by the same; the moves."""
+        order, moves = self._frames.indices, SimilarityTable()
+        everywhere = Sim3.stack([world])[np.zeros(len(order), np.int64)]
+        self._frames.put(order, everywhere @ self._frames.at(order))
+        moves.put(order, everywhere)
+        return moves
+
+    def _apply(self, graph: Graph, before: SimilarityTable, grown: float = 1.0) -> Correction:
         """What came since moves with the newest keyframe that was aligned. `grown`: by how much the world is larger than `before`."""
         for pair in graph.rejected:
             self._loops.pop(pair, None)
-        known = [n for n in sorted(before) if n in self._frames]
-        if not known:
-            return Correction({}, graph.rejected)
-        moves = Sim3.stack([graph.nodes[n] for n in known]) @ Sim3.stack([before[n] for n in known]).inverse()
-        moves = Sim3(moves.scale, moves.rotation, grown * moves.translation)
+        known = graph.solved[self._frames.known(graph.solved)]
+        if not len(known):
+            return Correction(SimilarityTable(), graph.rejected)
         # The window has moved since then too: what is applied is what the graph changed, not where it had been.
-        found = {n: moves.one(at) for at, n in enumerate(known)}
-        newest = found[known[-1]]
-        found.update({n: newest for n in self._frames if n not in found})
-        order = sorted(found)
-        moved = Sim3.stack([found[n] for n in order]) @ Sim3.stack([self._frames[n] for n in order])
-        self._frames = {n: moved.one(at) for at, n in enumerate(order)}
-        self._window.move({n: found[n] for n in self._window.placed})
+        moves = graph.nodes.at(known) @ before.at(known).inverse()
+        found = SimilarityTable()
+        found.put(known, Sim3(moves.scale, moves.rotation, grown * moves.translation))
+        order = self._frames.indices
+        since = order[~before.known(order)]
+        found.put(since, found.at(np.full(len(since), known[-1])))
+        order = found.indices
+        self._frames.put(order, found.at(order) @ self._frames.at(order))
+        self._window.move({n: found[n] for n in self._window.placed if n in found})
         return Correction(found, graph.rejected)
+
+
+def _solved(frames: SimilarityTable, links: Sequence[Link], newest: int | None, lengths: Sequence[Length]) -> Graph:
+    return solve_coarsely(frames, links, lengths) if newest is None else solve_pose_graph(frames, links, lengths, newest)
 
 
 def _agree(one: Link, other: Link) -> bool:

@@ -19,6 +19,7 @@ from scipy.sparse.linalg import splu
 from dust3r_ros.alignment.lengths import Length, LengthFactors, length_factors
 from dust3r_ros.alignment.link import Link
 from dust3r_ros.alignment.sim3 import Array, Sim3, crosses
+from dust3r_ros.alignment.similarity_table import SimilarityTable
 from dust3r_ros.geometry import Similarity
 
 STEPS = 30
@@ -34,28 +35,56 @@ REWEIGHED = 4  # times that the weights of measured lengths are found anew
 class Graph:
     """The state of a pose graph: similarities from each keyframe's own frame and units to the world's."""
 
-    nodes: dict[int, Similarity]
+    nodes: SimilarityTable
+    solved: NDArray[np.int64]  # those that may have moved, ascending
     rejected: tuple[tuple[int, int], ...] = ()  # loops that contradict the rest
 
 
-def solve_pose_graph(nodes: Mapping[int, Similarity], links: Sequence[Link], lengths: Sequence[Length] = ()) -> Graph:
+def solve_pose_graph(
+    nodes: Mapping[int, Similarity], links: Sequence[Link], lengths: Sequence[Length] = (), newest: int | None = None
+) -> Graph:
     """The keyframes where all links agree best. The first keyframe of every connected part holds still.
 
-    With `lengths` its size may change: the graph's mean size stays, as far as the lengths tell.
+    With `lengths` its size may change: the graph's mean size stays, as far as the lengths tell. `newest`: only so many of the newest
+    move, the others stand; what that costs does not grow with the graph.
     """
-    order = sorted(nodes)
-    at = {node: n for n, node in enumerate(order)}
-    links = [link for link in links if link.i in at and link.j in at]
+    solved = SimilarityTable(nodes)
+    order = solved.indices
+    first = int(order[-newest]) if newest is not None and len(order) > newest else 0
+    links = [link for link in links if max(link.i, link.j) >= first and link.i in solved and link.j in solved]
     if not links:
-        return Graph(dict(nodes))
+        return Graph(solved, order[order >= first])
+    if first:
+        order = np.array(sorted({*order[order >= first].tolist(), *(n for link in links for n in (link.i, link.j))}))
+    at = {node: n for n, node in enumerate(order.tolist())}
     ends = np.array([(at[link.i], at[link.j]) for link in links])
-    problem = _Problem(Sim3.stack([link.relative for link in links]).inverse(), ends, np.stack([link.information for link in links]))
-    state, loop = Sim3.stack([nodes[node] for node in order]), np.array([link.loop for link in links])
-    problem.lengths = length_factors(lengths, at, state)
-    free = _free(ends, len(order), None if problem.lengths is None else problem.lengths.ends)
+    loop = np.array([link.loop for link in links])
+    relative, information = Sim3.stack([link.relative for link in links]), np.stack([link.information for link in links])
+    before = solved.at(order)
+    measured = length_factors(lengths, at, before)
+    free = movable(ends, len(order), measured) & (order >= first)[:, None]
+    state, wrong = solve_links(before, free, ends, relative, information, loop, measured)
+    rejected = tuple((links[k].i, links[k].j) for k in np.nonzero(wrong)[0])
+    moved = order >= first
+    solved.put(order[moved], state[np.flatnonzero(moved)])
+    return Graph(solved, order[moved], rejected)
+
+
+def solve_links(
+    state: Sim3,  # [N] nodes
+    free: NDArray[np.bool_],  # [N, 7] what of them may move: turn, shift, size
+    ends: NDArray[np.int64],  # [L, 2] rows of the nodes that a link joins
+    relative: Sim3,  # [L] the second node in the first one's frame
+    information: Array,  # [L, 7, 7]
+    loop: NDArray[np.bool_],  # [L] those that may be wrong
+    lengths: LengthFactors | None = None,
+) -> tuple[Sim3, NDArray[np.bool_]]:
+    """The nodes where the links and lengths agree best, and [L] which loops contradict the rest."""
+    problem = _Problem(relative.inverse(), ends, information)
+    problem.lengths = lengths
     width = np.inf
-    weight = np.ones(len(links))
-    for step in range(STEPS if loop.any() else REWEIGHED if problem.lengths is not None else 1):
+    weight = np.ones(len(ends))
+    for step in range(STEPS if loop.any() else REWEIGHED if lengths is not None else 1):
         state = _settle(problem, state, free, weight)
         if problem.lengths is not None and step < REWEIGHED:
             problem.lengths.weigh(state)
@@ -69,8 +98,7 @@ def solve_pose_graph(nodes: Mapping[int, Similarity], links: Sequence[Link], len
     wrong = loop & (weight < REJECTED)
     if wrong.any():
         state = _settle(problem, state, free, np.where(wrong, 0.0, weight))
-    rejected = tuple((links[k].i, links[k].j) for k in np.nonzero(wrong)[0])
-    return Graph({node: state.one(n) for node, n in at.items()}, rejected)
+    return state, wrong
 
 
 class _Problem:
@@ -157,15 +185,15 @@ def _settle(problem: _Problem, state: Sim3, free: NDArray[np.bool_], weight: Arr
     return state
 
 
-def _free(ends: NDArray[np.int64], count: int, measured: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:
-    """[N, 7]: all but the first of every connected part, which may change its size if something in its part is `measured` [M, 2]."""
+def movable(ends: NDArray[np.int64], count: int, lengths: LengthFactors | None = None) -> NDArray[np.bool_]:
+    """[N, 7]: all but the first of every connected part, which may change its size if something in its part was measured."""
     graph = coo_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(count, count))
     _, part = connected_components(graph, directed=False)
     first = np.unique(part, return_index=True)[1]
     free = np.ones((count, 7), bool)
     free[first] = False
-    if measured is not None:
-        within = measured[part[measured[:, 0]] == part[measured[:, 1]]]
+    if lengths is not None:
+        within = lengths.ends[part[lengths.ends[:, 0]] == part[lengths.ends[:, 1]]]
         free[first[np.unique(part[within[:, 0]])], 6] = True
     return free
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import math
 import zipfile
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,10 @@ from dust3r_ros.alignment import Link
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.geometry import Camera, Similarity
 from dust3r_ros.io.atomic import atomic_file
+from dust3r_ros.mapping.disk_shelf import StorageError
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
+
+log = logging.getLogger(__name__)
 
 FORMAT, VERSION, OLDEST = "dust3r_ros map", 2, 1
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same map makes the same file
@@ -33,19 +38,33 @@ class MapFileError(Dust3rError):
 
 
 def save_map(path: Path | str, snapshot: MapSnapshot) -> None:
-    """Write a map; a file that was there before is replaced only by a whole new one. Raises OutputError."""
-    arrays: dict[str, NDArray[Any]] = {
-        "cloud/points": snapshot.cloud.points,
-        "cloud/colors": snapshot.cloud.colors,
-        "cloud/confidence": snapshot.cloud.confidence,
-    }
-    arrays |= _held_together(snapshot)
-    keyframes = []
-    for keyframe in snapshot.keyframes:
+    """Write a map, one keyframe at a time; a file that was there before is replaced only by a whole new one. Raises OutputError."""
+    with atomic_file(Path(path)) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        keyframes: list[dict[str, Any]] = []
+        digests: dict[str, str] = {}
+        for name, array in _arrays(snapshot, keyframes):
+            data = _npy(array)
+            digests[f"{name}.npy"] = hashlib.sha256(data).hexdigest()
+            _write(archive, f"{name}.npy", data)
+        _write(archive, "map.json", json.dumps(_about_map(snapshot, keyframes, digests), indent=1).encode())
+
+
+def _arrays(snapshot: MapSnapshot, keyframes: list[dict[str, Any]]) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Names and arrays of all that a map is; of each keyframe on the way what is said in words."""
+    yield "cloud/points", snapshot.cloud.points
+    yield "cloud/colors", snapshot.cloud.colors
+    yield "cloud/confidence", snapshot.cloud.confidence
+    yield from _held_together(snapshot).items()
+    for at in range(len(snapshot.keyframes)):
+        try:
+            keyframe = snapshot.keyframes[at]
+        except StorageError as error:
+            log.warning("a keyframe is saved without its picture: %s", error)
+            continue
         name = f"keyframes/{keyframe.index}"
-        arrays[f"{name}/image"] = keyframe.image
-        arrays[f"{name}/depth"] = keyframe.depth
-        arrays[f"{name}/confidence"] = keyframe.confidence
+        yield f"{name}/image", keyframe.image
+        yield f"{name}/depth", keyframe.depth
+        yield f"{name}/confidence", keyframe.confidence
         keyframes.append(
             {
                 "index": keyframe.index,
@@ -56,8 +75,10 @@ def save_map(path: Path | str, snapshot: MapSnapshot) -> None:
                 **({"name": keyframe.name} if keyframe.name else {}),
             }
         )
-    members = {f"{name}.npy": _npy(array) for name, array in arrays.items()}
-    about = {
+
+
+def _about_map(snapshot: MapSnapshot, keyframes: list[dict[str, Any]], digests: dict[str, str]) -> dict[str, Any]:
+    return {
         "format": FORMAT,
         "version": VERSION,
         "scale_source": snapshot.scale_source,
@@ -66,12 +87,8 @@ def save_map(path: Path | str, snapshot: MapSnapshot) -> None:
         "keyframes": keyframes,
         "edges": [list(edge) for edge in snapshot.edges],
         "window": list(snapshot.window),
-        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
+        "sha256": digests,
     }
-    with atomic_file(Path(path)) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        _write(archive, "map.json", json.dumps(about, indent=1).encode())
-        for name, data in members.items():
-            _write(archive, name, data)
 
 
 def load_map(path: Path | str) -> MapSnapshot:

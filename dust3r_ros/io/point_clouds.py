@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def read_ply(path: Path) -> PointCloud:
     return PointCloud(points, colors, rows["confidence"].copy())
 
 
-def write_glb(path: Path, cloud: PointCloud, keyframes: tuple[Keyframe, ...], positions: NDArray[np.float64]) -> None:
+def write_glb(path: Path, cloud: PointCloud, keyframes: Sequence[Keyframe], positions: NDArray[np.float64]) -> None:
     """Binary glTF, upright: the points, the keyframes' cameras as small pyramids, the way as a line. `positions`: [N, 3] world."""
     import trimesh
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class Report:
     summary: dict[str, Any]
     cloud: PointCloud
     trajectory: list[tuple[int, NDArray[np.float64]]]
-    keyframes: tuple[Keyframe, ...]
+    keyframes: Sequence[Keyframe]
     strips: list[Strip]
 
 
@@ -96,7 +97,7 @@ def _stages(seconds: dict[str, float], frames: int) -> str:
     return f'<div class="bar">{bars}</div><ul class="legend">{legend}</ul>'
 
 
-def _trajectory_svg(trajectory: list[tuple[int, NDArray[np.float64]]], keyframes: tuple[Keyframe, ...]) -> str:
+def _trajectory_svg(trajectory: list[tuple[int, NDArray[np.float64]]], keyframes: Sequence[Keyframe]) -> str:
     """The way from above (x to the right, z away), with the keyframes' fields of view and a scale bar."""
     way = np.array([(pose[0, 3], -pose[2, 3]) for _, pose in trajectory])
     places = np.array([(keyframe.pose[0, 3], -keyframe.pose[2, 3]) for keyframe in keyframes])

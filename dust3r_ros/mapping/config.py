@@ -105,8 +105,12 @@ class MapConfig:
         1e6,
     )
     max_points: int = setting(1_000_000, "points the map holds at most; the least certain go first", 1000, 100_000_000)
+    tile_size: float = setting(2.0, "edge of the cubes that the map is kept, bounded and published in, map units", 1e-3, 1e6)
+    max_points_per_tile: int = setting(200_000, "points a tile holds at most; the least certain go first", 100, 100_000_000)
     min_confidence: float = setting(3.0, "points below this confidence stay out of the map", 1.0, 1e6)
-    max_keyframes: int = setting(2000, "keyframes kept with their pose and small picture; older ones are thinned out", 16, 1_000_000)
+    max_keyframes: int = setting(10_000, "keyframes kept with their pose and small picture; older ones are thinned out", 16, 1_000_000)
+    keyframes_in_memory: int = setting(500, "of these, how many are kept in memory; the others are files", 1, 1_000_000)
+    folder: str = setting("", "folder for keyframes that are not in memory; empty: the system's for temporary files. Removed at the end")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,18 +12,22 @@ from numpy.typing import NDArray
 from dust3r_ros.alignment import AlignedView, Aligner, Correction, Length, Link
 from dust3r_ros.estimators import Estimator, PairPrediction, Tokens
 from dust3r_ros.geometry import Similarity
+from dust3r_ros.mapping.alignment_schedule import AlignmentSchedule
 from dust3r_ros.mapping.config import MapConfig, MapperConfig
+from dust3r_ros.mapping.disk_shelf import ScratchFolder, StorageError
 from dust3r_ros.mapping.image_descriptor import image_descriptor
+from dust3r_ros.mapping.index_table import IndexTable
 from dust3r_ros.mapping.keyframe_store import KeyframeStore
 from dust3r_ros.mapping.keyframe_views import keyframe_cloud, whole
 from dust3r_ros.mapping.loop_closing import LoopCloser
 from dust3r_ros.mapping.loops import LoopFinder
+from dust3r_ros.mapping.map_tiles import MapVersion, TileChanges, tile_changes
 from dust3r_ros.mapping.relocalisation import Relocalisation, relocalise
 from dust3r_ros.mapping.rig_pairs import Placing
 from dust3r_ros.mapping.saved_map import GUESSED_INFORMATION, held_together, owners_of, voxel_size_of
 from dust3r_ros.mapping.scene_graph import Pair, SceneGraph, directed
 from dust3r_ros.mapping.stopwatch import Stopwatch
-from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
+from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud, Standpoint
 from dust3r_ros.mapping.voxel_map import SHARE, VoxelMap
 from dust3r_ros.mapping.window import MIN_TRUSTED_SHARE, Entry, KeyframeWindow, first_map_frame, in_frame, trusted_share
 
@@ -51,33 +56,40 @@ class KeyframeMap:
         self._graph = SceneGraph.parse(config.window.scene_graph)
         self._window = KeyframeWindow(estimator)
         self._aligner = Aligner()
-        self._finder = LoopFinder()
-        self._store = KeyframeStore(config.map.max_keyframes)
+        folder, near = ScratchFolder(config.map.folder), config.map.keyframes_in_memory
+        self._finder = LoopFinder(near, folder)
+        self._store = KeyframeStore(config.map.max_keyframes, near, folder)
         self._loops = LoopCloser(estimator, self._window, self._aligner, self._finder, self._store)
         self._own_voxel_size = SHARE  # map units: where none is set
         self._voxels = self._empty_voxels()
+        self._with_window: VoxelMap | None = None  # made when somebody asks, for as long as the map stays as it is
         self._edges: list[Pair] = []
-        self._since_whole, self._whole_is_due = 0, False  # keyframes since the whole graph was aligned
+        self._schedule = AlignmentSchedule()
         self._fused: set[int] = set()  # keyframes whose points are in the voxels
-        self._ratios: dict[int, float] = {}  # how much larger keyframes became since somebody asked
+        self._ratios: IndexTable[float] = IndexTable()  # how much larger keyframes became since somebody asked
 
     @property
     def exists(self) -> bool:
         return bool(self._store.latest)
 
     @property
-    def poses(self) -> dict[int, NDArray[np.float64]]:
+    def poses(self) -> Mapping[int, NDArray[np.float64]]:
         """Camera to world (4x4) of every keyframe there ever was, by index."""
         return self._store.poses
 
     @property
-    def units(self) -> dict[int, float]:
+    def units(self) -> Mapping[int, float]:
         """How many map units a keyframe's own unit has become, where corrections changed it."""
         return self._store.units
 
     @property
-    def keyframes(self) -> tuple[Keyframe, ...]:
+    def keyframes(self) -> Sequence[Keyframe]:
         return self._store.all()
+
+    @property
+    def standpoints(self) -> Mapping[int, Standpoint]:
+        """Of all keyframes that are remembered, by index: what costs no look at the disk."""
+        return self._store.standpoints
 
     @property
     def edges(self) -> tuple[Pair, ...]:
@@ -100,9 +112,10 @@ class KeyframeMap:
         if config.map != self._map_config:
             points, owners = self._voxels.cloud(), self._voxels.owners()
             self._map_config = config.map
-            self._voxels = self._empty_voxels()
+            self._voxels, self._with_window = self._empty_voxels(), None
             self._voxels.add(points, owners)
             self._store.max_pictures = config.map.max_keyframes
+            self._store.shelf.in_memory = self._finder.shelf.in_memory = config.map.keyframes_in_memory
         self._config, self._map_config = config, config.map
         self._graph = SceneGraph.parse(config.window.scene_graph)
 
@@ -118,8 +131,9 @@ class KeyframeMap:
         """Take the place of a map of the same keyframes, which are `sizes` times as large here; the whole becomes as large as it was."""
         size = float(np.median(list(sizes.values())))
         self.rescale(1.0 / size)
-        self._ratios = {index: own / size for index, own in sizes.items()}
-        self._store.units = {index: old.units.get(index, 1.0) * ratio for index, ratio in self._ratios.items()}
+        self._ratios = IndexTable()
+        self._ratios.update({index: own / size for index, own in sizes.items()})
+        self._store.count_units({index: old.units.get(index, 1.0) * ratio for index, ratio in self._ratios.items()})
 
     def begin(self, stamp: int, tokens: Tokens, name: str = "") -> int:
         """The first keyframe waits in the window for a second one; its index. `name`: of its camera, where there are several."""
@@ -132,6 +146,7 @@ class KeyframeMap:
 
         `placing`: how a camera of a rig comes in. One that is mounted and has no pair yet waits in the window, and nothing is revised.
         """
+        self._with_window = None
         index, placing = self._store.next_index(), placing or Placing()
         pairs = tuple(self._graph.new_pairs(self._window.indices, index, both_directions=True))
         pairs = pairs if placing.partners is None else tuple(directed([(partner, index) for partner in placing.partners]))
@@ -155,16 +170,15 @@ class KeyframeMap:
         with stopwatch.time("fuse"):
             self._slide()
         with stopwatch.time("align"):
-            self._since_whole += 1
-            every = self._config.alignment.every
-            self._whole_is_due = self._whole_is_due or bool(loops) or bool(every and self._since_whole >= every)
-            self._align_whole()
+            self._schedule.keyframe(bool(loops), self._config.alignment.every, len(self.poses))
+            self._align_graph()
         return Growth(index, pairs, tuple(self._as_it_is(keyframe) for keyframe in revised), loops, tuple(predictions))
 
-    def align(self) -> tuple[Keyframe, ...]:
+    def align(self) -> Sequence[Keyframe]:
         """Estimate and solve the window once more, then the whole graph; the keyframes (none while there is no map)."""
         if not self.exists:
             return ()
+        self._with_window = None
         # A rig's cameras need not see the same: its window does not hang together by pairs alone.
         predictions = [] if self._is_rigs() else self._window.estimate_all(self._graph)
         if predictions:
@@ -182,10 +196,11 @@ class KeyframeMap:
         ranked += [(n, float(image_descriptor(self._window[n].tokens.image) @ descriptor)) for n in self._window.indices]
         ranked.sort(key=lambda entry: (-entry[1], entry[0]))
         newest = [n for n in self._window.indices if n in self._store.latest][: -NEWEST - 1 : -1] if moved_little else []
-        return relocalise(query, ranked, self._store.latest, self._tokens, self._estimator, newest)
+        return relocalise(query, ranked, self._store.latest, self._store.standpoints, self._tokens, self._estimator, newest)
 
     def go_on_from(self, found: Relocalisation) -> int:
         """The keyframe that was found, and those that agree with it, are what comes next is paired with; its index."""
+        self._with_window = None
         best = found.where.keyframes[0]
         partners = {i for pair in self._graph.new_pairs(self._window.indices, self._store.peek_index()) for i in pair}
         if best not in partners:
@@ -202,17 +217,19 @@ class KeyframeMap:
         `place`: the piece's world to this one's. The two hang together by keyframe `anchor` of this map and `nearest` of the piece.
         The piece is used up.
         """
+        self._with_window = None
         for index in piece._window.indices:
             piece._retire(index)
         new = {index: self._store.next_index() for index in sorted(piece.poses)}
         for index, pose in piece.poses.items():
+            self._store.units[new[index]] = place.scale * piece.units.get(index, 1.0)
+            self._store.poses[new[index]] = place.apply_pose(pose)
             keyframe = piece._store.latest.get(index)
             if keyframe is not None:
                 depth = keyframe.depth * np.float32(place.scale)
                 self._store.put(replace(keyframe, index=new[index], pose=place.apply_pose(pose), depth=depth))
                 self._finder.remember(new[index], piece._finder.picture(index), piece._finder.camera(index))
-            self._store.poses[new[index]] = place.apply_pose(pose)
-            self._store.units[new[index]] = place.scale * piece.units.get(index, 1.0)
+                self._shelve(new[index])
         frames = {new[index]: place @ frame for index, frame in piece._aligner.frames.items() if index in new}
         links = [replace(link, i=new[link.i], j=new[link.j]) for link in piece._aligner.links if link.i in new and link.j in new]
         there = self._aligner.frames[anchor].inverse() @ frames[new[nearest]]
@@ -235,7 +252,7 @@ class KeyframeMap:
         correction = self._aligner.finished()
         if correction is not None:
             self._correct(correction)
-            self._align_whole()
+            self._align_graph()
         return correction is not None
 
     def know_lengths(self, lengths: Sequence[Length]) -> None:
@@ -251,16 +268,26 @@ class KeyframeMap:
 
     def take_ratios(self) -> dict[int, float]:
         """How much larger keyframes have become since this was last asked."""
-        ratios, self._ratios = self._ratios, {}
-        return ratios
+        ratios, self._ratios = self._ratios, IndexTable()
+        return dict(zip(ratios.indices.tolist(), ratios.at(ratios.indices).tolist(), strict=True))
 
     def cloud(self) -> PointCloud:
         """The whole map, one point a voxel, bounded by `map.max_points`."""
-        voxels = self._voxels.copy()
-        for index in self._window.indices:
-            if index not in self._fused:
-                self._fuse(index, voxels, self._map_config)
-        return voxels.cloud()
+        whole = self._whole_voxels()
+        if len(whole) > self._map_config.max_points:
+            whole = whole.copy()
+            whole.max_points = self._map_config.max_points
+            whole.bound()
+        return whole.cloud()
+
+    @property
+    def points(self) -> int:
+        """How many `cloud` has."""
+        return len(self._whole_voxels())
+
+    def tiles(self, since: MapVersion | None = None) -> TileChanges:
+        """The map's tiles that have changed since somebody was told, or all of them."""
+        return tile_changes(self._whole_voxels(), self._voxels.version, since)
 
     def snapshot(self) -> MapSnapshot:
         window = tuple(index for index in self._window.indices if index in self._store.latest)
@@ -275,6 +302,7 @@ class KeyframeMap:
 
     def restore(self, snapshot: MapSnapshot) -> None:
         """Take over a saved map; this one must be new."""
+        self._with_window = None
         for keyframe in snapshot.keyframes:
             self._store.put(keyframe)
         self._aligner.know(*held_together(snapshot))
@@ -290,11 +318,22 @@ class KeyframeMap:
                     self._fuse(keyframe.index, self._voxels, self._map_config)
                 self._fused.add(keyframe.index)
                 self._finder.remember(keyframe.index, keyframe.image, keyframe.camera)
+                self._shelve(keyframe.index)
         if len(self._window) > 1:
             # The map stays as it was saved: only what comes next is aligned with the window.
             self._aligner.again(self._window.estimate_all(self._graph), self._there())
 
     # ---- how -------------------------------------------------------------------------------------------------------------------------
+
+    def _whole_voxels(self) -> VoxelMap:
+        """The points of past keyframes and of those in the window."""
+        if self._with_window is None:
+            self._with_window = self._voxels.copy()
+            self._with_window.max_points *= 2  # the window comes on top: it does not change tiles that are far away
+            for index in self._window.indices:
+                if index not in self._fused:
+                    self._fuse(index, self._with_window, self._map_config)
+        return self._with_window
 
     def _is_rigs(self) -> bool:
         return any(self._window[index].name for index in self._window.indices)
@@ -351,24 +390,27 @@ class KeyframeMap:
         self._edges.extend(edge for i, j in joined for edge in ((i, j), (j, i)))
         return joined
 
-    def _align_whole(self) -> None:
+    def _align_graph(self) -> None:
         """If it is due. One that is under way does not know of the newest: another follows it."""
-        if not self._whole_is_due or (self._background and not self._aligner.start()):
+        newest = self._schedule.newest
+        if not self._schedule.is_due or (self._background and not self._aligner.start(newest)):
             return
-        self._since_whole, self._whole_is_due = 0, False
+        self._schedule.began()
         if not self._background:
-            self._correct(self._aligner.align())
+            self._correct(self._aligner.align(newest))
 
     def _empty_voxels(self) -> VoxelMap:
-        return VoxelMap(self._map_config.voxel_size or self._own_voxel_size, self._map_config.max_points)
+        config = self._map_config
+        return VoxelMap(config.voxel_size or self._own_voxel_size, config.max_points, config.tile_size, config.max_points_per_tile)
 
     def _correct(self, correction: Correction, with_voxels: bool = True) -> None:
-        moves: Mapping[int, Similarity] = correction.moves
+        self._with_window = None
+        moves = correction.moves
         self._store.move(moves)
         if with_voxels:
             self._voxels.move(moves)
-        for index, move in moves.items():
-            self._ratios[index] = self._ratios.get(index, 1.0) * float(move.scale)
+        indices = moves.indices
+        self._ratios.put(indices, self._ratios.at_or(indices, 1.0) * moves.at(indices).scale)
         gone = set(correction.rejected)
         self._edges = [edge for edge in self._edges if (min(edge), max(edge)) not in gone] if gone else self._edges
 
@@ -393,8 +435,17 @@ class KeyframeMap:
                 self._fuse(oldest, self._voxels, self._map_config)
                 self._fused.add(oldest)
                 self._finder.remember(oldest, known.image, known.camera)
-            self._finder.forget(set(self._store.retire(oldest)))
+            self._shelve(oldest)
         self._window.remove(oldest)
+
+    def _shelve(self, index: int) -> None:
+        """A keyframe that is not of the window is remembered compactly, for the most part on the disk."""
+        gone = self._store.retire(index)
+        gone += self._store.make_room()
+        with suppress(StorageError):  # the store has said so
+            self._finder.shelf.make_room()
+        if gone:
+            self._finder.forget(set(gone))
 
     def _fuse(self, index: int, voxels: VoxelMap, config: MapConfig) -> None:
         keyframe = self._store.latest.get(index)

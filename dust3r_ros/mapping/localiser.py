@@ -6,6 +6,8 @@ of a keyframe are when mapping, until the next frame is due to be placed. Drift 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -16,14 +18,17 @@ from dust3r_ros.mapping.frame_check import check_frame
 from dust3r_ros.mapping.frame_trajectory import FrameTrajectory
 from dust3r_ros.mapping.keyframe_selection import KeyframeSelector
 from dust3r_ros.mapping.localisation import Localisation, LocalisationError
+from dust3r_ros.mapping.map_tiles import MapVersion, TileChanges, tile_changes
 from dust3r_ros.mapping.mapper import SECONDS_BETWEEN_TRIES, configured_estimator
 from dust3r_ros.mapping.place_finder import PlaceFinder
+from dust3r_ros.mapping.places import standpoint
 from dust3r_ros.mapping.placing import same_pose
-from dust3r_ros.mapping.saved_map import whole_cloud
+from dust3r_ros.mapping.saved_map import whole_voxels
 from dust3r_ros.mapping.scale_fusion import MapScale
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.tracker import TrackedPose, Tracker, Tracks, frame_pose, parallax, tracking_image
-from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, TrackingState
+from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, Standpoint, TrackingState
+from dust3r_ros.mapping.voxel_map import VoxelMap
 
 WORLD = -1  # what the trajectory's poses are relative to: a map that does not change
 CONTRADICTIONS = 3  # placings in a row that tell of another place than tracking before they are believed
@@ -41,6 +46,8 @@ class Localiser:
         self._map = MapSnapshot((), (), PointCloud(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), np.zeros(0, np.float32)), ())
         self._finder: PlaceFinder | None = None
         self._cloud: PointCloud | None = None
+        self._voxels: VoxelMap | None = None
+        self._standpoints: dict[int, Standpoint] = {}
         self.reset()
         if snapshot is not None:
             self.restore(snapshot)
@@ -50,7 +57,8 @@ class Localiser:
         if not snapshot.keyframes:
             raise LocalisationError("localisation in a map without keyframes: save the map after its second keyframe")
         finder = PlaceFinder(snapshot, self.estimator)
-        self._map, self._finder, self._cloud = snapshot, finder, None
+        self._map, self._finder, self._cloud, self._voxels = snapshot, finder, None, None
+        self._standpoints = {keyframe.index: standpoint(keyframe) for keyframe in snapshot.keyframes}
         self.reset()
 
     def reset(self) -> None:
@@ -72,7 +80,7 @@ class Localiser:
         if config.estimator != self.config.estimator:
             raise ConfigError("estimator.* cannot change while a map is used: set it before the start")
         self._selector.config = config.keyframes
-        self.config, self._cloud = config, None
+        self.config, self._cloud, self._voxels = config, None, None
 
     def add(self, frame: Frame) -> MapUpdate:
         """The frame's pose in the map. Raises StampError and FrameError as the Mapper does."""
@@ -200,8 +208,12 @@ class Localiser:
         """Not used: the map's scale stands."""
 
     @property
-    def keyframes(self) -> tuple[Keyframe, ...]:
+    def keyframes(self) -> Sequence[Keyframe]:
         return self._map.keyframes
+
+    @property
+    def standpoints(self) -> Mapping[int, Standpoint]:
+        return self._standpoints
 
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
@@ -214,8 +226,23 @@ class Localiser:
     def cloud(self) -> PointCloud:
         """The whole map, one point a voxel."""
         if self._cloud is None:
-            self._cloud = whole_cloud(self._map, self.config.map)
+            self._cloud = self._whole_voxels().cloud()
         return self._cloud
+
+    @property
+    def points(self) -> int:
+        """How many points the map has."""
+        return len(self._whole_voxels())
+
+    def tiles(self, since: MapVersion | None = None) -> TileChanges:
+        """As the Mapper's: all of the map, then nothing."""
+        voxels = self._whole_voxels()
+        return tile_changes(voxels, voxels.version, since)
+
+    def _whole_voxels(self) -> VoxelMap:
+        if self._voxels is None:
+            self._voxels = whole_voxels(self._map, self.config.map)
+        return self._voxels
 
     def trajectory(self, at_most: int | None = None) -> list[tuple[int, Pose]]:
         """[(stamp in ns, camera to the map's world 4x4)] of the frames that were placed since the start or the last reset."""

@@ -30,7 +30,7 @@ class LoopCloser:
         """What was joined. `index`: the newest keyframe of the window; `ranked`: (old keyframe, how alike), the most alike first."""
         new = self._store.latest[index]
         near = self._aligner.within_drift(index, typical_depth(new))
-        places = distinct_places([entry for entry in ranked if entry[0] in near], self._store.latest)
+        places = distinct_places([entry for entry in ranked if entry[0] in near], self._store.standpoints)
         if not places:
             return ()
         tokens: dict[int, Tokens] = {}

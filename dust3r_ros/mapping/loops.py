@@ -10,28 +10,31 @@ from numpy.typing import NDArray
 
 from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Camera
+from dust3r_ros.mapping.disk_shelf import DiskShelf, ScratchFolder, StorageError
 from dust3r_ros.mapping.image_descriptor import image_descriptor
 
 JPEG_QUALITY = 92
 FIRST_CAPACITY = 64
+IN_MEMORY = 500
 WAIT = 3  # keyframes after a try until the next: a try costs as much as a keyframe
 MIN_SHARE = 0.15  # of the pixels of either view that a pair must know
 TRUSTED = 1.5  # a confidence from which a pixel counts as seen
 
 
 class LoopFinder:
-    """Descriptors of all keyframes, and pictures of those that may still be compared."""
+    """Descriptors and pictures of the keyframes that may be compared."""
 
-    def __init__(self) -> None:
+    def __init__(self, in_memory: int = IN_MEMORY, folder: ScratchFolder | None = None) -> None:
+        """`in_memory`: pictures that are kept there, the others in the `folder`."""
         self._descriptors: NDArray[np.float32] = np.zeros((0, 0), np.float32)
         self._indices: list[int] = []
-        self._pictures: dict[int, NDArray[np.uint8]] = {}
+        self.shelf: DiskShelf[NDArray[np.uint8]] = DiskShelf(folder or ScratchFolder(), in_memory, _packed, _unpacked)
         self._cameras: dict[int, Camera] = {}
         self._last_try = -WAIT
 
     def remember(self, index: int, image: NDArray[np.uint8], camera: Camera) -> None:
         """A keyframe that leaves the window, with its working image [h, w, 3] RGB and that image's camera."""
-        if index in self._pictures:  # it has been in the window once more
+        if index in self.shelf:  # it has been in the window once more
             return
         descriptor = image_descriptor(image)
         count = len(self._indices)
@@ -43,7 +46,8 @@ class LoopFinder:
         self._descriptors[count] = descriptor
         self._indices.append(index)
         _, coded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        self._pictures[index], self._cameras[index] = np.asarray(coded, np.uint8), camera
+        self.shelf.put(index, np.asarray(coded, np.uint8))
+        self._cameras[index] = camera
 
     def forget(self, gone: Collection[int]) -> None:
         """These keyframes may no longer be compared."""
@@ -52,7 +56,7 @@ class LoopFinder:
             self._descriptors[: len(rows)] = self._descriptors[rows]
             self._indices = [self._indices[row] for row in rows]
             for index in gone:
-                self._pictures.pop(index, None)
+                self.shelf.remove(index)
                 self._cameras.pop(index, None)
 
     @property
@@ -61,8 +65,13 @@ class LoopFinder:
         return tuple(self._indices)
 
     def picture(self, index: int) -> NDArray[np.uint8]:
-        """[h, w, 3] RGB."""
-        return np.asarray(cv2.cvtColor(cv2.imdecode(self._pictures[index], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
+        """[h, w, 3] RGB. Raises StorageError, and the keyframe is no longer compared, if somebody took its file away."""
+        try:
+            coded = self.shelf.get(index)
+        except StorageError:
+            self.forget({index})
+            raise
+        return np.asarray(cv2.cvtColor(cv2.imdecode(coded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
 
     def camera(self, index: int) -> Camera:
         return self._cameras[index]
@@ -83,6 +92,17 @@ class LoopFinder:
         if ranked:
             self._last_try = index
         return ranked
+
+
+def _packed(coded: NDArray[np.uint8]) -> bytes:
+    return coded.tobytes()
+
+
+def _unpacked(data: bytes) -> NDArray[np.uint8]:
+    coded = np.frombuffer(data, np.uint8)
+    if not len(coded) or cv2.imdecode(coded, cv2.IMREAD_COLOR) is None:
+        raise StorageError("no picture")
+    return coded
 
 
 def believable(predictions: Sequence[PairPrediction]) -> bool:

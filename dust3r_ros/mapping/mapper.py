@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,13 +17,14 @@ from dust3r_ros.mapping.frame_check import FrameError, StampError, check_frame
 from dust3r_ros.mapping.keyframe_map import Growth, KeyframeMap
 from dust3r_ros.mapping.keyframe_selection import KeyframeSelector
 from dust3r_ros.mapping.lost_camera import LostCamera
+from dust3r_ros.mapping.map_tiles import MapVersion, TileChanges
 from dust3r_ros.mapping.scale_estimator import ScaleEstimator
 from dust3r_ros.mapping.scale_fusion import MapScale
 from dust3r_ros.mapping.scene_graph import Pair
 from dust3r_ros.mapping.self_calibration import SelfCalibration
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.tracker import TrackedPose, Tracks, parallax, tracking_image
-from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, TrackingState
+from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, Standpoint, TrackingState
 
 SECONDS_BETWEEN_TRIES = 0.5
 MAX_PENDING = 100  # frames before the first map that get their pose afterwards
@@ -309,9 +311,14 @@ class Mapper:
     # ---- the map ---------------------------------------------------------------------------------------------------------------------
 
     @property
-    def keyframes(self) -> tuple[Keyframe, ...]:
-        """All that are remembered, oldest first; those that have left the window are smaller than they were."""
+    def keyframes(self) -> Sequence[Keyframe]:
+        """All that are remembered, oldest first; those that have left the window are smaller than they were, and read when asked for."""
         return self.keyframe_map.keyframes
+
+    @property
+    def standpoints(self) -> Mapping[int, Standpoint]:
+        """Of all keyframes that are remembered, by index: when and where, without the pictures, which may be on the disk."""
+        return self.keyframe_map.standpoints
 
     def unit(self, index: int) -> float:
         """How many times its first size a keyframe with its depths has now: corrections of the whole map changed it."""
@@ -326,6 +333,15 @@ class Mapper:
         """The whole map, one point a voxel, bounded by `map.max_points`."""
         return self.keyframe_map.cloud()
 
+    @property
+    def points(self) -> int:
+        """How many points the map has."""
+        return self.keyframe_map.points
+
+    def tiles(self, since: MapVersion | None = None) -> TileChanges:
+        """The map's tiles that have changed since `since`, the `version` of what was told before; None: all there are."""
+        return self.keyframe_map.tiles(since)
+
     def trajectory(self, at_most: int | None = None) -> list[tuple[int, Pose]]:
         """[(stamp in ns, camera to world 4x4)] of the frames that have a pose, by stamp, as corrected as the map is now.
 
@@ -333,7 +349,7 @@ class Mapper:
         """
         return self.following.trajectory.poses(self.keyframe_map.poses, at_most, self.keyframe_map.units)
 
-    def align(self) -> tuple[Keyframe, ...]:
+    def align(self) -> Sequence[Keyframe]:
         """Estimate and solve the window once more, then the whole graph; the keyframes (none while there is no map)."""
         aligned = self.keyframe_map.align()
         self._after_correction()

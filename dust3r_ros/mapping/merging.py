@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from dust3r_ros.alignment import Aligner, Link
+from dust3r_ros.alignment import Aligner, Link, SimilarityTable
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.estimators import Estimator
 from dust3r_ros.geometry import Similarity
@@ -170,7 +170,7 @@ def _same(move: Similarity, sighting: _Sighting) -> bool:
 
 def _align(
     first: MapSnapshot, second: MapSnapshot, estimator: Estimator, agreed: Sequence[_Sighting], shift: int
-) -> tuple[dict[int, Similarity], list[Link], tuple[tuple[int, int], ...]]:
+) -> tuple[SimilarityTable, list[Link], tuple[tuple[int, int], ...]]:
     """Moves of all keyframes, the links that hold, and the pairs between the maps; `second` lies in the first one's world already."""
     aligner = Aligner()
     frames, links = held_together(first)
@@ -201,13 +201,13 @@ def _align(
 def _united(
     first: MapSnapshot,
     second: MapSnapshot,
-    moves: dict[int, Similarity],
+    moves: SimilarityTable,
     links: list[Link],
     joined: tuple[tuple[int, int], ...],
     config: MapConfig,
 ) -> MapSnapshot:
     """Both maps as the alignment has moved them. The window is the second's: what comes next goes on from there."""
-    voxels = VoxelMap(voxel_size_of(first, config), config.max_points)
+    voxels = VoxelMap(voxel_size_of(first, config), config.max_points, config.tile_size, config.max_points_per_tile)
     keyframes: list[Keyframe] = []
     for snapshot in (first, second):
         voxels.add(_moved_cloud(snapshot, moves), owners_of(snapshot))
@@ -224,7 +224,7 @@ def _united(
     return replace(whole, links=tuple(links), frames=frames, owners=voxels.owners().copy(), voxel_size=voxels.voxel_size)
 
 
-def _moved_cloud(snapshot: MapSnapshot, moves: dict[int, Similarity]) -> PointCloud:
+def _moved_cloud(snapshot: MapSnapshot, moves: SimilarityTable) -> PointCloud:
     """Every point with its owner."""
     points = snapshot.cloud.points.astype(np.float64)
     owners = np.broadcast_to(np.asarray(owners_of(snapshot), np.int32), len(points))

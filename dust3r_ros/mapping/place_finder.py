@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ class PlaceFinder:
 
     def __init__(self, snapshot: MapSnapshot, estimator: Estimator) -> None:
         self._estimator = estimator
-        self._keyframes: tuple[Keyframe, ...] = snapshot.keyframes
+        self._keyframes: Sequence[Keyframe] = snapshot.keyframes
         self._descriptors = np.stack([image_descriptor(keyframe.image) for keyframe in snapshot.keyframes])
         self._places = np.stack([keyframe.pose[:3, 3] for keyframe in snapshot.keyframes])
         self._axes = np.stack([keyframe.pose[:3, 2] for keyframe in snapshot.keyframes])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dust3r_ros.mapping.types import Keyframe
+from dust3r_ros.mapping.types import Keyframe, Standpoint
 
 NEAR = 0.5  # of what a keyframe typically looks at: keyframes within it are of one place
 FACING = 0.5  # cosine of the angle between viewing directions above which they look the same way
@@ -22,13 +22,14 @@ class Place:
     alike: float  # of the first, -1..1
 
 
-def distinct_places(ranked: Sequence[tuple[int, float]], keyframes: Mapping[int, Keyframe]) -> list[Place]:
+def distinct_places(ranked: Sequence[tuple[int, float]], standpoints: Mapping[int, Standpoint]) -> list[Place]:
     """The most alike place, and those that are nearly as alike. `ranked`: (keyframe, how alike), the most alike first."""
     found: list[tuple[list[int], float]] = []
     for index, alike in ranked[:LOOKED_AT]:
-        if index not in keyframes:
+        if index not in standpoints:
             continue
-        home = next((members for members, _ in found if _same_place(keyframes[members[0]], keyframes[index])), None)
+        here = standpoints[index]
+        home = next((members for members, _ in found if _same_place(standpoints[members[0]], here)), None)
         if home is not None:
             if len(home) < OF_A_PLACE:
                 home.append(index)
@@ -43,6 +44,11 @@ def typical_depth(keyframe: Keyframe) -> float:
     return float(np.median(known)) if len(known) else 1.0
 
 
-def _same_place(one: Keyframe, other: Keyframe) -> bool:
+def standpoint(keyframe: Keyframe) -> Standpoint:
+    """The keyframe without its picture."""
+    return Standpoint(keyframe.index, keyframe.stamp, keyframe.pose, keyframe.source, typical_depth(keyframe))
+
+
+def _same_place(one: Standpoint, other: Standpoint) -> bool:
     apart = float(np.linalg.norm(one.pose[:3, 3] - other.pose[:3, 3]))
-    return apart < NEAR * typical_depth(one) and float(one.pose[:3, 2] @ other.pose[:3, 2]) > FACING
+    return apart < NEAR * one.depth and float(one.pose[:3, 2] @ other.pose[:3, 2]) > FACING

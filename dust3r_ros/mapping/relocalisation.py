@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dust3r_ros.estimators import Estimator, Tokens
-from dust3r_ros.mapping.places import Place, distinct_places, typical_depth
+from dust3r_ros.mapping.places import Place, distinct_places
 from dust3r_ros.mapping.placing import Localisation, nowhere, place_picture, same_pose
-from dust3r_ros.mapping.types import Keyframe
+from dust3r_ros.mapping.types import Keyframe, Standpoint
 
 MIN_ALIKE = 0.5  # cosine of the descriptors below which a place is not tried
 MIN_VOTES = 0.6  # share of a place's keyframes, of those that were compared, that must agree
@@ -31,6 +31,7 @@ def relocalise(
     query: Tokens,
     ranked: Sequence[tuple[int, float]],
     keyframes: Mapping[int, Keyframe],
+    standpoints: Mapping[int, Standpoint],
     tokens: Callable[[int], Tokens],
     estimator: Estimator,
     here: Sequence[int] = (),
@@ -44,7 +45,7 @@ def relocalise(
         where = place_picture([keyframes[index] for index in here], near, estimator, query, both_ways=True)
         if where.pose is not None:
             return Relocalisation(replace(where, tried=tuple(here)), {index: near[index] for index in where.keyframes})
-    places = [place for place in distinct_places(ranked, keyframes) if place.alike >= MIN_ALIKE]
+    places = [place for place in distinct_places(ranked, standpoints) if place.alike >= MIN_ALIKE]
     if not places:
         return Relocalisation(nowhere("no keyframe looks like it"), {})
     views: dict[int, Tokens] = {}
@@ -58,7 +59,7 @@ def relocalise(
         failed = failed or where.reason
     if best is None or best.pose is None:
         return Relocalisation(nowhere(failed), {})
-    depth = typical_depth(keyframes[best.keyframes[0]])
+    depth = standpoints[best.keyframes[0]].depth
     for place in places:
         # One keyframe is enough to doubt, where it takes most of a place's to believe.
         rival = place.keyframes[0]

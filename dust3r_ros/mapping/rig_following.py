@@ -134,7 +134,8 @@ class RigFollowing(Following):
     def find_points(self, name: str, look: Look, pose: Pose) -> bool:
         """Follow the points of the keyframe that shows most of what this camera sees; whether there are any."""
         own = pose @ self.rig.between(name, self.lead)
-        near = sorted(self._map.keyframes, key=lambda k: (float(np.linalg.norm(k.pose[:3, 3] - own[:3, 3])), -k.index))[:NEAREST]
+        there = sorted(self._map.standpoints.values(), key=lambda s: (float(np.linalg.norm(s.pose[:3, 3] - own[:3, 3])), -s.index))
+        near = [keyframe for one in there[:NEAREST] if (keyframe := self._map.keyframe(one.index)) is not None]
         share, _, best = max(((share_seen(k, look.tracked_camera, own), k.index, k) for k in near), default=(0.0, -1, None))
         if best is None or share < MIN_SHARE:
             return False

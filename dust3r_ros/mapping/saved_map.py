@@ -52,7 +52,7 @@ def voxel_size_of(snapshot: MapSnapshot, config: MapConfig) -> float:
 
 def whole_voxels(snapshot: MapSnapshot, config: MapConfig) -> VoxelMap:
     """The points of all keyframes, those of the window too."""
-    voxels = VoxelMap(voxel_size_of(snapshot, config), config.max_points)
+    voxels = VoxelMap(voxel_size_of(snapshot, config), config.max_points, config.tile_size, config.max_points_per_tile)
     voxels.add(snapshot.cloud, owners_of(snapshot))
     for keyframe in snapshot.keyframes:
         if keyframe.index in snapshot.window:

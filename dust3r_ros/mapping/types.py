@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -36,6 +36,17 @@ class Keyframe:
     depth: NDArray[np.float32]  # [h, w] along z, map units, 0 where nothing is known
     confidence: NDArray[np.float32]  # [h, w] >= 1
     name: str = ""  # of its camera, where there are several
+
+
+@dataclass(frozen=True, eq=False)
+class Standpoint:
+    """A keyframe without its picture: when and where it was taken, and how far it looks. Always in memory."""
+
+    index: int
+    stamp: int  # nanoseconds
+    pose: NDArray[np.float64]  # [4, 4] camera to world
+    source: Camera  # the camera's own pixels
+    depth: float  # median of the known depths, map units; 1 where none is known
 
 
 class TrackingState(Enum):
@@ -84,7 +95,7 @@ class PointCloud:
 class MapSnapshot:
     """All that a map is, to be saved, loaded and gone on from."""
 
-    keyframes: tuple[Keyframe, ...]  # oldest first; those that left the window are smaller than they were
+    keyframes: Sequence[Keyframe]  # oldest first; those that left the window are smaller than they were, and read when asked for
     edges: tuple[tuple[int, int], ...]  # directed pairs of keyframe indices
     cloud: PointCloud  # what the keyframes that left the window gave to the map
     window: tuple[int, ...]  # indices of the keyframes that are still in the window

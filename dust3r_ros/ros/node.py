@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dust3r_ros_msgs.msg import MapTiles
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -104,7 +105,7 @@ class Dust3rNode(LifecycleNode):
             self._map_publishers.keyframes(update, self._camera_frame)
             self.book.mapped(update)
             if update.is_keyframe:
-                self.book.set(keyframes=len(self.mapper.keyframes))
+                self.book.set(keyframes=len(self.mapper.standpoints))
         self._tell_scale()
 
     # ---- the two threads -------------------------------------------------------------------------------------------------------------
@@ -337,7 +338,7 @@ class Dust3rNode(LifecycleNode):
         if self.front is not None:
             self.front.hand_in()
         self._map_publishers.latched(self.mapper)
-        self.book.set(map_points=len(self._map_publishers.whole_map(self.mapper)))
+        self.book.set(map_points=self._map_publishers.count(self.mapper))
 
     def _log_failure(self, done: Future[Any]) -> None:
         if not done.cancelled() and (error := done.exception()) is not None:
@@ -412,6 +413,9 @@ class Dust3rNode(LifecycleNode):
         if self.front is not None:
             self.front.hand_in()
         return self.mapper.snapshot()
+
+    def map_tiles(self) -> MapTiles:
+        return self._map_publishers.all_tiles(self.mapper)
 
     def replace_map(self, snapshot: MapSnapshot) -> str:
         """The running map stands until the new one is whole."""

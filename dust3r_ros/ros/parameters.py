@@ -22,7 +22,8 @@ from dust3r_ros.ros.errors import ParameterError
 
 @dataclass(frozen=True)
 class PublishConfig:
-    map_period: float = setting(1.0, "seconds between two publications of the map, the path and the keyframes", 0.05, 3600.0)
+    map_period: float = setting(1.0, "seconds between two publications of the map's changes, the path and the keyframes", 0.05, 3600.0)
+    map_points_rate: float = setting(200_000.0, "points a second of the whole map on ~/map; a new listener gets it at once", 1.0, 1e9)
     status_period: float = setting(1.0, "seconds between two status and diagnostics messages", 0.1, 3600.0)
     cloud_min_confidence: float = setting(3.0, "points below this confidence stay out of ~/cloud", 1.0, 1e6)
     max_path_poses: int = setting(2000, "poses in ~/path at most; a longer path is thinned evenly", 2, 1_000_000)
@@ -103,7 +104,7 @@ AT_CONFIGURE = (
     "base_frame",
     "camera_frame",
 )
-AT_CONFIGURE_GROUPS = ("estimator.", "scale.odom_topic", "scale.depth_topic", "rig.")
+AT_CONFIGURE_GROUPS = ("estimator.", "scale.odom_topic", "scale.depth_topic", "map.folder", "rig.")
 
 
 class CameraInput(NamedTuple):

@@ -6,13 +6,15 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
 from dust3r_ros_msgs.msg import Keyframe as KeyframeMessage
-from dust3r_ros_msgs.msg import KeyframeGraph
+from dust3r_ros_msgs.msg import KeyframeGraph, MapTiles
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry, Path
 from rclpy.node import Node
@@ -21,7 +23,8 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from dust3r_ros.mapping import Keyframe, Localiser, Mapper, MapUpdate, PointCloud, keyframe_cloud
+from dust3r_ros.mapping import Keyframe, Localiser, Mapper, MapUpdate, keyframe_cloud
+from dust3r_ros.mapping.types import Standpoint
 from dust3r_ros.ros.conversion import (
     cloud_message,
     pose_message,
@@ -30,7 +33,8 @@ from dust3r_ros.ros.conversion import (
     transform_message,
 )
 from dust3r_ros.ros.depth_topics import DepthTopics
-from dust3r_ros.ros.errors import TransformError
+from dust3r_ros.ros.errors import RosError, TransformError
+from dust3r_ros.ros.map_updates import MapUpdates
 from dust3r_ros.ros.odometry import OdometryModel
 from dust3r_ros.ros.parameters import Parameters
 from dust3r_ros.ros.placement import Placed, Placement
@@ -39,6 +43,7 @@ Warn = Callable[[str], None]
 
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 EVERY_FRAME = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+NOTHING = -1  # version of the map that the next listener of ~/map_updates was told: the first hears all
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -57,7 +62,10 @@ class MapPublishers:
         self._sent: dict[str, int] = {}
         self._camera_frame, self._stamp = "", 0
         self._window: tuple[int, ...] = ()
-        self._whole_map: tuple[int, PointCloud] | None = None
+        self._counted = 0  # version of the map whose points were counted
+        self._map_size = self._map_listeners = 0  # points and listeners of the newest ~/map
+        self._map_sent = -math.inf  # when that was, time.monotonic()
+        self._updates_sent = NOTHING
 
         def publisher(kind: type, topic: str, qos: QoSProfile) -> Any:
             return node.create_publisher(kind, topic, qos)
@@ -71,7 +79,8 @@ class MapPublishers:
         self._map = publisher(PointCloud2, "~/map", LATCHED)
         self._path = publisher(Path, "~/path", LATCHED)
         self._keyframes = publisher(KeyframeGraph, "~/keyframes", LATCHED)
-        self._all = [self._tf, self._odometry, self._cloud, self._map, self._path, self._keyframes]
+        self._updates = MapUpdates(node)
+        self._all = [self._tf, self._odometry, self._cloud, self._map, self._path, self._keyframes, self._updates.publisher]
 
     def destroy(self) -> None:
         for publisher in self._all:
@@ -160,15 +169,23 @@ class MapPublishers:
 
     def latched_is_due(self) -> bool:
         """Whether a listener would hear something new; for any thread."""
-        return any(self._is_due(publisher) for publisher in (self._map, self._path, self._keyframes))
+        return self._updates_are_due() or any(self._is_due(publisher) for publisher in (self._map, self._path, self._keyframes))
 
     def latched(self, mapper: Mapper | Localiser) -> None:
         """Bring latched topics that have a listener up to date; the middleware repeats them to those who come later."""
-        if self._placement.map_from_world is None and mapper.keyframes:
+        to_map = self._placement.map_from_world
+        if to_map is None and mapper.standpoints:
             return  # nobody knows yet where the base is
         header = self._map_header(self._stamp)
+        if self._updates_are_due():
+            if self._updates_sent == NOTHING:
+                self._updates.forget()
+            self._updates_sent = self._map_version
+            self._updates.publish(mapper, header, to_map)
         if self._take(self._map):
-            self._map.publish(cloud_message(self.whole_map(mapper), header, self._placement.map_from_world))
+            cloud = mapper.cloud()
+            self._map_size, self._map_listeners, self._map_sent = len(cloud), self._map.get_subscription_count(), time.monotonic()
+            self._map.publish(cloud_message(cloud, header, to_map))
         if self._take(self._path):
             self._path.publish(Path(header=header, poses=self._path_poses(mapper)))
         if self._take(self._keyframes):
@@ -176,17 +193,38 @@ class MapPublishers:
 
     def count_is_due(self) -> bool:
         """Whether the number of map points is of an older map; for any thread."""
-        return self._map_version > 0 and (self._whole_map is None or self._whole_map[0] != self._map_version)
+        return self._counted != self._map_version
 
-    def whole_map(self, mapper: Mapper | Localiser) -> PointCloud:
-        """The map's cloud, made once per state of the map."""
-        if self._whole_map is None or self._whole_map[0] != self._map_version:
-            self._whole_map = (self._map_version, mapper.cloud())
-        return self._whole_map[1]
+    def count(self, mapper: Mapper | Localiser) -> int:
+        """Points of the map."""
+        self._counted = self._map_version
+        return mapper.points
+
+    def all_tiles(self, mapper: Mapper | Localiser) -> MapTiles:
+        """The map for one who came late to ~/map_updates. Raises RosError where nobody knows yet in which frame it lies."""
+        to_map = self._placement.map_from_world
+        if to_map is None and mapper.standpoints:
+            base = self._parameters.node.base_frame
+            raise RosError(f"nobody knows yet how the map lies in its frame: publish the transform from '{base}' to the camera")
+        return self._updates.whole(mapper, self._map_header(self._stamp), to_map)
+
+    def _updates_are_due(self) -> bool:
+        if not self._updates.has_listeners:
+            self._updates_sent = NOTHING
+        return bool(self._map_version and self._updates_sent != self._map_version and self._updates.has_listeners)
 
     def _is_due(self, publisher: Any) -> bool:
-        version = self._version_of(publisher)
-        return bool(version and self._sent.get(publisher.topic_name) != version and publisher.get_subscription_count())
+        version, listeners = self._version_of(publisher), publisher.get_subscription_count()
+        due = bool(version and self._sent.get(publisher.topic_name) != version and listeners)
+        if publisher is not self._map:
+            return due
+        is_new = listeners > self._map_listeners
+        self._map_listeners = min(listeners, self._map_listeners)
+        return due and (is_new or self._map_may_come_again())
+
+    def _map_may_come_again(self) -> bool:
+        """The whole of a large map comes rarely: what changed is on ~/map_updates."""
+        return time.monotonic() >= self._map_sent + self._map_size / self._parameters.node.publish.map_points_rate
 
     def _version_of(self, publisher: Any) -> int:
         return self._path_version if publisher is self._path else self._map_version
@@ -206,9 +244,7 @@ class MapPublishers:
 
     def _graph(self, mapper: Mapper | Localiser, header: Header) -> KeyframeGraph:
         to_map, window = self._placement.map_from_world, set(self._window)
-        keyframes = (
-            [] if to_map is None else [_keyframe_message(keyframe, to_map, keyframe.index in window) for keyframe in mapper.keyframes]
-        )
+        keyframes = [] if to_map is None else [_keyframe_message(one, to_map, one.index in window) for one in mapper.standpoints.values()]
         edges = np.array(mapper.edges if keyframes else (), np.uint32).reshape(-1, 2)
         return KeyframeGraph(header=header, keyframes=keyframes, edges_i=edges[:, 0].tolist(), edges_j=edges[:, 1].tolist())
 
@@ -216,7 +252,7 @@ class MapPublishers:
         return to_header(stamp, self._parameters.node.map_frame)
 
 
-def _keyframe_message(keyframe: Keyframe, to_map: np.ndarray[Any, Any], in_window: bool) -> KeyframeMessage:
+def _keyframe_message(keyframe: Standpoint, to_map: np.ndarray[Any, Any], in_window: bool) -> KeyframeMessage:
     stamp: Time = to_time(keyframe.stamp)
     return KeyframeMessage(
         index=keyframe.index,

@@ -1,4 +1,4 @@
-"""~/reset, ~/pause, ~/align, ~/save_map, ~/load_map: done on the mapping thread; tracking and the executor go on meanwhile."""
+"""~/reset, ~/pause, ~/align, ~/save_map, ~/load_map, ~/get_map_tiles: done on the mapping thread; tracking goes on meanwhile."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-from dust3r_ros_msgs.srv import LoadMap, SaveMap
+from dust3r_ros_msgs.msg import MapTiles
+from dust3r_ros_msgs.srv import GetMapTiles, LoadMap, SaveMap
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.task import Future
@@ -34,6 +35,8 @@ class MapOwner(Protocol):
 
     def replace_map(self, snapshot: MapSnapshot) -> str: ...
 
+    def map_tiles(self) -> MapTiles: ...
+
 
 class MapServices:
     """A failed request answers with success = false and one line; the map stands."""
@@ -50,6 +53,7 @@ class MapServices:
                 (Trigger, "~/align", self._align),
                 (SaveMap, "~/save_map", self._save),
                 (LoadMap, "~/load_map", self._load),
+                (GetMapTiles, "~/get_map_tiles", self._tiles),
             )
         ]
 
@@ -90,6 +94,13 @@ class MapServices:
             return f"{done} from {path}"
 
         return await self._answer(response, load())
+
+    async def _tiles(self, _: GetMapTiles.Request, response: GetMapTiles.Response) -> GetMapTiles.Response:
+        async def tiles() -> str:
+            response.map = await self._in_worker(self._owner.map_tiles)
+            return f"{len(response.map.point_counts)} tiles"
+
+        return await self._answer(response, tiles())
 
     async def _answer(self, response: Any, work: Awaitable[str]) -> Any:
         try:

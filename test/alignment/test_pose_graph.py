@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from dust3r_ros.alignment.coarse_graph import solve_coarsely
 from dust3r_ros.alignment.link import Link, Side, make_link, merged
 from dust3r_ros.alignment.pose_graph import _Problem, solve_pose_graph
 from dust3r_ros.alignment.sim3 import Sim3
+from dust3r_ros.alignment.similarity_table import SimilarityTable
 from dust3r_ros.geometry import Similarity
 
 RING = 24
@@ -142,12 +145,28 @@ def test_a_wrong_loop_is_rejected_and_bends_nothing() -> None:
     assert off(graph.nodes, positions) < 1.1 * off(without.nodes, positions) + 0.01
 
 
+def test_the_newest_alone_fit_a_loop_and_the_old_stand() -> None:
+    nodes, links, positions = ring(0.02)
+    loop = closing(0, RING - 1, positions)
+    graph = solve_pose_graph(nodes, [*links, loop], newest=10)
+    first = RING - 10
+    assert graph.solved.tolist() == list(range(first, RING))
+    for n in range(first):
+        np.testing.assert_array_equal(matrix(graph.nodes[n]), matrix(nodes[n]))
+
+    def gap(some: Mapping[int, Similarity]) -> float:
+        return float(np.linalg.norm((some[0] @ loop.relative).translation - some[RING - 1].translation))
+
+    assert gap(graph.nodes) < 0.5 * gap(nodes)
+
+
 def test_links_that_agree_change_nothing() -> None:
     nodes, links, _ = ring(0.02)
     graph = solve_pose_graph(nodes, links)
     for n, node in nodes.items():
         np.testing.assert_allclose(matrix(graph.nodes[n]), matrix(node), atol=1e-6)
-    assert solve_pose_graph(nodes, []).nodes == nodes
+    for n, node in solve_pose_graph(nodes, []).nodes.items():
+        np.testing.assert_array_equal(matrix(node), matrix(nodes[n]))
 
 
 def test_parts_hold_still_each_for_itself() -> None:
@@ -156,3 +175,41 @@ def test_parts_hold_still_each_for_itself() -> None:
     graph = solve_pose_graph(nodes, apart)
     for n in (0, 11):
         np.testing.assert_allclose(matrix(graph.nodes[n]), matrix(nodes[n]), atol=1e-12)
+
+
+def torn(nodes: Mapping[int, Similarity], links: list[Link]) -> float:
+    """The farthest that a link's ends are from where it has them."""
+    return max(float(np.linalg.norm((nodes[link.i] @ link.relative).translation - nodes[link.j].translation)) for link in links)
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.02])
+def test_solved_on_a_few_keyframes_a_loop_takes_the_drift_out_too_and_nothing_tears(drift: float) -> None:
+    nodes, links, positions = ring(0.02, scale_drift=drift)
+    loop = closing(0, RING - 1, positions)
+    exact = solve_pose_graph(nodes, [*links, loop]).nodes
+    coarse = solve_coarsely(SimilarityTable(nodes), [*links, loop], anchors=RING // 4, newest=4)
+    assert not coarse.rejected
+    assert coarse.solved.tolist() == list(range(RING))
+    assert off(coarse.nodes, positions) < 1.3 * off(exact, positions) + 0.01
+    assert torn(coarse.nodes, [loop]) < 0.2 * torn(nodes, [loop])
+    assert torn(coarse.nodes, links) < 3.0 * torn(exact, links) + 0.02
+
+
+def test_solved_on_a_few_keyframes_a_wrong_loop_is_rejected() -> None:
+    nodes, links, positions = ring(0.01)
+    right = [closing(0, RING - 1, positions), closing(1, RING - 2, positions)]
+    wrong = closing(2, RING // 2, positions, wrong=True)
+    graph = solve_coarsely(SimilarityTable(nodes), [*links, *right, wrong], anchors=RING // 4, newest=4)
+    assert graph.rejected == ((2, RING // 2),)
+
+
+def test_solved_on_a_few_keyframes_a_break_in_the_way_stays_one() -> None:
+    """Two pieces of a way, of which one is turned by a loop inside it: the other stands."""
+    nodes, links, positions = ring(0.02)
+    half = RING // 2
+    apart = [link for link in links if link.i != half - 1]
+    loop = closing(half, RING - 1, positions)
+    graph = solve_coarsely(SimilarityTable(nodes), [*apart, loop], anchors=RING // 4, newest=4)
+    for n in range(half):
+        np.testing.assert_allclose(matrix(graph.nodes[n]), matrix(nodes[n]), atol=1e-6)
+    assert torn(graph.nodes, [loop]) < 0.5 * torn(nodes, [loop])

@@ -21,6 +21,8 @@ from dust3r_ros.geometry import Camera, Similarity
 from dust3r_ros.io.atomic import OutputError, _exchanged, atomic_folder
 from dust3r_ros.io.map_file import MapFileError, load_map, save_map
 from dust3r_ros.mapping import Keyframe, MapSnapshot, PointCloud
+from dust3r_ros.mapping.disk_shelf import StorageError
+from dust3r_ros.mapping.keyframe_store import KeyframeSequence
 
 
 def snapshot(seed: int = 0, keyframes: int = 3) -> MapSnapshot:
@@ -275,3 +277,17 @@ def test_no_place_to_write_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="permission denied"):
             save_map(locked / "m.map", snapshot())
     shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+def test_a_keyframe_whose_file_is_gone_is_left_out_and_the_map_is_saved(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = snapshot()
+
+    def build(index: int) -> Keyframe:
+        if index == whole.keyframes[0].index:
+            raise StorageError("keyframe 0 cannot be read")
+        return next(keyframe for keyframe in whole.keyframes if keyframe.index == index)
+
+    indices = [keyframe.index for keyframe in whole.keyframes]
+    save_map(tmp_path / "x.map", replace(whole, keyframes=KeyframeSequence(indices, build)))
+    assert [keyframe.index for keyframe in load_map(tmp_path / "x.map").keyframes] == indices[1:]
+    assert "keyframe 0 cannot be read" in caplog.text

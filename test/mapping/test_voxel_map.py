@@ -70,6 +70,15 @@ def test_an_empty_map_and_a_lone_point(count: int) -> None:
     assert len(voxels.cloud()) == count
 
 
+def test_a_copy_and_what_it_was_made_of_go_separate_ways() -> None:
+    voxels = VoxelMap(0.1, 10_000)
+    voxels.add(random_cloud(100, 5), 1)
+    twin, before = voxels.copy(), voxels.cloud().points
+    voxels.add(random_cloud(100, 5), 1)
+    voxels.move({1: Similarity(1.0, np.eye(3), np.ones(3))})
+    np.testing.assert_array_equal(twin.cloud().points, before)
+
+
 def test_a_copy_does_not_share_what_is_added_later() -> None:
     voxels = VoxelMap(0.1, 10_000)
     voxels.add(random_cloud(100, 5))
@@ -92,3 +101,67 @@ def test_a_world_that_grows_takes_its_voxels_along() -> None:
     assert len(voxels) == len(before)  # into the voxels that were there
     voxels.move({7: Similarity(1.0, np.eye(3), np.array([0.06, 0.0, 0.0]))})
     np.testing.assert_allclose(voxels.cloud().points.mean(0), 3 * before.points.mean(0) + [0.06 + 0.03, 0, 0], atol=0.02)
+
+
+def as_rows(points: np.ndarray) -> np.ndarray:
+    return points[np.lexsort(points.T)]
+
+
+def test_tiles_hold_what_one_piece_would() -> None:
+    whole, tiled = VoxelMap(0.05, 100_000, tile_size=1e3), VoxelMap(0.05, 100_000, tile_size=0.5)
+    for seed in range(3):
+        for voxels in (whole, tiled):
+            voxels.add(random_cloud(2000, seed), seed)
+    turn = Similarity(1.1, np.eye(3), np.array([0.7, 0.0, 0.0]))
+    for voxels in (whole, tiled):
+        voxels.move({0: turn, 2: turn.inverse()})
+    assert len(tiled.changed(-1)) > 20 > len(whole.changed(-1))
+    np.testing.assert_allclose(as_rows(tiled.cloud().points), as_rows(whole.cloud().points), atol=1e-6)
+    assert len(tiled) == len(tiled.cloud()) == len(tiled.owners()) == len(whole)
+
+
+def test_every_tile_is_a_cube_of_the_world() -> None:
+    voxels = VoxelMap(0.05, 100_000, tile_size=0.5)
+    voxels.add(random_cloud(3000, 7))
+    for name in voxels.changed(-1):
+        points, corner = voxels.tile(name).points, np.array(name) * voxels.tile_size
+        assert len(points)
+        assert (points >= corner - 1e-5).all()
+        assert (points <= corner + voxels.tile_size + 1e-5).all()
+
+
+def test_a_tile_holds_its_most_certain_points_and_the_others_are_left_alone() -> None:
+    voxels = VoxelMap(0.01, 100_000, tile_size=1.0, max_points_per_tile=100)
+    far = cloud([[5.5, 0.5, 0.5]], [1.0])
+    voxels.add(far)
+    rng = np.random.default_rng(8)
+    voxels.add(cloud(rng.random((500, 3)), np.arange(1.0, 501.0)))
+    assert 50 <= len(voxels.tile((0, 0, 0))) <= 100
+    assert voxels.tile((0, 0, 0)).confidence.min() > 400
+    assert len(voxels.tile((5, 0, 0))) == 1
+
+
+def test_what_changed_is_known_by_tile() -> None:
+    voxels = VoxelMap(0.1, 100_000, tile_size=1.0)
+    voxels.add(cloud([[0.5, 0.5, 0.5], [3.5, 0.5, 0.5]], [1.0, 1.0]), np.array([1, 2], np.int32))
+    assert voxels.changed(-1) == voxels.changed(0) == {(0, 0, 0), (3, 0, 0)}
+    first = voxels.version
+    assert not voxels.changed(first)
+    voxels.move({2: Similarity(1.0, np.eye(3), np.array([2.0, 0.0, 0.0])), 9: Similarity.identity()})
+    assert voxels.changed(first) == {(3, 0, 0), (5, 0, 0)}
+    assert not len(voxels.tile((3, 0, 0)))
+    assert voxels.changed(-1) == {(0, 0, 0), (5, 0, 0)}  # who knows nothing yet has nothing to remove
+    second = voxels.version
+    voxels.add(cloud([[3.5, 0.5, 0.5]], [1.0]))
+    assert voxels.changed(second) == {(3, 0, 0)}
+    assert len(voxels.tile((3, 0, 0))) == 1
+
+
+def test_a_full_map_says_which_tiles_lost_points() -> None:
+    voxels = VoxelMap(0.01, 1000, tile_size=1.0)
+    voxels.add(cloud(np.random.default_rng(1).random((900, 3)), np.full(900, 2.0)))
+    version = voxels.version
+    voxels.add(cloud(np.random.default_rng(2).random((400, 3)) + np.array([8.0, 0.0, 0.0]), np.full(400, 9.0)))
+    assert len(voxels) == len(voxels.cloud()) <= 1000
+    assert voxels.changed(version) == {(0, 0, 0), (8, 0, 0)}
+    assert len(voxels.tile((8, 0, 0))) == 400

@@ -48,6 +48,7 @@ class Rig:
             "estimator.size": 160,
             "publish.map_period": 0.25,
             "publish.status_period": 0.25,
+            "publish.map_points_rate": 1e9,
             **parameters,
         }
         overrides = [Parameter(name, value=value) for name, value in given.items()]

@@ -25,6 +25,7 @@ from dust3r_ros.mapping.places import standpoint
 from dust3r_ros.mapping.placing import same_pose
 from dust3r_ros.mapping.saved_map import whole_voxels
 from dust3r_ros.mapping.scale_fusion import MapScale
+from dust3r_ros.mapping.self_calibration import SelfCalibration
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.tracker import TrackedPose, Tracker, Tracks, frame_pose, parallax, tracking_image
 from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, Standpoint, TrackingState
@@ -45,6 +46,7 @@ class Localiser:
         self.estimator = estimator or configured_estimator(self.config)
         self._map = MapSnapshot((), (), PointCloud(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), np.zeros(0, np.float32)), ())
         self._finder: PlaceFinder | None = None
+        self._calibration = SelfCalibration(self.estimator, self.config.estimator, may_calibrate=False)
         self._cloud: PointCloud | None = None
         self._voxels: VoxelMap | None = None
         self._standpoints: dict[int, Standpoint] = {}
@@ -57,6 +59,8 @@ class Localiser:
         if not snapshot.keyframes:
             raise LocalisationError("localisation in a map without keyframes: save the map after its second keyframe")
         finder = PlaceFinder(snapshot, self.estimator)
+        self._calibration = SelfCalibration(self.estimator, self.config.estimator, may_calibrate=False)
+        self._calibration.know(snapshot.keyframes[-1].source)
         self._map, self._finder, self._cloud, self._voxels = snapshot, finder, None, None
         self._standpoints = {keyframe.index: standpoint(keyframe) for keyframe in snapshot.keyframes}
         self.reset()
@@ -89,7 +93,7 @@ class Localiser:
         if self._finder is None:
             return MapUpdate(frame, self.state, NO_MAP)
         stopwatch = Stopwatch()
-        camera = frame.camera or Camera.from_fov(frame.image.shape[1], frame.image.shape[0], self.config.estimator.assumed_fov)
+        camera = self._calibration.camera(frame)
         with stopwatch.time("track"):
             grey = tracking_image(frame.image)
             tracked_camera = camera.resized(grey.shape[1], grey.shape[0])

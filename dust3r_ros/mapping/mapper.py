@@ -364,7 +364,8 @@ class Mapper:
         restored = self._new_map()
         restored.restore(snapshot)
         self._scale.restart()
-        self.calibration.know(snapshot.keyframes)
+        if snapshot.keyframes:
+            self.calibration.know(snapshot.keyframes[-1].source)
         self._take(restored)
         self._scale.resume(MapScale(snapshot.scale_source, snapshot.scale_uncertainty))
         for keyframe in snapshot.keyframes:

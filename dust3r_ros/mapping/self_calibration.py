@@ -6,7 +6,7 @@ A wrong focal length, a bent lens or leaning rows spoil depth, and with it every
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,12 +58,11 @@ class SelfCalibration:
         self._kept: list[_Kept] = []
         self.is_open = self._wanted != "never"
 
-    def know(self, keyframes: Iterable[Keyframe]) -> None:
-        """A saved map was loaded: it knows the camera that it was made with, and stays as it is."""
-        self.is_open, self._kept = False, []
-        measured = [keyframe.source for keyframe in keyframes if not keyframe.source.assumed]
-        if measured and self._calibrated is None:
-            self._calibrated = measured[-1]
+    def know(self, camera: Camera) -> None:
+        """A saved map was loaded, whose newest keyframe this camera took. The map stays as it is."""
+        self._close()
+        if not camera.assumed and self._calibrated is None:
+            self._calibrated = camera
 
     def camera(self, frame: Frame) -> Camera:
         """That took the frame, as far as is known."""

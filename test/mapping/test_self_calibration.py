@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dust3r_ros.estimators import create_estimator
-from dust3r_ros.mapping import Frame, Mapper, MapperConfig, MapUpdate
+from dust3r_ros.mapping import Frame, Localiser, Mapper, MapperConfig, MapUpdate
 from dust3r_ros.mapping.config import EstimatorConfig
 from dust3r_ros.simulation import SimulatedView, room_sequence
 
@@ -84,6 +84,16 @@ def test_a_told_lens_stands_and_only_the_readout_is_found(walk: list[SimulatedVi
     list(walked(mapper, walk, told=True))
     assert mapper.keyframes[-1].source == walk[0].camera
     assert mapper.calibration.readout == pytest.approx(READOUT, abs=0.012)
+
+
+def test_a_map_knows_the_camera_it_was_made_with(walk: list[SimulatedView], calibrated: tuple[Mapper, list[MapUpdate]]) -> None:
+    mapper = calibrated[0]
+    localiser = Localiser(mapper.config, mapper.estimator, mapper.snapshot())
+    there = dict(mapper.trajectory())
+    for view in walk[10:14]:
+        pose = localiser.add(Frame(view.stamp, view.image)).pose
+        assert pose is not None
+        assert np.linalg.norm(pose[:3, 3] - there[view.stamp][:3, 3]) < 0.03  # the median depth is 1
 
 
 def test_what_is_known_of_the_camera_outlives_the_map(walk: list[SimulatedView], calibrated: tuple[Mapper, list[MapUpdate]]) -> None:

@@ -83,7 +83,7 @@ def drive(way: str, keyframes: int, every: int, settings: dict[str, Any], backgr
             parts = ", ".join(f"{stage} {1e3 * seconds / every:.0f}" for stage, seconds in stages.items())
             print(
                 f"{len(mapper.keyframe_map.poses)}, {resident() / 1e6:.0f}, {median:.0f}, {slow:.0f}, {1e3 * np.mean(spent):.0f}, "
-                f"{closed}, {len(mapper.keyframe_map._voxels):,}, {parts}",
+                f"{closed}, {len(mapper.keyframe_map._points.past):,}, {parts}",
                 flush=True,
             )
             spent, stages = [], {}

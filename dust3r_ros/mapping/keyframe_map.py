@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -13,22 +13,22 @@ from dust3r_ros.alignment import AlignedView, Aligner, Correction, Length, Link
 from dust3r_ros.estimators import Estimator, PairPrediction, Tokens
 from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.alignment_schedule import AlignmentSchedule
-from dust3r_ros.mapping.config import MapConfig, MapperConfig
+from dust3r_ros.mapping.config import MapperConfig
 from dust3r_ros.mapping.disk_shelf import ScratchFolder, StorageError
 from dust3r_ros.mapping.image_descriptor import image_descriptor
 from dust3r_ros.mapping.index_table import IndexTable
 from dust3r_ros.mapping.keyframe_store import KeyframeStore
-from dust3r_ros.mapping.keyframe_views import keyframe_cloud, whole
+from dust3r_ros.mapping.keyframe_views import whole
 from dust3r_ros.mapping.loop_closing import LoopCloser
 from dust3r_ros.mapping.loops import LoopFinder
-from dust3r_ros.mapping.map_tiles import MapVersion, TileChanges, tile_changes
+from dust3r_ros.mapping.map_points import MapPoints
+from dust3r_ros.mapping.map_tiles import MapVersion, TileChanges
 from dust3r_ros.mapping.relocalisation import Relocalisation, relocalise
 from dust3r_ros.mapping.rig_pairs import Placing
-from dust3r_ros.mapping.saved_map import GUESSED_INFORMATION, held_together, owners_of, voxel_size_of
+from dust3r_ros.mapping.saved_map import GUESSED_INFORMATION, held_together
 from dust3r_ros.mapping.scene_graph import Pair, SceneGraph, directed
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud, Standpoint
-from dust3r_ros.mapping.voxel_map import SHARE, VoxelMap
 from dust3r_ros.mapping.window import MIN_TRUSTED_SHARE, Entry, KeyframeWindow, first_map_frame, in_frame, trusted_share
 
 NEWEST = 3  # keyframes that a camera which was lost a moment ago is compared with first
@@ -52,7 +52,7 @@ class KeyframeMap:
         """`background`: the whole graph is aligned on another thread and comes in when it is done; else at once, the same every time."""
         self.cameras = 1  # that share the window: it holds so many times its size
         self._estimator, self._background = estimator, background
-        self._config, self._map_config = config, config.map
+        self._config = config
         self._graph = SceneGraph.parse(config.window.scene_graph)
         self._window = KeyframeWindow(estimator)
         self._aligner = Aligner()
@@ -60,12 +60,9 @@ class KeyframeMap:
         self._finder = LoopFinder(near, folder)
         self._store = KeyframeStore(config.map.max_keyframes, near, folder)
         self._loops = LoopCloser(estimator, self._window, self._aligner, self._finder, self._store)
-        self._own_voxel_size = SHARE  # map units: where none is set
-        self._voxels = self._empty_voxels()
-        self._with_window: VoxelMap | None = None  # made when somebody asks, for as long as the map stays as it is
+        self._points = MapPoints(config.map)
         self._edges: list[Pair] = []
         self._schedule = AlignmentSchedule()
-        self._fused: set[int] = set()  # keyframes whose points are in the voxels
         self._ratios: IndexTable[float] = IndexTable()  # how much larger keyframes became since somebody asked
 
     @property
@@ -109,14 +106,11 @@ class KeyframeMap:
 
     def configure(self, config: MapperConfig) -> None:
         """Go on with new settings; a new voxel size re-bins the points."""
-        if config.map != self._map_config:
-            points, owners = self._voxels.cloud(), self._voxels.owners()
-            self._map_config = config.map
-            self._voxels, self._with_window = self._empty_voxels(), None
-            self._voxels.add(points, owners)
+        if config.map != self._config.map:
+            self._points.configure(config.map)
             self._store.max_pictures = config.map.max_keyframes
             self._store.shelf.in_memory = self._finder.shelf.in_memory = config.map.keyframes_in_memory
-        self._config, self._map_config = config, config.map
+        self._config = config
         self._graph = SceneGraph.parse(config.window.scene_graph)
 
     def empty(self) -> KeyframeMap:
@@ -146,7 +140,7 @@ class KeyframeMap:
 
         `placing`: how a camera of a rig comes in. One that is mounted and has no pair yet waits in the window, and nothing is revised.
         """
-        self._with_window = None
+        self._points.window_changed()
         index, placing = self._store.next_index(), placing or Placing()
         pairs = tuple(self._graph.new_pairs(self._window.indices, index, both_directions=True))
         pairs = pairs if placing.partners is None else tuple(directed([(partner, index) for partner in placing.partners]))
@@ -178,7 +172,7 @@ class KeyframeMap:
         """Estimate and solve the window once more, then the whole graph; the keyframes (none while there is no map)."""
         if not self.exists:
             return ()
-        self._with_window = None
+        self._points.window_changed()
         # A rig's cameras need not see the same: its window does not hang together by pairs alone.
         predictions = [] if self._is_rigs() else self._window.estimate_all(self._graph)
         if predictions:
@@ -200,7 +194,7 @@ class KeyframeMap:
 
     def go_on_from(self, found: Relocalisation) -> int:
         """The keyframe that was found, and those that agree with it, are what comes next is paired with; its index."""
-        self._with_window = None
+        self._points.window_changed()
         best = found.where.keyframes[0]
         partners = {i for pair in self._graph.new_pairs(self._window.indices, self._store.peek_index()) for i in pair}
         if best not in partners:
@@ -217,7 +211,6 @@ class KeyframeMap:
         `place`: the piece's world to this one's. The two hang together by keyframe `anchor` of this map and `nearest` of the piece.
         The piece is used up.
         """
-        self._with_window = None
         for index in piece._window.indices:
             piece._retire(index)
         new = {index: self._store.next_index() for index in sorted(piece.poses)}
@@ -234,10 +227,7 @@ class KeyframeMap:
         links = [replace(link, i=new[link.i], j=new[link.j]) for link in piece._aligner.links if link.i in new and link.j in new]
         there = self._aligner.frames[anchor].inverse() @ frames[new[nearest]]
         self._aligner.know(frames, [*links, Link(anchor, new[nearest], there, GUESSED_INFORMATION)])
-        cloud, owners = piece._voxels.cloud(), piece._voxels.owners()
-        moved = replace(cloud, points=place.apply(cloud.points).astype(np.float32))
-        self._voxels.add(moved, np.array([new.get(int(owner), -1) for owner in owners], np.int32))
-        self._fused.update(new.values())
+        self._points.take_over(piece._points, place, new)
         self._edges.extend((new[i], new[j]) for i, j in piece.edges if i in new and j in new)
         self._edges.extend([(anchor, new[nearest]), (new[nearest], anchor)])
         return new
@@ -261,10 +251,8 @@ class KeyframeMap:
 
     def rescale(self, factor: float) -> None:
         """The whole map becomes larger about its origin."""
-        self._own_voxel_size *= factor
-        if not self._map_config.voxel_size:
-            self._voxels.grow(factor)
-        self._correct(self._aligner.grow(factor), with_voxels=bool(self._map_config.voxel_size))
+        grown = self._points.grow(factor)
+        self._correct(self._aligner.grow(factor), with_points=not grown)
 
     def take_ratios(self) -> dict[int, float]:
         """How much larger keyframes have become since this was last asked."""
@@ -273,50 +261,43 @@ class KeyframeMap:
 
     def cloud(self) -> PointCloud:
         """The whole map, one point a voxel, bounded by `map.max_points`."""
-        whole = self._whole_voxels()
-        if len(whole) > self._map_config.max_points:
-            whole = whole.copy()
-            whole.max_points = self._map_config.max_points
-            whole.bound()
-        return whole.cloud()
+        return self._points.cloud(self._in_window())
 
     @property
     def points(self) -> int:
         """How many `cloud` has."""
-        return len(self._whole_voxels())
+        return self._points.count(self._in_window())
 
     def tiles(self, since: MapVersion | None = None) -> TileChanges:
         """The map's tiles that have changed since somebody was told, or all of them."""
-        return tile_changes(self._whole_voxels(), self._voxels.version, since)
+        return self._points.tiles(self._in_window(), since)
 
     def snapshot(self) -> MapSnapshot:
         window = tuple(index for index in self._window.indices if index in self._store.latest)
-        held = MapSnapshot(self._store.all(), self.edges, self._voxels.cloud(), window)
+        past = self._points.past
+        held = MapSnapshot(self._store.all(), self.edges, past.cloud(), window)
         return replace(
             held,
             links=tuple(self._aligner.links),
             frames=self._aligner.frames,
-            owners=self._voxels.owners().copy(),
-            voxel_size=self._voxels.voxel_size,
+            owners=past.owners().copy(),
+            voxel_size=past.voxel_size,
         )
 
     def restore(self, snapshot: MapSnapshot) -> None:
         """Take over a saved map; this one must be new."""
-        self._with_window = None
         for keyframe in snapshot.keyframes:
             self._store.put(keyframe)
         self._aligner.know(*held_together(snapshot))
         self._edges = list(snapshot.edges)
-        self._own_voxel_size = voxel_size_of(snapshot, replace(self._map_config, voxel_size=0.0))
-        self._voxels = self._empty_voxels()
-        self._voxels.add(snapshot.cloud, owners_of(snapshot))
+        self._points.load(snapshot)
         for keyframe in snapshot.keyframes:
             if keyframe.index in snapshot.window and not keyframe.name:
                 self._enter(keyframe.index, self._window.encode(keyframe))
             else:
                 if keyframe.index in snapshot.window:  # of a rig: looked for first, wherever it is, and gone on from there
-                    self._fuse(keyframe.index, self._voxels, self._map_config)
-                self._fused.add(keyframe.index)
+                    self._points.fuse(keyframe)
+                self._points.fused.add(keyframe.index)
                 self._finder.remember(keyframe.index, keyframe.image, keyframe.camera)
                 self._shelve(keyframe.index)
         if len(self._window) > 1:
@@ -325,15 +306,8 @@ class KeyframeMap:
 
     # ---- how -------------------------------------------------------------------------------------------------------------------------
 
-    def _whole_voxels(self) -> VoxelMap:
-        """The points of past keyframes and of those in the window."""
-        if self._with_window is None:
-            self._with_window = self._voxels.copy()
-            self._with_window.max_points *= 2  # the window comes on top: it does not change tiles that are far away
-            for index in self._window.indices:
-                if index not in self._fused:
-                    self._fuse(index, self._with_window, self._map_config)
-        return self._with_window
+    def _in_window(self) -> Iterator[Keyframe]:
+        return (self._store.latest[index] for index in self._window.indices if index in self._store.latest)
 
     def _is_rigs(self) -> bool:
         return any(self._window[index].name for index in self._window.indices)
@@ -360,8 +334,7 @@ class KeyframeMap:
 
     def _there(self) -> dict[int, AlignedView]:
         """The window's keyframes as the map has them."""
-        known = (self._store.latest[index] for index in self._window.indices if index in self._store.latest)
-        return {k.index: AlignedView(k.pose, k.camera.fx, k.depth, k.confidence) for k in known}
+        return {k.index: AlignedView(k.pose, k.camera.fx, k.depth, k.confidence) for k in self._in_window()}
 
     def _accept(self, views: dict[int, AlignedView] | None, newest: int) -> tuple[Keyframe, ...]:
         """Keep what the window's alignment found; empty if the newest keyframe found no place or nothing trusted is known of it."""
@@ -399,16 +372,11 @@ class KeyframeMap:
         if not self._background:
             self._correct(self._aligner.align(newest))
 
-    def _empty_voxels(self) -> VoxelMap:
-        config = self._map_config
-        return VoxelMap(config.voxel_size or self._own_voxel_size, config.max_points, config.tile_size, config.max_points_per_tile)
-
-    def _correct(self, correction: Correction, with_voxels: bool = True) -> None:
-        self._with_window = None
+    def _correct(self, correction: Correction, with_points: bool = True) -> None:
         moves = correction.moves
         self._store.move(moves)
-        if with_voxels:
-            self._voxels.move(moves)
+        if with_points:
+            self._points.move(moves)
         indices = moves.indices
         self._ratios.put(indices, self._ratios.at_or(indices, 1.0) * moves.at(indices).scale)
         gone = set(correction.rejected)
@@ -429,11 +397,10 @@ class KeyframeMap:
     def _retire(self, oldest: int) -> None:
         view, known = self._aligner.retire(oldest), self._store.latest.get(oldest)
         if known is not None:
-            if oldest not in self._fused:  # else it has been in the window before, and its depth is better than what it is here for
+            if oldest not in self._points.fused:  # else it has been in the window before, and its depth is better than what it is here for
                 known = (None if view is None else self._window.keyframe(oldest, view, known)) or known
                 self._store.put(known)
-                self._fuse(oldest, self._voxels, self._map_config)
-                self._fused.add(oldest)
+                self._points.fuse(known)
                 self._finder.remember(oldest, known.image, known.camera)
             self._shelve(oldest)
         self._window.remove(oldest)
@@ -446,8 +413,3 @@ class KeyframeMap:
             self._finder.shelf.make_room()
         if gone:
             self._finder.forget(set(gone))
-
-    def _fuse(self, index: int, voxels: VoxelMap, config: MapConfig) -> None:
-        keyframe = self._store.latest.get(index)
-        if keyframe is not None:
-            voxels.add(keyframe_cloud(keyframe, config.min_confidence), index)

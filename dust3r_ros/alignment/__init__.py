@@ -7,7 +7,7 @@ from dust3r_ros.alignment.known_poses import pose_similarity
 from dust3r_ros.alignment.lengths import Length
 from dust3r_ros.alignment.link import Link
 from dust3r_ros.alignment.local_window import AlignedView
-from dust3r_ros.alignment.mounts import Mount
+from dust3r_ros.alignment.mount import Mount
 from dust3r_ros.alignment.objective import objective, world_points
 from dust3r_ros.alignment.priors import FocalPrior, MotionPrior, PosePrior, PriorError
 from dust3r_ros.alignment.similarity_table import SimilarityTable

@@ -17,7 +17,7 @@ from dust3r_ros.alignment.coarse_graph import solve_coarsely
 from dust3r_ros.alignment.lengths import Length
 from dust3r_ros.alignment.link import Link, Side, make_link, merged
 from dust3r_ros.alignment.local_window import AlignedView, LocalWindow
-from dust3r_ros.alignment.mounts import Mount
+from dust3r_ros.alignment.mount import Mount
 from dust3r_ros.alignment.pose_graph import Graph, solve_pose_graph
 from dust3r_ros.alignment.problem import KNOWN, Array, choose_pixels, flat
 from dust3r_ros.alignment.sim3 import Sim3

@@ -13,7 +13,8 @@ from dust3r_ros.alignment.align import AlignmentError, align
 from dust3r_ros.alignment.dense import solve_dense
 from dust3r_ros.alignment.known_poses import pose_similarity
 from dust3r_ros.alignment.linear_system import make_layout
-from dust3r_ros.alignment.mounts import Mount, place_mounted
+from dust3r_ros.alignment.mount import Mount
+from dust3r_ros.alignment.mount_placing import place_mounted
 from dust3r_ros.alignment.pair_check import bad_pairs
 from dust3r_ros.alignment.priors import Priors
 from dust3r_ros.alignment.problem import Array, Problem, State, choose_pixels

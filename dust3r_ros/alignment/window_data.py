@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.alignment.compiled_samples import pick
+from dust3r_ros.alignment.mount import Mount
 from dust3r_ros.alignment.problem import KNOWN, Array, Problem, State, choose_pixels, flat
 from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Similarity
-
-if TYPE_CHECKING:
-    from dust3r_ros.alignment.mounts import Mount
 
 PIXELS = 300  # chosen of each image
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -22,7 +21,7 @@ from dust3r_ros.alignment import warm_up
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.estimators import Estimator
 from dust3r_ros.io.map_file import load_map
-from dust3r_ros.mapping import ConfigError, LiveTracking, Localiser, Mapper, MapSnapshot, MapUpdate, Rig, RigMapper, TrackingState
+from dust3r_ros.mapping import ConfigError, Localiser, Mapper, MapSnapshot, MapUpdate, Rig, RigMapper, TrackingState
 from dust3r_ros.mapping.config import settings
 from dust3r_ros.ros.errors import ParameterError, RosError
 from dust3r_ros.ros.health import HealthBook
@@ -38,8 +37,8 @@ from dust3r_ros.ros.services import MapServices
 from dust3r_ros.ros.throttle import Throttle
 from dust3r_ros.ros.transform_listener import TransformListener
 from dust3r_ros.ros.transforms import TransformBuffer
+from dust3r_ros.ros.two_threads import Listener, TwoThreads
 from dust3r_ros.ros.watchdog import ImageWatchdog
-from dust3r_ros.ros.worker import Worker
 
 TICK = 0.25  # seconds between two looks at what is due
 
@@ -50,9 +49,7 @@ class Dust3rNode(LifecycleNode):
     def __init__(self, **options: Any) -> None:
         super().__init__("dust3r", **options)
         self._configured = self._active = False
-        self._tracking = threading.RLock()  # held where an image is tracked and told, and where the map under it is replaced
         self._camera_frame = "camera"
-        self.front: LiveTracking | None = None
         self._warn = Throttle(self.get_logger().warning)
         self.book = HealthBook()
         self._teardown = ExitStack()  # what has been built, to be taken down in reverse
@@ -63,7 +60,7 @@ class Dust3rNode(LifecycleNode):
     def _on_image(self, message: Any) -> None:
         self.book.arrival()
         if not self.book.now.paused:
-            self.worker.offer(message)
+            self.threads.tracking.offer(message)
 
     def _track_image(self, message: Any) -> None:
         """On the tracking thread."""
@@ -72,11 +69,7 @@ class Dust3rNode(LifecycleNode):
             return
         if self.rig is None:
             self._camera_frame = self.parameters.node.camera_frame or message.header.frame_id or "camera"
-        if self.front is None:
-            self.mapping.offer(frame)
-            return
-        with self._tracking:
-            self._tell_motion(self.front.add(frame))
+        self.threads.follow(frame)
 
     def _map_at_once(self, frame: Any) -> None:
         """On the mapping thread: a Localiser and a rig track by themselves."""
@@ -89,7 +82,7 @@ class Dust3rNode(LifecycleNode):
             self._camera_frame = self.rig.frame_of(update.camera)
             update = replace(update, reason="; ".join([update.reason, *self.rig.problems.values()]))
             self.book.set(cameras=self.rig.states(update.agreeing))
-        with self._tracking:
+        with self.threads.camera:
             self._tell_motion(update)
         self._tell_map(update)
 
@@ -108,49 +101,21 @@ class Dust3rNode(LifecycleNode):
                 self.book.set(keyframes=len(self.mapper.standpoints))
         self._tell_scale()
 
-    # ---- the two threads -------------------------------------------------------------------------------------------------------------
-
     @property
     def mapper(self) -> Mapper | Localiser:
         """The map, of the mapping thread."""
-        return self._mapper
+        return self.threads.mapper
 
     @mapper.setter
     def mapper(self, mapper: Mapper | Localiser) -> None:
-        with self._tracking:
-            if self.front is not None:
-                self.front.abandon()
-            self._mapper = mapper
-            self.front = None if isinstance(mapper, Localiser | RigMapper) else LiveTracking(mapper, self._have_mapped, self._mapped)
+        self.threads.take(mapper)
 
     def is_idle(self) -> bool:
         """Whether all images that came in have been told of, and the map has done what they asked of it."""
-        return self.worker.is_idle and self.mapping.is_idle and (self.front is None or self.front.is_idle)
-
-    def _have_mapped(self, job: Callable[[], None]) -> None:
-        def look() -> None:
-            self._hand_over_metres()
-            job()
-
-        self.mapping.submit(look).add_done_callback(self._report)
-
-    def _mapped(self, update: MapUpdate | None) -> None:
-        self._tell_map(update)
-        self.worker.submit(self._take_over).add_done_callback(self._report)  # also when no other image comes
-
-    def _take_over(self) -> None:
-        with self._tracking:
-            update = None if self.front is None else self.front.take_over()
-            if update is not None:
-                self._tell_motion(update, again=True)
+        return self.threads.is_idle
 
     def _hand_over_metres(self) -> None:
         self.metric_inputs.hand_over(self.mapper, self._camera_frame)
-
-    def _report(self, done: Future[Any]) -> None:
-        if self._active and not done.cancelled() and isinstance(error := done.exception(), Exception):
-            self._on_failure(error, by_map=True)
-            self.worker.submit(self._take_over)
 
     def _next_frame(self, message: Any) -> Any:
         try:
@@ -163,14 +128,16 @@ class Dust3rNode(LifecycleNode):
             simulated = bool(self.get_parameter("use_sim_time").value)
             if choice == "reset" or (choice == "auto" and simulated):
                 self.get_logger().warning(f"{error}: the map starts anew (on_time_jump: {choice})")
-                self.mapping.submit(self.reset_map).result()
+                self.threads.mapping.submit(self.reset_map).result()
                 return self.intake.frame(message)
             self.book.unusable(f"{error}: dropped to keep the map; call ~/reset to start anew from here", stale=True)
             self._warn(f"{error}: dropped to keep the map; call ~/reset to start anew from here, or set on_time_jump to reset")
         return None
 
-    def _on_failure(self, error: Exception, by_map: bool = False) -> None:
+    def _on_failure(self, error: Exception, by_map: bool) -> None:
         """An image that could not be used: said, counted, and on to the next."""
+        if by_map and not self._active:
+            return  # the node is shutting down
         if isinstance(error, Dust3rError):
             self.book.unusable(str(error), by_map=by_map)
             self._warn(f"image not used: {error}")
@@ -194,10 +161,10 @@ class Dust3rNode(LifecycleNode):
 
     def _build(self) -> None:
         config = self.parameters.node
-        self.mapper = self._new_mapper()
+        mapper = self._new_mapper()
         self._camera_frame = config.camera_frame or "camera"
         self._configured = True
-        self.book.set(model=self.mapper.estimator.name)
+        self.book.set(model=mapper.estimator.name)
         self.buffer = TransformBuffer()
         self.placement = Placement(config, self.buffer)
         self.metric_inputs = MetricInputs(self, config, self.buffer, self._warn)
@@ -211,15 +178,15 @@ class Dust3rNode(LifecycleNode):
         self._teardown.callback(self._map_publishers.destroy)
         self.reports = Reports(self, self.book)
         self._teardown.callback(self.reports.destroy)
-        if config.map_file:
-            self.get_logger().info(self.replace_map(load_map(Path(config.map_file).expanduser())))
-        self.worker: Worker[Any] = Worker(self._track_image, self._on_failure, "tracking")
-        self.mapping: Worker[Any] = Worker(self._map_at_once, self._on_failure, "mapping")
-        self._warmed_up = self.mapping.submit(warm_up)
-        self._warmed_up.add_done_callback(self._log_failure)
         self._map_services = MapServices(self, self)
         self._teardown.callback(self._map_services.destroy)
-        self._teardown.callback(self._stop_worker)  # first of all: it publishes
+        tell = Listener(self._tell_motion, self._tell_map, self._hand_over_metres, self._on_failure)
+        self.threads = TwoThreads(mapper, self._track_image, self._map_at_once, tell)
+        self._teardown.callback(self._stop_threads)  # before what they publish with
+        if config.map_file:
+            self.get_logger().info(self.replace_map(load_map(Path(config.map_file).expanduser())))
+        self._warmed_up = self.threads.mapping.submit(warm_up)
+        self._warmed_up.add_done_callback(self._log_failure)
         transforms = TransformListener(self, config, self.buffer, self.metric_inputs.moved, self._warn)
         self._teardown.callback(transforms.destroy)
         for name, value in {**settings(config), **settings(self.parameters.mapper)}.items():
@@ -239,8 +206,8 @@ class Dust3rNode(LifecycleNode):
             return Localiser(self.parameters.mapper, estimator)
         return Mapper(self.parameters.mapper, estimator, background=True)
 
-    def _stop_worker(self) -> None:
-        if not (self.worker.stop() and self.mapping.stop()):
+    def _stop_threads(self) -> None:
+        if not self.threads.stop():
             self.get_logger().warning("the estimator is still busy: not waiting for it any longer")
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -295,8 +262,7 @@ class Dust3rNode(LifecycleNode):
         else:
             self.rig.stop()
         self.destroy_timer(self._ticks)
-        self.worker.clear()
-        self.mapping.clear()
+        self.threads.clear()
 
     def _tear_down(self) -> None:
         self._stop_listening()
@@ -318,12 +284,12 @@ class Dust3rNode(LifecycleNode):
         else:
             self.rig.flush(self._on_image)
             finding = self.rig.look(patience)
-        if self.mapping.is_idle:
-            self.mapping.submit(self._hand_over_metres).add_done_callback(self._log_failure)
+        if self.threads.mapping.is_idle:
+            self.threads.mapping.submit(self._hand_over_metres).add_done_callback(self._log_failure)
         self._since_report += TICK
         self._since_latched += TICK
         due = self._since_report >= config.publish.status_period
-        self.reports.publish(self.worker.dropped + self.mapping.dropped, finding, config.map_frame, only_changes=not due)
+        self.reports.publish(self.threads.dropped, finding, config.map_frame, only_changes=not due)
         if due:
             self._since_report = 0.0
         publishers = self._map_publishers
@@ -331,12 +297,11 @@ class Dust3rNode(LifecycleNode):
             publishers.latched_is_due() or (self.reports.has_listeners() and publishers.count_is_due())
         ):
             self._since_latched = 0.0
-            self.mapping.submit(self._tell_the_whole).add_done_callback(self._log_failure)
+            self.threads.mapping.submit(self._tell_the_whole).add_done_callback(self._log_failure)
 
     def _tell_the_whole(self) -> None:
         """Map, path and graph to those who listen, and the map's size to the status."""
-        if self.front is not None:
-            self.front.hand_in()
+        self.threads.hand_in()
         self._map_publishers.latched(self.mapper)
         self.book.set(map_points=self._map_publishers.count(self.mapper))
 
@@ -351,14 +316,13 @@ class Dust3rNode(LifecycleNode):
         """Accepted changes reach the Mapper between two images."""
         if self._configured:
             config = self.parameters.mapper
-            self.mapping.submit(lambda: self._configure_mapper(config)).add_done_callback(self._log_failure)
+            self.threads.mapping.submit(lambda: self._configure_mapper(config)).add_done_callback(self._log_failure)
 
     def _configure_mapper(self, config: Any) -> None:
         if config != self.mapper.config:
             try:
                 self.mapper.configure(config)
-                if self.front is not None:
-                    self.front.configure(config)
+                self.threads.configure(config)
             except ConfigError as error:
                 self.get_logger().error(str(error))
         if isinstance(self.mapper, Localiser) != (self.parameters.node.mode == "localisation"):
@@ -367,20 +331,19 @@ class Dust3rNode(LifecycleNode):
     # ---- what the services ask for, on the mapping thread ------------------------------------------------------------------------------
 
     def do(self, job: Callable[[], Any]) -> Future[Any]:
-        return self.mapping.submit(job)
+        return self.threads.mapping.submit(job)
 
     def _tell_scale(self) -> None:
         scale = self.mapper.scale
         self.book.set(scale_source=scale.source, scale_uncertainty=scale.uncertainty)
 
     def reset_map(self) -> str:
-        with self._tracking:
+        with self.threads.camera:
             return self._reset_map()
 
     def _reset_map(self) -> str:
         self.mapper.reset()
-        if self.front is not None:
-            self.front.restart()
+        self.threads.restart()
         self._tell_scale()
         if isinstance(self.mapper, Localiser):  # only where the camera is has been forgotten
             self._restarted(True)
@@ -395,8 +358,7 @@ class Dust3rNode(LifecycleNode):
     def pause(self, paused: bool) -> str:
         self.book.set(paused=paused)
         if paused:
-            self.worker.clear()
-            self.mapping.clear()
+            self.threads.clear()
             return "paused: images are not looked at, the map stands"
         return "going on"
 
@@ -404,15 +366,12 @@ class Dust3rNode(LifecycleNode):
         revised = self.mapper.align()
         if not revised:
             raise RosError("there is no map to align yet: the camera has to move first")
-        if self.front is not None:
-            self.front.refresh()
+        self.threads.refresh()
         self._map_publishers.changed()
         return f"{len(revised)} keyframes aligned"
 
     def snapshot_map(self) -> MapSnapshot:
-        if self.front is not None:
-            self.front.hand_in()
-        return self.mapper.snapshot()
+        return self.threads.snapshot()
 
     def map_tiles(self) -> MapTiles:
         return self._map_publishers.all_tiles(self.mapper)
@@ -422,8 +381,8 @@ class Dust3rNode(LifecycleNode):
         mapper = self._new_mapper(self.mapper.estimator)
         if snapshot.keyframes:
             mapper.restore(snapshot)
-        with self._tracking:
-            self.mapper = mapper
+        with self.threads.camera:
+            self.threads.take(mapper)
             return self._replaced(mapper, snapshot)
 
     def _replaced(self, mapper: Mapper | Localiser, snapshot: MapSnapshot) -> str:

@@ -61,7 +61,7 @@ def test_after_a_loop_the_map_corrects_and_the_odometry_does_not_jump(rig) -> No
     begin, end = (true[once[0].stamp + (k.stamp - once[0].stamp) % (FRAMES * PERIOD)][:3, :3] for k in (old, new))
     off = rotation_angle((old.pose[:3, :3].T @ new.pose[:3, :3]).T @ (begin.T @ end))
     assert off < 0.65 * BEND * (new.index - old.index)
-    running.node.front.hand_in()
+    running.node.threads.front.hand_in()
     path = mapper.trajectory()
 
     clouds, paths = running.listen(PointCloud2, "~/map", LATCHED), running.listen(Path, "~/path", LATCHED)

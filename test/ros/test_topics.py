@@ -186,8 +186,8 @@ def test_each_image_goes_with_the_camera_info_of_its_own_stamp(rig, views: list)
     """A zooming camera: the calibration changes from image to image."""
     running = rig(**{"camera_info_wait": 5.0})
     seen = []
-    add = running.node.front.add
-    running.node.front.add = lambda frame: seen.append(frame.camera) or add(frame)
+    add = running.node.threads.front.add
+    running.node.threads.front.add = lambda frame: seen.append(frame.camera) or add(frame)
     for k, view in enumerate(views[:3]):
         camera = replace(view.camera, fx=200.0 + k, fy=200.0 + k)
         running._images.publish(image_message(view.image, view.stamp))  # comes first, and waits

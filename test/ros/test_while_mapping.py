@@ -55,7 +55,7 @@ def test_transforms_go_on_while_a_keyframe_is_estimated_and_do_not_jump_when_it_
 
     while not estimator.waits.is_set():  # until an image is due as a keyframe
         show_one()
-        running.until(lambda: estimator.waits.is_set() or running.node.front.is_idle, "the map is at it, or has nothing to do")
+        running.until(lambda: estimator.waits.is_set() or running.node.threads.front.is_idle, "the map is at it, or has nothing to do")
     meanwhile = {show_one() for _ in range(MEANWHILE)}
 
     def placed() -> dict[int, np.ndarray]:
@@ -63,7 +63,7 @@ def test_transforms_go_on_while_a_keyframe_is_estimated_and_do_not_jump_when_it_
         return {from_time(t.header.stamp): matrix_from_transform(t.transform) for t in found}
 
     running.until(lambda: meanwhile <= set(placed()), "each of them has its transform")
-    assert not running.node.front.is_idle  # and the keyframe is still not there
+    assert not running.node.threads.front.is_idle  # and the keyframe is still not there
     keyframes = running.node.book.now.keyframes
     estimator.open.set()
     running.until(lambda: running.node.book.now.keyframes > keyframes and running.node.is_idle(), "the keyframe is there")

@@ -29,6 +29,8 @@ def follow(running, tiles: TileMap, heard: list) -> TileMap:
 
 
 def is_the_mappers(running, tiles: TileMap) -> bool:
+    if not running.node.is_idle():
+        return False  # the Mapper belongs to its thread
     ours, theirs = tiles.cloud().points, running.node.mapper.cloud().points
     if len(ours) != len(theirs):
         return False

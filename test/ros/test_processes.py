@@ -105,6 +105,31 @@ def test_a_played_bag_becomes_a_map_over_dds(start: Callable[..., Running], bag:
     assert covered > 0.3
 
 
+@pytest.fixture
+def new_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on which nothing has been compiled yet."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "compiled"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("new_machine")
+def test_on_a_new_machine_it_listens_when_its_code_is_compiled(start: Callable[..., Running], views: list, tmp_path: Path) -> None:
+    """Two images, half a second apart, are all there is: none may be missed."""
+    path, output = tmp_path / "two", tmp_path / "run.npz"
+    with BagWriter(path) as writer:
+        for view in (views[0], views[2]):
+            writer.camera_info("/camera/camera_info", view.stamp, view.camera, "camera")
+            writer.image("/camera/image_raw", view.stamp, view.image, "camera")
+    recorder = start("recorder", str(output), "--idle", "6")
+    recorder.until_it_says("recording /dust3r")
+    node = start("main", "--ros-args", "-p", "estimator.size:=160", "-p", "estimator.model:=flow")
+    player = start("player", str(path), "--wait-for-subscribers", "1")
+    assert player.process.wait(2 * PATIENCE) == 0, player.said
+    assert recorder.process.wait(2 * PATIENCE) == 0, recorder.said
+    assert node.said.index("compiling") < node.said.index("images from /camera/image_raw")
+    assert len(RecordedRun.load(output).depths) == 2
+
+
 def test_a_second_node_of_the_same_name_is_refused_in_one_line(start: Callable[..., Running]) -> None:
     first = start("main")
     first.until_it_says("images from")

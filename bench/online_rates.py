@@ -27,6 +27,7 @@ from dust3r_ros.simulation.walks import camera_pose
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, HEIGHT = 640, 480
 SETTLE = 1.0  # seconds between the node's listening and the first image
+LAST = 1.0  # seconds for the last transforms to be heard
 PATIENCE = 90.0  # seconds for the node to start
 
 
@@ -137,7 +138,7 @@ def _played(shown: list[SimulatedView], rate: float) -> Rates:
             infos.publish(camera_info_message(view.camera, header))
             sent[stamp] = time.monotonic()
             images.publish(message)
-        time.sleep(1.0)
+        time.sleep(LAST)
     finally:
         stopping.set()
         thread.join()

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dust3r_ros.errors import Dust3rError
+from dust3r_ros.folder_lock import claim
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # Linux's renameat2
 
@@ -49,7 +50,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    claim = _claim(temporary)
+    claimed = claim(temporary)
     old = temporary.with_suffix(".old")
     try:
         with explained(path):
@@ -62,8 +63,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                     os.rename(path, old)
                 os.rename(temporary, path)
     finally:
-        if claim is not None:
-            os.close(claim)
+        if claimed is not None:
+            os.close(claimed)
         if old.exists() and not path.exists():  # the swap was cut off between its two steps
             os.rename(old, path)
         shutil.rmtree(old, ignore_errors=True)
@@ -93,26 +94,11 @@ def _exchanged(temporary: Path, path: Path) -> bool:
     return renameat2(AT_FDCWD, os.fsencode(temporary), AT_FDCWD, os.fsencode(path), RENAME_EXCHANGE) == 0
 
 
-def _claim(folder: Path) -> int | None:
-    """Lock a folder as long as this process lives; None if another one has, or where there are no such locks."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        return None
-    return handle
-
-
 def _remove_abandoned(path: Path) -> None:
     for folder in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        if folder.is_dir() and (claim := _claim(folder)) is not None:
+        if folder.is_dir() and (handle := claim(folder)) is not None:
             shutil.rmtree(folder, ignore_errors=True)
-            os.close(claim)
+            os.close(handle)
 
 
 def _flush(path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from dust3r_ros.errors import Dust3rError
+from dust3r_ros.folder_lock import claim
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class ScratchFolder:
             self._parent.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(self._parent)
             self._path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self._parent))
-            self._lock = _claim(self._path)
+            self._lock = claim(self._path / LOCK, create=True)
             weakref.finalize(self, _remove, self._path, self._lock, self._process)
         return self._path
 
@@ -188,28 +189,13 @@ def read(index: int, stored: StoredThing, unpack: Callable[[bytes], Thing]) -> T
         return None
 
 
-def _claim(folder: Path) -> int | None:
-    """Lock a folder as long as this process lives; None if another one has, or where there are no such locks."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        return None
-    return handle
-
-
 def _remove_abandoned(parent: Path) -> None:
     """Folders of runs that were killed: those that nobody has locked."""
     for folder in parent.glob(f"{PREFIX}*"):
         if not (folder / LOCK).exists():  # just being made, or somebody else's
             continue
         with suppress(OSError):
-            handle = _claim(folder)
+            handle = claim(folder / LOCK, create=True)
             if handle is not None:
                 _remove(folder, handle, os.getpid())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,7 +46,7 @@ class Following:
         self.relative: Pose | None = None  # [4, 4] the newest frame's camera to that keyframe's
         self.turning = Turning()
         self.remembers = False  # how frames were followed, to place them anew if the camera becomes known
-        self._remembered: list[Remembered] = []
+        self._remembered: deque[Remembered] = deque(maxlen=MAX_REMEMBERED)
         self._covers: tuple[Keyframe, Coverage] | None = None
 
     @property
@@ -87,12 +88,11 @@ class Following:
 
     def remember(self, one: Remembered) -> None:
         if self.remembers:
-            self._remembered = [*self._remembered[1 - MAX_REMEMBERED :], one]
+            self._remembered.append(one)
 
     def turn_at(self, stamp: int) -> NDArray[np.float64]:
         """[3] how the camera turned when it took a frame (`geometry.rolling_shutter`), by the frames around it; zero if unknown."""
-        frames = self.trajectory.poses(self._map.poses, units=self._map.units)
-        near = [(when, pose) for when, pose in frames if abs(when - stamp) * 1e-9 <= TURN_AT_MOST]
+        near = self.trajectory.around(stamp, round(TURN_AT_MOST * 1e9), self._map.poses, self._map.units)
         before = [entry for entry in near if entry[0] < stamp][-1:]
         after = [entry for entry in near if entry[0] > stamp][:1]
         own = [entry for entry in near if entry[0] == stamp][-1:]
@@ -162,7 +162,8 @@ class Following:
 
     def forget(self) -> None:
         """The camera is known as well as it will be: how frames were followed is not asked for any more."""
-        self.remembers, self._remembered = False, []
+        self.remembers = False
+        self._remembered.clear()
 
     def rescaled(self, ratios: Mapping[int, float]) -> None:
         """Keyframes have become larger by these ratios: what is remembered relative to them too."""

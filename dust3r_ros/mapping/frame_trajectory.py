@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +104,17 @@ class FrameTrajectory:
         frames = sorted(self._frames, key=lambda entry: entry[0])
         if at_most is not None and len(frames) > at_most:
             frames = [frames[k] for k in np.linspace(0, len(frames) - 1, at_most).round().astype(int)]
+        return self._placed(frames, keyframes, units)
+
+    def around(self, stamp: int, reach: int, keyframes: Mapping[int, Pose], units: Mapping[int, float]) -> list[tuple[int, Pose]]:
+        """As `poses`, of the frames within `reach` nanoseconds of `stamp`."""
+        near = [frame for frame in self._frames if abs(frame[0] - stamp) <= reach]
+        return self._placed(sorted(near, key=lambda entry: entry[0]), keyframes, units)
+
+    @staticmethod
+    def _placed(
+        frames: Iterable[tuple[int, int, NDArray[np.float32]]], keyframes: Mapping[int, Pose], units: Mapping[int, float] | None
+    ) -> list[tuple[int, Pose]]:
         found = []
         for stamp, keyframe, relative in frames:
             pose = np.eye(4)

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-FIRST_ROOM = 64
+from dust3r_ros.alignment.known_rows import Indices, KnownRows
 
 Value = TypeVar("Value")
-Indices = NDArray[np.int64]
 
 
-class IndexTable(MutableMapping[int, Value]):
+class IndexTable(KnownRows[Value]):
     """Values by index, 0 and up, in order of the index: numbers, or arrays of one `shape`. What is read is a copy."""
 
     def __init__(self, shape: tuple[int, ...] = ()) -> None:
+        super().__init__()
         self._values = np.zeros((0, *shape))
-        self._known = np.zeros(0, bool)
-
-    @property
-    def indices(self) -> Indices:
-        """[N] ascending."""
-        return np.flatnonzero(self._known)
-
-    def known(self, indices: Indices) -> NDArray[np.bool_]:
-        """[N] whether each of these is there."""
-        inside = (indices >= 0) & (indices < len(self._known))
-        return np.asarray(inside & self._known[np.where(inside, indices, 0)]) if len(self._known) else np.zeros(len(indices), bool)
 
     def at(self, indices: Indices) -> NDArray[np.float64]:
         """[N, ...] of these, which all must be there."""
@@ -59,23 +47,5 @@ class IndexTable(MutableMapping[int, Value]):
         self._make_room(index + 1)
         self._values[index], self._known[index] = value, True
 
-    def __delitem__(self, index: int) -> None:
-        if index not in self:
-            raise KeyError(index)
-        self._known[index] = False
-
-    def __contains__(self, index: object) -> bool:
-        return isinstance(index, (int, np.integer)) and bool(0 <= index < len(self._known) and self._known[int(index)])
-
-    def __len__(self) -> int:
-        return int(np.count_nonzero(self._known))
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices.tolist())
-
-    def _make_room(self, count: int) -> None:
-        have = len(self._known)
-        if count > have:
-            more = max(count, 2 * have, FIRST_ROOM) - have
-            self._known = np.concatenate([self._known, np.zeros(more, bool)])
-            self._values = np.concatenate([self._values, np.zeros((more, *self._values.shape[1:]))])
+    def _add_room(self, more: int) -> None:
+        self._values = np.concatenate([self._values, np.zeros((more, *self._values.shape[1:]))])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 from dust3r_ros_msgs.msg import MapTiles
 from dust3r_ros_msgs.srv import GetMapTiles
@@ -90,8 +88,13 @@ def test_the_whole_of_a_large_map_comes_rarely_but_at_once_to_a_new_listener(rig
     running.show(views[:4])
     running.until(lambda: first, "the map")
     known = len(cloud_from_message(first[-1]))
+    updates = running.listen(MapTiles, "~/map_updates", QOS)
+    running.until(lambda: updates, "the tiles")
+    running.until(running.node.is_idle, "the map is at rest")
+    told, heard = len(updates), len(first)
     running.show(views[4:])
-    time.sleep(1.0)  # four times as long as it would take
-    assert len(first) == 1
+    running.until(lambda: len(updates) > told, "the change is told: ~/map could have come with it")
     second = running.listen(PointCloud2, "~/map", QOS)
     running.until(lambda: second and len(cloud_from_message(second[-1])) > known, "the newcomer has the map as it is now")
+    running.until(lambda: len(first) > heard, "the others hear that one too")
+    assert len(first) == heard + 1  # and none before it

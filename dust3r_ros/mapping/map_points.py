@@ -89,11 +89,12 @@ class MapPoints:
 
     def _with(self, window: Iterable[Keyframe]) -> VoxelMap:
         if self._whole is None:
-            self._whole = self.past.copy()
-            self._whole.max_points *= 2  # the window comes on top: it does not change tiles that are far away
+            whole = self.past.copy()
+            whole.max_points *= 2  # the window comes on top: it does not change tiles that are far away
             for keyframe in window:
                 if keyframe.index not in self.fused:
-                    self._add(keyframe, self._whole)
+                    self._add(keyframe, whole)
+            self._whole = whole
         return self._whole
 
     def _add(self, keyframe: Keyframe, voxels: VoxelMap) -> None:

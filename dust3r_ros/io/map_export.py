@@ -12,7 +12,7 @@ from dust3r_ros.io.colmap import write_colmap
 from dust3r_ros.io.point_clouds import write_glb, write_ply
 from dust3r_ros.io.trajectory import write_tum
 from dust3r_ros.mapping.config import MapConfig
-from dust3r_ros.mapping.saved_map import whole_cloud
+from dust3r_ros.mapping.points.saved_map import whole_cloud
 from dust3r_ros.mapping.types import MapSnapshot
 
 ENDINGS = (".ply", ".glb", ".tum")

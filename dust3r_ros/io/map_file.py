@@ -24,7 +24,7 @@ from dust3r_ros.alignment import Link
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.geometry import Camera, Similarity
 from dust3r_ros.io.atomic import atomic_file
-from dust3r_ros.mapping.disk_shelf import StorageError
+from dust3r_ros.mapping.storage.disk_shelf import StorageError
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
 
 log = logging.getLogger(__name__)

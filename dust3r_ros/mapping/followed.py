@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.mapping.following import Following, Pending
-from dust3r_ros.mapping.keyframe_selection import Choice
-from dust3r_ros.mapping.tracker import Tracks, follow_points
-from dust3r_ros.mapping.turning import Turn
+from dust3r_ros.mapping.tracking.keyframe_selection import Choice
+from dust3r_ros.mapping.tracking.tracker import Tracks, follow_points
+from dust3r_ros.mapping.tracking.turning import Turn
 from dust3r_ros.mapping.types import Keyframe
 
 MAX_FOLLOWED = 160  # points at camera rate; offline there is time for more

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.geometry import Camera, inverse_pose, turn_between
-from dust3r_ros.mapping.coverage import Coverage
-from dust3r_ros.mapping.frame_trajectory import FrameTrajectory
-from dust3r_ros.mapping.keyframe_map import KeyframeMap
-from dust3r_ros.mapping.tracker import MIN_POINTS, TrackedPose, Tracker, Tracks, frame_pose, points_seen_again
-from dust3r_ros.mapping.turning import TURN_AT_MOST, Turning, camera_by, pose_by, straight_tracks
+from dust3r_ros.mapping.keyframes.keyframe_map import KeyframeMap
+from dust3r_ros.mapping.tracking.coverage import Coverage
+from dust3r_ros.mapping.tracking.frame_trajectory import FrameTrajectory
+from dust3r_ros.mapping.tracking.tracker import MIN_POINTS, TrackedPose, Tracker, Tracks, frame_pose, points_seen_again
+from dust3r_ros.mapping.tracking.turning import TURN_AT_MOST, Turning, camera_by, pose_by, straight_tracks
 from dust3r_ros.mapping.types import Keyframe
 
 MAX_REMEMBERED = 1000  # frames whose tracks are kept while the camera may yet be calibrated

@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import MapperConfig
-from dust3r_ros.mapping.coverage import Coverage
 from dust3r_ros.mapping.followed import Followed, Grey, Reference, caught_up, reference_of, step
 from dust3r_ros.mapping.following import Pending, Remembered, baseline
-from dust3r_ros.mapping.frame_check import check_frame
-from dust3r_ros.mapping.frame_trajectory import FrameTrajectory
-from dust3r_ros.mapping.keyframe_selection import Choice, KeyframeSelector
 from dust3r_ros.mapping.mapper import MAX_PENDING, Mapper
 from dust3r_ros.mapping.recovery import Recovery
 from dust3r_ros.mapping.stopwatch import Stopwatch
-from dust3r_ros.mapping.tracker import TrackedPose, Tracks, parallax, placed_against, tracking_image
-from dust3r_ros.mapping.turning import Turning, camera_by, pose_by
+from dust3r_ros.mapping.tracking.coverage import Coverage
+from dust3r_ros.mapping.tracking.frame_check import check_frame
+from dust3r_ros.mapping.tracking.frame_trajectory import FrameTrajectory
+from dust3r_ros.mapping.tracking.keyframe_selection import Choice, KeyframeSelector
+from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks, parallax, placed_against, tracking_image
+from dust3r_ros.mapping.tracking.turning import Turning, camera_by, pose_by
 from dust3r_ros.mapping.types import Frame, Keyframe, MapUpdate, TrackingState
 
 MAX_SINCE = 64  # tracking images kept since the frame that the map looks at; beyond it every other goes

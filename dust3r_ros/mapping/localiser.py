@@ -14,22 +14,22 @@ from numpy.typing import ArrayLike, NDArray
 from dust3r_ros.estimators import Estimator, Tokens
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import ConfigError, MapperConfig
-from dust3r_ros.mapping.frame_check import check_frame
-from dust3r_ros.mapping.frame_trajectory import FrameTrajectory
-from dust3r_ros.mapping.keyframe_selection import KeyframeSelector
-from dust3r_ros.mapping.localisation import Localisation, LocalisationError
-from dust3r_ros.mapping.map_tiles import MapVersion, TileChanges, tile_changes
+from dust3r_ros.mapping.keyframes.self_calibration import SelfCalibration
 from dust3r_ros.mapping.mapper import SECONDS_BETWEEN_TRIES, configured_estimator
-from dust3r_ros.mapping.place_finder import PlaceFinder
-from dust3r_ros.mapping.places import standpoint
-from dust3r_ros.mapping.placing import same_pose
-from dust3r_ros.mapping.saved_map import whole_voxels
-from dust3r_ros.mapping.scale_fusion import MapScale
-from dust3r_ros.mapping.self_calibration import SelfCalibration
+from dust3r_ros.mapping.places.localisation import Localisation, LocalisationError
+from dust3r_ros.mapping.places.place_finder import PlaceFinder
+from dust3r_ros.mapping.places.places import standpoint
+from dust3r_ros.mapping.places.placing import same_pose
+from dust3r_ros.mapping.points.map_tiles import MapVersion, TileChanges, tile_changes
+from dust3r_ros.mapping.points.saved_map import whole_voxels
+from dust3r_ros.mapping.points.voxel_map import VoxelMap
+from dust3r_ros.mapping.scale.scale_fusion import MapScale
 from dust3r_ros.mapping.stopwatch import Stopwatch
-from dust3r_ros.mapping.tracker import TrackedPose, Tracker, Tracks, frame_pose, parallax, tracking_image
+from dust3r_ros.mapping.tracking.frame_check import check_frame
+from dust3r_ros.mapping.tracking.frame_trajectory import FrameTrajectory
+from dust3r_ros.mapping.tracking.keyframe_selection import KeyframeSelector
+from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracker, Tracks, frame_pose, parallax, tracking_image
 from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, Standpoint, TrackingState
-from dust3r_ros.mapping.voxel_map import VoxelMap
 
 WORLD = -1  # what the trajectory's poses are relative to: a map that does not change
 CONTRADICTIONS = 3  # placings in a row that tell of another place than tracking before they are believed

@@ -14,12 +14,12 @@ from dust3r_ros.estimators import Estimator
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import MapperConfig
 from dust3r_ros.mapping.following import Following
-from dust3r_ros.mapping.keyframe_map import Growth, KeyframeMap
+from dust3r_ros.mapping.keyframes.keyframe_map import Growth, KeyframeMap
 from dust3r_ros.mapping.map_piece import piece_in_map
+from dust3r_ros.mapping.places.relocalisation import Relocalisation
 from dust3r_ros.mapping.recovery import Recovery
-from dust3r_ros.mapping.relocalisation import Relocalisation
 from dust3r_ros.mapping.stopwatch import Stopwatch
-from dust3r_ros.mapping.tracker import TrackedPose
+from dust3r_ros.mapping.tracking.tracker import TrackedPose
 from dust3r_ros.mapping.types import Frame, MapUpdate
 
 log = logging.getLogger(__name__)

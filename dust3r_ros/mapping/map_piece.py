@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from dust3r_ros.geometry import Camera, Similarity, inverse_pose, transform_points
-from dust3r_ros.mapping.placing import trusted_depth
+from dust3r_ros.mapping.places.placing import trusted_depth
 from dust3r_ros.mapping.types import Keyframe
 
 MIN_SHARED = 50  # pixels whose depth both know

@@ -13,17 +13,17 @@ from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import ConfigError, MapperConfig
 from dust3r_ros.mapping.followed import Followed
 from dust3r_ros.mapping.following import Following, Pending
-from dust3r_ros.mapping.frame_check import FrameError, StampError, check_frame
-from dust3r_ros.mapping.keyframe_map import Growth, KeyframeMap
-from dust3r_ros.mapping.keyframe_selection import KeyframeSelector
+from dust3r_ros.mapping.keyframes.keyframe_map import Growth, KeyframeMap
+from dust3r_ros.mapping.keyframes.self_calibration import SelfCalibration
 from dust3r_ros.mapping.lost_camera import LostCamera
-from dust3r_ros.mapping.map_tiles import MapVersion, TileChanges
-from dust3r_ros.mapping.scale_estimator import ScaleEstimator
-from dust3r_ros.mapping.scale_fusion import MapScale
+from dust3r_ros.mapping.points.map_tiles import MapVersion, TileChanges
+from dust3r_ros.mapping.scale.scale_estimator import ScaleEstimator
+from dust3r_ros.mapping.scale.scale_fusion import MapScale
 from dust3r_ros.mapping.scene_graph import Pair
-from dust3r_ros.mapping.self_calibration import SelfCalibration
 from dust3r_ros.mapping.stopwatch import Stopwatch
-from dust3r_ros.mapping.tracker import TrackedPose, Tracks, parallax, tracking_image
+from dust3r_ros.mapping.tracking.frame_check import FrameError, StampError, check_frame
+from dust3r_ros.mapping.tracking.keyframe_selection import KeyframeSelector
+from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks, parallax, tracking_image
 from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, Standpoint, TrackingState
 
 SECONDS_BETWEEN_TRIES = 0.5

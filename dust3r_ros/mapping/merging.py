@@ -19,13 +19,13 @@ from dust3r_ros.errors import Dust3rError
 from dust3r_ros.estimators import Estimator
 from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.config import MapConfig
-from dust3r_ros.mapping.keyframe_views import compact, keyframe_cloud
-from dust3r_ros.mapping.place_finder import PlaceFinder
-from dust3r_ros.mapping.placing import Localisation, same_pose, trusted_depth
-from dust3r_ros.mapping.saved_map import held_together, owners_of, voxel_size_of
+from dust3r_ros.mapping.keyframes.window import settled
+from dust3r_ros.mapping.places.place_finder import PlaceFinder
+from dust3r_ros.mapping.places.placing import Localisation, same_pose, trusted_depth
+from dust3r_ros.mapping.points.keyframe_views import compact, keyframe_cloud
+from dust3r_ros.mapping.points.saved_map import held_together, owners_of, voxel_size_of
+from dust3r_ros.mapping.points.voxel_map import VoxelMap
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
-from dust3r_ros.mapping.voxel_map import VoxelMap
-from dust3r_ros.mapping.window import settled
 
 MAX_TRIED = 32  # keyframes of the second map that are looked for in the first
 MIN_AGREED = 3  # that must tell of one similarity: two may err together

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dust3r_ros.estimators import Tokens
-from dust3r_ros.mapping.keyframe_map import KeyframeMap
-from dust3r_ros.mapping.relocalisation import Relocalisation
-from dust3r_ros.mapping.tracker import TrackedPose, Tracks
+from dust3r_ros.mapping.keyframes.keyframe_map import KeyframeMap
+from dust3r_ros.mapping.places.relocalisation import Relocalisation
+from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks
 
 SECONDS_BETWEEN_SEARCHES = 0.2  # a search costs as much as a few keyframes
 BRIEFLY, FEW = 2.0, 5  # seconds or frames for which it may still be by the newest keyframes, though it looks different there

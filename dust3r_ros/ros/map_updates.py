@@ -12,8 +12,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Header
 
 from dust3r_ros.mapping import Localiser, Mapper, PointCloud
-from dust3r_ros.mapping.map_tiles import MapVersion, TileChanges
-from dust3r_ros.mapping.voxel_map import Tile, joined
+from dust3r_ros.mapping.points.map_tiles import MapVersion, TileChanges
+from dust3r_ros.mapping.points.voxel_map import Tile, joined
 from dust3r_ros.ros.conversion import cloud_from_message, cloud_message
 
 # What is sent while a listener is still being matched is repeated to it.

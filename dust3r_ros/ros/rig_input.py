@@ -14,8 +14,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.mapping import Frame, FrameSet, RigMapper
-from dust3r_ros.mapping.frame_sets import MomentSet, SetCollector
-from dust3r_ros.mapping.rig import Pose
+from dust3r_ros.mapping.rigs.frame_sets import MomentSet, SetCollector
+from dust3r_ros.mapping.rigs.rig import Pose
 from dust3r_ros.ros.conversion import from_time
 from dust3r_ros.ros.errors import RosError, TransformError
 from dust3r_ros.ros.image_topics import topics

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from dust3r_ros.geometry import Camera
 from dust3r_ros.geometry.rotations import pose_matrix
-from dust3r_ros.mapping.coverage import Coverage
+from dust3r_ros.mapping.tracking.coverage import Coverage
 from dust3r_ros.mapping.types import Keyframe
 
 CAMERA = Camera(160, 120, 160.0, 160.0, 79.5, 59.5)  # a wall at 2 m: 2 m wide in the picture

@@ -12,8 +12,8 @@ import pytest
 
 from dust3r_ros.geometry import Camera, Similarity
 from dust3r_ros.mapping import Keyframe
-from dust3r_ros.mapping.disk_shelf import PREFIX, DiskShelf, ScratchFolder, StorageError
-from dust3r_ros.mapping.keyframe_store import KeyframeStore
+from dust3r_ros.mapping.keyframes.keyframe_store import KeyframeStore
+from dust3r_ros.mapping.storage.disk_shelf import PREFIX, DiskShelf, ScratchFolder, StorageError
 
 CAMERA = Camera(16, 12, 14.0, 14.0, 7.5, 5.5)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dust3r_ros.mapping.frame_sets import MomentSet, SetCollector
+from dust3r_ros.mapping.rigs.frame_sets import MomentSet, SetCollector
 
 MS = 1_000_000
 CAMERAS = ("front", "left", "right")

@@ -12,7 +12,7 @@ from support.simulated_estimator import FooledEstimator
 
 from dust3r_ros.mapping import Frame, Mapper, MapperConfig, MapUpdate, TrackingState
 from dust3r_ros.mapping.config import with_settings
-from dust3r_ros.mapping.image_descriptor import image_descriptor
+from dust3r_ros.mapping.places.image_descriptor import image_descriptor
 from dust3r_ros.simulation import SimulatedView, identical_doors_sequence
 
 STEPS, PERIOD, SECOND = 8, 2.4, 10**9  # views a door; metres from door to door

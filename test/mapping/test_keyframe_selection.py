@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dust3r_ros.mapping.config import KeyframeConfig
-from dust3r_ros.mapping.keyframe_selection import KeyframeSelector
+from dust3r_ros.mapping.tracking.keyframe_selection import KeyframeSelector
 
 SECOND = 1_000_000_000
 CONFIG = KeyframeConfig(min_parallax=0.02, min_overlap=0.5, max_interval=0.0, max_rate=10.0)

@@ -5,9 +5,9 @@ import pytest
 
 from dust3r_ros.geometry import Camera, working_camera
 from dust3r_ros.mapping import Keyframe, depth_image, keyframe_cloud
-from dust3r_ros.mapping.frame_trajectory import FrameTrajectory
-from dust3r_ros.mapping.keyframe_store import KeyframeStore
-from dust3r_ros.mapping.keyframe_views import compact
+from dust3r_ros.mapping.keyframes.keyframe_store import KeyframeStore
+from dust3r_ros.mapping.points.keyframe_views import compact
+from dust3r_ros.mapping.tracking.frame_trajectory import FrameTrajectory
 
 SOURCE = Camera(640, 480, 500.0, 510.0, 310.0, 250.0, "plumb_bob", (-0.2, 0.05, 0.001, 0.0, 0.0))
 

@@ -13,9 +13,9 @@ from dust3r_ros.estimators import create_estimator
 from dust3r_ros.geometry import Similarity, rotation_angle
 from dust3r_ros.io.map_file import load_map, save_map
 from dust3r_ros.mapping import Frame, Localisation, LocalisationError, Mapper, MapperConfig, MapSnapshot, localise, with_settings
-from dust3r_ros.mapping.image_descriptor import image_descriptor
-from dust3r_ros.mapping.keyframe_views import compact
-from dust3r_ros.mapping.likeness import likeness
+from dust3r_ros.mapping.places.image_descriptor import image_descriptor
+from dust3r_ros.mapping.places.likeness import likeness
+from dust3r_ros.mapping.points.keyframe_views import compact
 from dust3r_ros.simulation import SimulatedView, room_sequence
 
 UNSEEN = (7, 17, 27)  # left out of the map

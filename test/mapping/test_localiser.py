@@ -130,7 +130,7 @@ def test_the_same_frames_give_the_same_poses(snapshot, views) -> None:
 
 
 def test_in_a_map_of_small_pictures(snapshot, views, to_room) -> None:
-    from dust3r_ros.mapping.keyframe_views import compact
+    from dust3r_ros.mapping.points.keyframe_views import compact
 
     old = replace(snapshot, keyframes=tuple(map(compact, snapshot.keyframes)), window=())
     localiser = Localiser(CONFIG, create_estimator("flow", 160), old)

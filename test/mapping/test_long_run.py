@@ -11,7 +11,7 @@ from support.simulated_estimator import SimulatedEstimator
 from dust3r_ros.io.map_file import load_map, save_map
 from dust3r_ros.mapping import Frame, Mapper, MapperConfig
 from dust3r_ros.mapping.config import with_settings
-from dust3r_ros.mapping.disk_shelf import PREFIX
+from dust3r_ros.mapping.storage.disk_shelf import PREFIX
 from dust3r_ros.simulation import SimulatedView, circle_sequence
 
 ROUND, AND_ON = 44, 16  # views

@@ -13,10 +13,10 @@ from support.simulated_estimator import SimulatedEstimator
 from dust3r_ros.geometry import Similarity, procrustes, rotation_angle
 from dust3r_ros.mapping import Frame, Mapper, MapperConfig, MapUpdate
 from dust3r_ros.mapping.config import with_settings
-from dust3r_ros.mapping.frame_trajectory import FrameTrajectory
-from dust3r_ros.mapping.loops import LoopFinder
+from dust3r_ros.mapping.places.loops import LoopFinder
+from dust3r_ros.mapping.points.voxel_map import VoxelMap
+from dust3r_ros.mapping.tracking.frame_trajectory import FrameTrajectory
 from dust3r_ros.mapping.types import PointCloud
-from dust3r_ros.mapping.voxel_map import VoxelMap
 from dust3r_ros.simulation import SimulatedView, circle_sequence
 
 FRAMES, AGAIN, PERIOD = 110, 26, 100_000_000

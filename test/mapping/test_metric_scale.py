@@ -11,11 +11,11 @@ from scipy.spatial.transform import Rotation
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping import DepthError, ScaleError, depth_of_ranges
 from dust3r_ros.mapping.config import ScaleConfig
-from dust3r_ros.mapping.ground_plane import ground_plane, up_of_pitch
-from dust3r_ros.mapping.metric_scale import scale_of_depths, scale_of_ratios
-from dust3r_ros.mapping.odometry_windows import OdometryWindows
-from dust3r_ros.mapping.scale_estimator import ScaleEstimator
-from dust3r_ros.mapping.scale_fusion import SourceScale, fused
+from dust3r_ros.mapping.scale.ground_plane import ground_plane, up_of_pitch
+from dust3r_ros.mapping.scale.metric_scale import scale_of_depths, scale_of_ratios
+from dust3r_ros.mapping.scale.odometry_windows import OdometryWindows
+from dust3r_ros.mapping.scale.scale_estimator import ScaleEstimator
+from dust3r_ros.mapping.scale.scale_fusion import SourceScale, fused
 
 SECOND = 1_000_000_000
 

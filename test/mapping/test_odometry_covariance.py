@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 from support.odometry_errors import WALKS, normalised_errors, odometry_errors
 
 from dust3r_ros.geometry import Camera, inverse_pose, pose_matrix, reproject, solve_pnp
-from dust3r_ros.mapping.odometry_covariance import INDEPENDENT, KEYFRAME_SCALE, OdometryCovariance, pnp_covariance
+from dust3r_ros.mapping.tracking.odometry_covariance import INDEPENDENT, KEYFRAME_SCALE, OdometryCovariance, pnp_covariance
 
 CAMERA = Camera(320, 240, 260.0, 260.0, 159.5, 119.5)
 

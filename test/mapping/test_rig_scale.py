@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from dust3r_ros.geometry import inverse_pose, pose_matrix
 from dust3r_ros.mapping import Rig, RigError
-from dust3r_ros.mapping.rig_scale import Sample, sample_of_motion, sample_of_place, together
+from dust3r_ros.mapping.rigs.rig_scale import Sample, sample_of_motion, sample_of_place, together
 
 METRES = 2.5  # a map unit
 MOUNT = pose_matrix(Rotation.from_euler("y", 2.0).as_matrix(), (0.4, -0.1, 0.2))

@@ -12,7 +12,7 @@ from support.simulated_estimator import SimulatedEstimator
 from dust3r_ros.io.map_file import load_map, save_map
 from dust3r_ros.mapping import Frame, Mapper, MapperConfig, MapSnapshot
 from dust3r_ros.mapping.config import MapConfig, with_settings
-from dust3r_ros.mapping.saved_map import held_together, owners_of, whole_cloud
+from dust3r_ros.mapping.points.saved_map import held_together, owners_of, whole_cloud
 from dust3r_ros.simulation import SimulatedView, room_sequence
 
 CONFIG = with_settings(MapperConfig(), {"window.size": 4, "window.scene_graph": "swin-2", "keyframes.min_parallax": 0.003})

@@ -8,7 +8,7 @@ import pytest
 
 from dust3r_ros.geometry import Camera, reproject, rotation_angle
 from dust3r_ros.mapping import Keyframe
-from dust3r_ros.mapping.tracker import Tracker, Tracks, frame_pose, parallax, tracking_image
+from dust3r_ros.mapping.tracking.tracker import Tracker, Tracks, frame_pose, parallax, tracking_image
 from dust3r_ros.simulation import SimulatedView, room_sequence
 
 CAMERA = Camera(320, 240, 260.0, 260.0, 159.5, 119.5)

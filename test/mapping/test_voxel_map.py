@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from dust3r_ros.geometry import Similarity
+from dust3r_ros.mapping.points.voxel_map import VoxelMap
 from dust3r_ros.mapping.types import PointCloud
-from dust3r_ros.mapping.voxel_map import VoxelMap
 
 
 def cloud(points: object, confidence: object, colors: object = None) -> PointCloud:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from dust3r_ros.estimators import Calibration, Estimator, SelfCalibrating, Tokens
 from dust3r_ros.geometry import Camera, straightened_image
 from dust3r_ros.mapping.config import EstimatorConfig
-from dust3r_ros.mapping.keyframe_map import Growth, KeyframeMap
+from dust3r_ros.mapping.keyframes.keyframe_map import Growth, KeyframeMap
+from dust3r_ros.mapping.keyframes.window import TRUSTED
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.types import Frame, Keyframe
-from dust3r_ros.mapping.window import TRUSTED
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dust3r_ros.alignment import SimilarityTable
 from dust3r_ros.geometry import Similarity
-from dust3r_ros.mapping.map_tile import KEPT_WHEN_FULL, LARGEST, WEIGHT, Keys, MapTile, Owners, Sums
+from dust3r_ros.mapping.points.map_tile import KEPT_WHEN_FULL, LARGEST, WEIGHT, Keys, MapTile, Owners, Sums
 from dust3r_ros.mapping.types import PointCloud
 
 BITS = 21  # per axis: 2 million voxels to each side of the origin's centre

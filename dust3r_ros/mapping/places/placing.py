@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from dust3r_ros.alignment.similarity_fit import fit_similarity
 from dust3r_ros.estimators import Estimator, PairPrediction, Tokens
 from dust3r_ros.geometry import Camera, inverse_pose, rotation_angle, solve_pnp, transform_points
-from dust3r_ros.mapping.likeness import likeness
-from dust3r_ros.mapping.picture_depth import depth_by_pairs
+from dust3r_ros.mapping.places.likeness import likeness
+from dust3r_ros.mapping.places.picture_depth import depth_by_pairs
 from dust3r_ros.mapping.types import Keyframe
 
 TRUSTED = 1.5  # a confidence from which a pixel counts as seen

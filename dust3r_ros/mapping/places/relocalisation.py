@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dust3r_ros.estimators import Estimator, Tokens
-from dust3r_ros.mapping.places import Place, distinct_places
-from dust3r_ros.mapping.placing import Localisation, nowhere, place_picture, same_pose
+from dust3r_ros.mapping.places.places import Place, distinct_places
+from dust3r_ros.mapping.places.placing import Localisation, nowhere, place_picture, same_pose
 from dust3r_ros.mapping.types import Keyframe, Standpoint
 
 MIN_ALIKE = 0.5  # cosine of the descriptors below which a place is not tried

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from dust3r_ros.alignment import Aligner, Link
 from dust3r_ros.estimators import Estimator, Tokens
-from dust3r_ros.mapping.keyframe_store import KeyframeStore
-from dust3r_ros.mapping.loops import LoopFinder, believable
-from dust3r_ros.mapping.places import Place, distinct_places, typical_depth
+from dust3r_ros.mapping.keyframes.keyframe_store import KeyframeStore
+from dust3r_ros.mapping.keyframes.window import KeyframeWindow, settled
+from dust3r_ros.mapping.places.loops import LoopFinder, believable
+from dust3r_ros.mapping.places.places import Place, distinct_places, typical_depth
 from dust3r_ros.mapping.scene_graph import Pair
-from dust3r_ros.mapping.window import KeyframeWindow, settled
 
 NEAREST = 2  # old keyframes where the graph has the camera now
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from dust3r_ros.geometry import Camera, inverse_pose, solve_pnp, transform_points
-from dust3r_ros.mapping.odometry_covariance import pnp_covariance
+from dust3r_ros.mapping.tracking.odometry_covariance import pnp_covariance
 from dust3r_ros.mapping.types import Keyframe
 
 LONGEST_SIDE = 640  # pixels; larger images are tracked reduced

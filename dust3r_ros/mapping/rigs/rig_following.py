@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from dust3r_ros.geometry import Camera, RigPose, Sight, inverse_pose, solve_rig_pnp, transform_points
 from dust3r_ros.mapping.following import Following, Pose
-from dust3r_ros.mapping.keyframe_map import KeyframeMap
-from dust3r_ros.mapping.odometry_covariance import pnp_covariance
-from dust3r_ros.mapping.rig import Rig
-from dust3r_ros.mapping.rig_pairs import share_seen
-from dust3r_ros.mapping.tracker import (
+from dust3r_ros.mapping.keyframes.keyframe_map import KeyframeMap
+from dust3r_ros.mapping.keyframes.rig_pairs import share_seen
+from dust3r_ros.mapping.rigs.rig import Rig
+from dust3r_ros.mapping.tracking.odometry_covariance import pnp_covariance
+from dust3r_ros.mapping.tracking.tracker import (
     MIN_INLIERS,
     MIN_POINTS,
     THRESHOLD,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dust3r_ros.mapping.points.voxel_map import Tile, VoxelMap
 from dust3r_ros.mapping.types import PointCloud
-from dust3r_ros.mapping.voxel_map import Tile, VoxelMap
 
 
 @dataclass(frozen=True)

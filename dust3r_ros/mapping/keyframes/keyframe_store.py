@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from dust3r_ros.alignment import SimilarityTable
 from dust3r_ros.geometry import Camera, Similarity
-from dust3r_ros.mapping.disk_shelf import DiskShelf, ScratchFolder, StorageError
-from dust3r_ros.mapping.index_table import IndexTable
-from dust3r_ros.mapping.keyframe_views import compact
-from dust3r_ros.mapping.places import standpoint, typical_depth
+from dust3r_ros.mapping.places.places import standpoint, typical_depth
+from dust3r_ros.mapping.points.keyframe_views import compact
+from dust3r_ros.mapping.storage.disk_shelf import DiskShelf, ScratchFolder, StorageError
+from dust3r_ros.mapping.storage.index_table import IndexTable
 from dust3r_ros.mapping.types import Keyframe, Standpoint
 
 log = logging.getLogger(__name__)

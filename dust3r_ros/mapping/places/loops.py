@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Camera
-from dust3r_ros.mapping.disk_shelf import DiskShelf, ScratchFolder, StorageError
-from dust3r_ros.mapping.image_descriptor import image_descriptor
+from dust3r_ros.mapping.places.image_descriptor import image_descriptor
+from dust3r_ros.mapping.storage.disk_shelf import DiskShelf, ScratchFolder, StorageError
 
 JPEG_QUALITY = 92
 FIRST_CAPACITY = 64

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.mapping.odometry_covariance import OdometryCovariance
+from dust3r_ros.mapping.tracking.odometry_covariance import OdometryCovariance
 
 MAX_FRAMES = 200_000  # nearly two hours at 30 Hz; the oldest are forgotten first
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.estimators import Estimator, Tokens
 from dust3r_ros.geometry import Camera
-from dust3r_ros.mapping.image_descriptor import image_descriptor
-from dust3r_ros.mapping.placing import Localisation, place_picture
+from dust3r_ros.mapping.places.image_descriptor import image_descriptor
+from dust3r_ros.mapping.places.placing import Localisation, place_picture
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot
 
 log = logging.getLogger(__name__)

@@ -13,11 +13,11 @@ from dust3r_ros.alignment import Length
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.mapping.config import ScaleConfig
-from dust3r_ros.mapping.depth_readings import DepthError, DepthReadings
-from dust3r_ros.mapping.ground_plane import ground_plane, up_of_pitch
-from dust3r_ros.mapping.metric_scale import scale_of_depths, scale_of_ratios
-from dust3r_ros.mapping.odometry_windows import OdometryWindows
-from dust3r_ros.mapping.scale_fusion import NONE, MapScale, SourceScale, fused
+from dust3r_ros.mapping.scale.depth_readings import DepthError, DepthReadings
+from dust3r_ros.mapping.scale.ground_plane import ground_plane, up_of_pitch
+from dust3r_ros.mapping.scale.metric_scale import scale_of_depths, scale_of_ratios
+from dust3r_ros.mapping.scale.odometry_windows import OdometryWindows
+from dust3r_ros.mapping.scale.scale_fusion import NONE, MapScale, SourceScale, fused
 from dust3r_ros.mapping.types import Keyframe
 
 log = logging.getLogger(__name__)

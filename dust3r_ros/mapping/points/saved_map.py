@@ -9,9 +9,9 @@ from scipy.spatial import cKDTree
 from dust3r_ros.alignment import Link
 from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.config import MapConfig
-from dust3r_ros.mapping.keyframe_views import keyframe_cloud
+from dust3r_ros.mapping.points.keyframe_views import keyframe_cloud
+from dust3r_ros.mapping.points.voxel_map import SHARE, VoxelMap
 from dust3r_ros.mapping.types import MapSnapshot, PointCloud
-from dust3r_ros.mapping.voxel_map import SHARE, VoxelMap
 
 # How firmly the keyframes of a map hold together that was saved without its links: rotation, translation, log scale.
 GUESSED_INFORMATION = np.diag(1.0 / np.array([0.01] * 3 + [0.02] * 3 + [0.02]) ** 2)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dust3r_ros.alignment.similarity_fit import fit_similarity
 from dust3r_ros.estimators import Estimator, PairPrediction, Tokens
 from dust3r_ros.geometry import inverse_pose, rotation_angle
-from dust3r_ros.mapping.placing import place_picture
+from dust3r_ros.mapping.places.placing import place_picture
 from dust3r_ros.mapping.types import Keyframe
 
 Array = NDArray[np.float64]

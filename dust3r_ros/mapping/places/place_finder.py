@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.estimators import Estimator, Tokens
-from dust3r_ros.mapping.image_descriptor import image_descriptor
-from dust3r_ros.mapping.placing import Localisation, nowhere, place_picture
+from dust3r_ros.mapping.places.image_descriptor import image_descriptor
+from dust3r_ros.mapping.places.placing import Localisation, nowhere, place_picture
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot
 
 CANDIDATES = 4  # keyframes that are tried at once

@@ -12,24 +12,24 @@ from numpy.typing import NDArray
 from dust3r_ros.alignment import AlignedView, Aligner, Correction, Length, Link
 from dust3r_ros.estimators import Estimator, PairPrediction, Tokens
 from dust3r_ros.geometry import Similarity
-from dust3r_ros.mapping.alignment_schedule import AlignmentSchedule
 from dust3r_ros.mapping.config import MapperConfig
-from dust3r_ros.mapping.disk_shelf import ScratchFolder, StorageError
-from dust3r_ros.mapping.image_descriptor import image_descriptor
-from dust3r_ros.mapping.index_table import IndexTable
-from dust3r_ros.mapping.keyframe_store import KeyframeStore
-from dust3r_ros.mapping.keyframe_views import whole
-from dust3r_ros.mapping.loop_closing import LoopCloser
-from dust3r_ros.mapping.loops import LoopFinder
-from dust3r_ros.mapping.map_points import MapPoints
-from dust3r_ros.mapping.map_tiles import MapVersion, TileChanges
-from dust3r_ros.mapping.relocalisation import Relocalisation, relocalise
-from dust3r_ros.mapping.rig_pairs import Placing
-from dust3r_ros.mapping.saved_map import GUESSED_INFORMATION, held_together
+from dust3r_ros.mapping.keyframes.alignment_schedule import AlignmentSchedule
+from dust3r_ros.mapping.keyframes.keyframe_store import KeyframeStore
+from dust3r_ros.mapping.keyframes.loop_closing import LoopCloser
+from dust3r_ros.mapping.keyframes.rig_pairs import Placing
+from dust3r_ros.mapping.keyframes.window import MIN_TRUSTED_SHARE, Entry, KeyframeWindow, first_map_frame, in_frame, trusted_share
+from dust3r_ros.mapping.places.image_descriptor import image_descriptor
+from dust3r_ros.mapping.places.loops import LoopFinder
+from dust3r_ros.mapping.places.relocalisation import Relocalisation, relocalise
+from dust3r_ros.mapping.points.keyframe_views import whole
+from dust3r_ros.mapping.points.map_points import MapPoints
+from dust3r_ros.mapping.points.map_tiles import MapVersion, TileChanges
+from dust3r_ros.mapping.points.saved_map import GUESSED_INFORMATION, held_together
 from dust3r_ros.mapping.scene_graph import Pair, SceneGraph, directed
 from dust3r_ros.mapping.stopwatch import Stopwatch
+from dust3r_ros.mapping.storage.disk_shelf import ScratchFolder, StorageError
+from dust3r_ros.mapping.storage.index_table import IndexTable
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud, Standpoint
-from dust3r_ros.mapping.window import MIN_TRUSTED_SHARE, Entry, KeyframeWindow, first_map_frame, in_frame, trusted_share
 
 NEWEST = 3  # keyframes that a camera which was lost a moment ago is compared with first
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.config import MapConfig
-from dust3r_ros.mapping.keyframe_views import keyframe_cloud
-from dust3r_ros.mapping.map_tiles import MapVersion, TileChanges, tile_changes
-from dust3r_ros.mapping.saved_map import owners_of, voxel_size_of
+from dust3r_ros.mapping.points.keyframe_views import keyframe_cloud
+from dust3r_ros.mapping.points.map_tiles import MapVersion, TileChanges, tile_changes
+from dust3r_ros.mapping.points.saved_map import owners_of, voxel_size_of
+from dust3r_ros.mapping.points.voxel_map import SHARE, VoxelMap
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
-from dust3r_ros.mapping.voxel_map import SHARE, VoxelMap
 
 
 class MapPoints:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dust3r_ros.alignment import Mount
 from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Camera, inverse_pose, transform_points
-from dust3r_ros.mapping.loops import believable
+from dust3r_ros.mapping.places.loops import believable
 from dust3r_ros.mapping.types import Keyframe
 
 TRUSTED = 1.5  # a confidence from which a pixel counts as seen

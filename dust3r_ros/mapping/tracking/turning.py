@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.geometry import Camera, straightened, turn_between
-from dust3r_ros.mapping.tracker import TrackedPose, Tracks, frame_pose
+from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks, frame_pose
 from dust3r_ros.mapping.types import Keyframe
 
 TURN_OVER, TURN_AT_MOST = 0.1, 0.25  # seconds between the frames that tell how the camera turns

@@ -13,15 +13,15 @@ from dust3r_ros.estimators import Estimator
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import MapperConfig
 from dust3r_ros.mapping.followed import Followed
-from dust3r_ros.mapping.frame_check import StampError, check_frame
-from dust3r_ros.mapping.keyframe_map import KeyframeMap
-from dust3r_ros.mapping.keyframe_selection import Choice
+from dust3r_ros.mapping.keyframes.keyframe_map import KeyframeMap
 from dust3r_ros.mapping.mapper import MAX_PENDING, Mapper
-from dust3r_ros.mapping.rig import FrameSet, Rig, RigError
-from dust3r_ros.mapping.rig_following import Look, RigFollowing
-from dust3r_ros.mapping.rig_growth import RigGrowth, SetGrowth
+from dust3r_ros.mapping.rigs.rig import FrameSet, Rig, RigError
+from dust3r_ros.mapping.rigs.rig_following import Look, RigFollowing
+from dust3r_ros.mapping.rigs.rig_growth import RigGrowth, SetGrowth
 from dust3r_ros.mapping.stopwatch import Stopwatch
-from dust3r_ros.mapping.tracker import MIN_POINTS, TrackedPose, Tracks, corner_count, parallax, tracking_image
+from dust3r_ros.mapping.tracking.frame_check import StampError, check_frame
+from dust3r_ros.mapping.tracking.keyframe_selection import Choice
+from dust3r_ros.mapping.tracking.tracker import MIN_POINTS, TrackedPose, Tracks, corner_count, parallax, tracking_image
 from dust3r_ros.mapping.types import Frame, MapSnapshot, MapUpdate, TrackingState
 
 log = logging.getLogger(__name__)

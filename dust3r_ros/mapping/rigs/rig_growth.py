@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from dust3r_ros.alignment import Mount
 from dust3r_ros.estimators import Estimator, Tokens
-from dust3r_ros.mapping.keyframe_map import Growth, KeyframeMap
-from dust3r_ros.mapping.rig_following import Look, RigFollowing
-from dust3r_ros.mapping.rig_pairs import Placing, partners_across
-from dust3r_ros.mapping.rig_scale import RigScale, Sample, together
-from dust3r_ros.mapping.scale_estimator import ScaleEstimator
+from dust3r_ros.mapping.keyframes.keyframe_map import Growth, KeyframeMap
+from dust3r_ros.mapping.keyframes.rig_pairs import Placing, partners_across
+from dust3r_ros.mapping.rigs.rig_following import Look, RigFollowing
+from dust3r_ros.mapping.rigs.rig_scale import RigScale, Sample, together
+from dust3r_ros.mapping.scale.scale_estimator import ScaleEstimator
 from dust3r_ros.mapping.stopwatch import Stopwatch
-from dust3r_ros.mapping.tracker import MIN_POINTS, TrackedPose, Tracks, corner_count
+from dust3r_ros.mapping.tracking.tracker import MIN_POINTS, TrackedPose, Tracks, corner_count
 
 SHOWN = 3  # of the leader's newest keyframes, among which another camera is looked for to measure the scale
 MEASURED_EVERY = 5  # sets, once the map is metric: a measurement costs as much as a keyframe

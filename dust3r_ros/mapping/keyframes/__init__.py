@@ -1,0 +1,1 @@
+"""The keyframes' graph: window, store, loops joined, alignment, self-calibration."""

@@ -1,0 +1,1 @@
+"""What says how large the world is: sources of metric scale and their fusion."""

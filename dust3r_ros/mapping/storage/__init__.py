@@ -1,0 +1,1 @@
+"""Tables that stay small in memory: by index, and on disk."""

@@ -400,7 +400,7 @@ class KeyframeMap:
             if oldest not in self._points.fused:  # else it has been in the window before, and its depth is better than what it is here for
                 known = (None if view is None else self._window.keyframe(oldest, view, known)) or known
                 self._store.put(known)
-                self._points.fuse(known)
+                self._points.fuse(known, list(self._in_window()))
                 self._finder.remember(oldest, known.image, known.camera)
             self._shelve(oldest)
         self._window.remove(oldest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,7 @@ class Following:
         self.remembers = False  # how frames were followed, to place them anew if the camera becomes known
         self._remembered: deque[Remembered] = deque(maxlen=MAX_REMEMBERED)
         self._covers: tuple[Keyframe, Coverage] | None = None
+        self.offset: Pose | None = None  # [4, 4] by which pairs have corrected what the points say, in the keyframe's camera
 
     @property
     def keyframe(self) -> Keyframe | None:
@@ -84,7 +85,22 @@ class Following:
         found = pose_by(tracks, keyframe, camera, self.relative, stamp, self.turning, readout)
         if tracks is not None and keyframe is not None and found is not None:
             self.remember(Remembered(stamp, keyframe.index, tracks, camera, self.turning.newest, self.turning.reference))
-        return found
+        return corrected(found, self.offset)
+
+    def followed_pose(self, tracks: Tracks, camera: Camera, readout: float) -> TrackedPose | None:
+        """As `pose_of`, of the same frame, with the keyframe's depth as it is now and by the points alone."""
+        keyframe = self.keyframe
+        straight = straight_tracks(tracks, camera, self.turning.reference, self.turning.newest, readout)
+        return None if keyframe is None else frame_pose(straight, keyframe, camera, self.relative)
+
+    def correct(self, followed: Pose, pose: Pose) -> None:
+        """The newest frame is at `pose` where its points say `followed` (4x4, to the keyframe): the next frames' points err alike."""
+        self.offset = pose @ inverse_pose(followed)
+
+    def follow_again(self, grey: NDArray[np.uint8], tracks: Tracks) -> None:
+        """The newest frame's points were lost and are these, in its tracking image."""
+        self.tracker.go_on(grey, tracks)
+        self.offset = None
 
     def remember(self, one: Remembered) -> None:
         if self.remembers:
@@ -132,7 +148,7 @@ class Following:
             go_on = self.trajectory.found_again if was_lost else self.trajectory.advance
             go_on(index, np.eye(4), self._map.poses)
         self.trajectory.anchor(index)
-        self.reference, self.relative = index, np.eye(4)
+        self.reference, self.relative, self.offset = index, np.eye(4), None
         self.turning.refer_to(stamp, np.eye(4), self.turning.newest)
         self.tracker.start(grey)
 
@@ -141,7 +157,7 @@ class Following:
         keyframe = self._map.keyframe(index)
         assert keyframe is not None
         relative = inverse_pose(keyframe.pose) @ pose
-        self.reference = index
+        self.reference, self.offset = index, None
         self.turning.refer_to(stamp, relative, np.zeros(3))
         self.tracker.go_on(grey, points_seen_again(grey, keyframe, camera, relative))
         self._stand(stamp, index, relative)
@@ -171,10 +187,18 @@ class Following:
         if self.relative is not None and self.reference is not None and self.reference in ratios:
             self.relative = self.relative.copy()
             self.relative[:3, 3] *= ratios[self.reference]
+            if self.offset is not None:
+                self.offset = self.offset.copy()
+                self.offset[:3, 3] *= ratios[self.reference]
 
     def _stand(self, stamp: int, keyframe: int, relative: Pose) -> None:
         self.relative = relative
         self.trajectory.append(stamp, keyframe, relative, self._map.units.get(keyframe, 1.0))
+
+
+def corrected(tracked: TrackedPose | None, offset: Pose | None) -> TrackedPose | None:
+    """A pose by points that were followed, as pairs have corrected it."""
+    return tracked if tracked is None or offset is None else replace(tracked, pose=offset @ tracked.pose)
 
 
 def baseline(keyframe: Keyframe, tracked: TrackedPose | None) -> float:

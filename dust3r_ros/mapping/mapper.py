@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from dust3r_ros.estimators import Estimator, Tokens, create_estimator
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import ConfigError, MapperConfig
+from dust3r_ros.mapping.every_frame import EveryFrame, Shown, runs_offline
 from dust3r_ros.mapping.followed import Followed
 from dust3r_ros.mapping.following import Following, Pending
 from dust3r_ros.mapping.keyframes.keyframe_map import Growth, KeyframeMap
@@ -22,7 +23,7 @@ from dust3r_ros.mapping.scale.scale_fusion import MapScale
 from dust3r_ros.mapping.scene_graph import Pair
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.tracking.frame_check import FrameError, StampError, check_frame
-from dust3r_ros.mapping.tracking.keyframe_selection import KeyframeSelector
+from dust3r_ros.mapping.tracking.keyframe_selection import Choice, KeyframeSelector
 from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks, parallax, tracking_image
 from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, Standpoint, TrackingState
 
@@ -58,6 +59,8 @@ class Mapper:
         self.estimator = estimator or configured_estimator(self.config)
         self._scale = ScaleEstimator(self.config.scale, bool(getattr(self.estimator, "metric", False)))
         self.calibration = SelfCalibration(self.estimator, self.config.estimator, may_calibrate=pieces)
+        self._every_frame = EveryFrame(self.estimator, self.calibration)
+        self._pairs_offline = pieces and runs_offline(self.config.estimator.every_frame, self.estimator)
         self.reset()
 
     def reset(self) -> None:
@@ -125,6 +128,10 @@ class Mapper:
             else:
                 new = self.following.new_share(tracked, tracked_camera)
                 choice = self._selector.choose(frame.stamp, grey, moved, overlap, self.following.baseline(tracked), new)
+        if self.state is TrackingState.TRACKING and (self._pairs_offline if followed is None else followed.with_pair):
+            shown = Shown(frame, camera, grey, tracked_camera, tracks)
+            if tracked is None or not (choice.is_due and self.may_try(frame.stamp)):
+                choice, tracked = self._paired(shown, choice, tracked, stopwatch)
         if tracked is None and self.keyframe_map.exists:
             return self._look_for(frame, camera, grey, stopwatch, corrected)
         if tracked is not None:
@@ -147,6 +154,14 @@ class Mapper:
         elif tracks is not None and self.state is TrackingState.INITIALISING:
             self._pending = [*self._pending[1 - MAX_PENDING :], (frame.stamp, tracks, tracked_camera)]
         return self._told(frame, reason, tracked, growth, corrected, stopwatch)
+
+    def _paired(self, shown: Shown, choice: Choice, tracked: TrackedPose | None, stopwatch: Stopwatch) -> tuple[Choice, TrackedPose | None]:
+        """A frame that is not to be a keyframe, or whose points were lost, by its pair with the reference."""
+        with stopwatch.time("pair"):
+            found = self._every_frame.place(shown, tracked, self.keyframe_map, self.following)
+        if tracked is None and found is not None:
+            choice = Choice(False, "its points were lost: placed by its pair with the last keyframe")
+        return choice, found
 
     def take_corrections(self) -> bool:
         """An alignment of the whole graph that is done, and the scale, move the map; whether they did."""

@@ -20,7 +20,7 @@ from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import MapperConfig
 from dust3r_ros.mapping.every_frame import beside_cpu
 from dust3r_ros.mapping.followed import Followed, Grey, Reference, reference_of, step
-from dust3r_ros.mapping.following import Pending, Remembered, baseline, corrected
+from dust3r_ros.mapping.following import Pending, baseline, corrected
 from dust3r_ros.mapping.handover import Handover
 from dust3r_ros.mapping.mapper import MAX_PENDING, Mapper
 from dust3r_ros.mapping.recovery import Recovery
@@ -30,6 +30,7 @@ from dust3r_ros.mapping.tracking.frame_check import check_frame
 from dust3r_ros.mapping.tracking.frame_trajectory import FrameTrajectory
 from dust3r_ros.mapping.tracking.keyframe_selection import Choice, KeyframeSelector
 from dust3r_ros.mapping.tracking.pair_pace import PairPace
+from dust3r_ros.mapping.tracking.remembered_frames import Remembered
 from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks, parallax, placed_against, tracking_image
 from dust3r_ros.mapping.tracking.turning import Turning, camera_by, pose_by
 from dust3r_ros.mapping.types import Frame, Keyframe, MapUpdate, TrackingState
@@ -236,7 +237,11 @@ class LiveTracking:
         own = relative.copy()
         own[:3, 3] /= self._reference.unit
         at, turning = self._reference.index, self._turning
-        used = None if tracks is None else Remembered(stamp, at, tracks, camera, turning.newest, turning.reference)
+        offset = None
+        if self._offset is not None:
+            offset = self._offset.copy()
+            offset[:3, 3] /= self._reference.unit
+        used = None if tracks is None else Remembered(stamp, at, tracks, camera, turning.newest, turning.reference, own, offset)
         self._passed.append((stamp, at, own, used))
 
     # ---- a reference that is new, or has moved -----------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ class Mapper:
         """Go on with this map, and no camera in it yet."""
         self.state = TrackingState.INITIALISING
         self.keyframe_map, self.following = keyframe_map, self._new_following(keyframe_map)
-        self.following.remembers = self.calibration.is_open
+        self.following.remembers_all = self.calibration.is_open
         self._lost = self._nothing_lost()
         self._selector = KeyframeSelector(self.config.keyframes)
         self._pending: list[Pending] = []
@@ -147,7 +147,7 @@ class Mapper:
                 if tracks is None:
                     self._first_keyframe(frame, tokens)
                 else:
-                    growth, reason = self._grow(frame, grey, tokens, tracks, tracked, reason, stopwatch)
+                    growth, reason = self._grow(frame, grey, tokens, (tracks, tracked_camera), tracked, reason, stopwatch)
                     corrected = self._after_correction() or corrected
             else:
                 reason = "waits: no texture to follow"
@@ -242,22 +242,22 @@ class Mapper:
         frame: Frame,
         grey: NDArray[np.uint8],
         tokens: Tokens,
-        tracks: Tracks,
+        followed: tuple[Tracks, Camera],
         tracked: TrackedPose | None,
         reason: str,
         stopwatch: Stopwatch,
     ) -> tuple[Growth | None, str]:
-        """Place the frame as a keyframe: what it brought, and why or why not."""
+        """Place the frame as a keyframe: what it brought, and why or why not. `followed`: its points, and its tracking image's camera."""
         stamp, is_first = frame.stamp, not self.keyframe_map.exists
         growth = self.keyframe_map.grow(stamp, tokens, stopwatch)
         if growth is None:
             self._last_failure = stamp
-            if not self.keyframe_map.exists and tracks.overlap < self.config.keyframes.min_overlap:
+            if not self.keyframe_map.exists and followed[0].overlap < self.config.keyframes.min_overlap:
                 self._start_over(frame, grey, tokens)
                 return None, "the view changed before there was depth: starting from here"
             return None, f"{reason}; but no depth or place could be found for it"
         if is_first:
-            self.following.place(self._pending)
+            self.following.place(self._pending, ((stamp, *followed), growth.index))
             self._pending = []
         anew = self.calibration.improved(self.keyframe_map, frame, tokens, growth.index, self.following.turn_at)
         if anew is not None:
@@ -265,14 +265,14 @@ class Mapper:
             self.following.go_over_to(self.keyframe_map, self.calibration.camera(frame), self.calibration.readout)
             self._lost = self._nothing_lost()
             reason += "; the camera is calibrated, the map made anew"
-        if not self.calibration.is_open:
-            self.following.forget()
+        self.following.remembers_all = self.calibration.is_open
         self._is_keyframe(growth, stamp, grey, had_pose=tracked is not None)
         return growth, reason
 
     def _is_keyframe(self, growth: Growth, stamp: int, grey: NDArray[np.uint8], had_pose: bool, was_lost: bool = False) -> None:
         """The newest frame is what the next ones are followed from."""
         self.following.refer_to(growth.index, stamp, grey, had_pose, was_lost)
+        self.following.settle(self.calibration.readout)
         self._scale.observe(growth.revised, growth.predictions, self.keyframe_map.poses, self.keyframe_map.units)
         self.keyframe_map.know_lengths(self._scale.lengths)
         self._is_seen(stamp)

@@ -31,7 +31,7 @@ class Following:
         self.reference: int | None = None  # the keyframe whose points are followed
         self.relative: Pose | None = None  # [4, 4] the newest frame's camera to that keyframe's
         self.turning = Turning()
-        self.remembers_all = False  # how frames were followed, while the camera may yet be calibrated; else those of the window's keyframes
+        self.remembers_all = False  # how frames were followed, while the camera may yet be calibrated; else since the last keyframe
         self._remembered = RememberedFrames()
         self._covers: tuple[Keyframe, Coverage] | None = None
         self.offset: Pose | None = None  # [4, 4] by which pairs have corrected what the points say, in the keyframe's camera
@@ -50,13 +50,13 @@ class Following:
         self._map = keyframe_map
         self.trajectory.revise(self._remembered.by_camera(camera, readout, keyframe_map.keyframe), keyframe_map.units)
 
-    def settle(self, readout: float) -> None:
-        """The map has grown, and its keyframes' depth may be another: frames are placed anew by it, and forgotten with their keyframe."""
-        found = self._remembered.by_depth(readout, self._map.keyframe, self._unit)
+    def settle(self, reference: int, readout: float) -> None:
+        """The next keyframe is there, and may have changed the depth of the one before: the frames between are placed anew by it."""
+        found = self._remembered.by_depth(reference, readout, self._map.keyframe(reference), self._unit(reference))
         if found:
             self.trajectory.revise(found, self._map.units)
         if not self.remembers_all:
-            self._remembered.keep(self._map.window)
+            self._remembered.forget()
 
     def start(self, grey: NDArray[np.uint8]) -> bool:
         """Follow this frame's points from now on; False, and nothing is followed, if it has too few."""

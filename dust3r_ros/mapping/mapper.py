@@ -271,8 +271,10 @@ class Mapper:
 
     def _is_keyframe(self, growth: Growth, stamp: int, grey: NDArray[np.uint8], had_pose: bool, was_lost: bool = False) -> None:
         """The newest frame is what the next ones are followed from."""
+        before = self.following.reference
         self.following.refer_to(growth.index, stamp, grey, had_pose, was_lost)
-        self.following.settle(self.calibration.readout)
+        if before is not None:
+            self.following.settle(before, self.calibration.readout)
         self._scale.observe(growth.revised, growth.predictions, self.keyframe_map.poses, self.keyframe_map.units)
         self.keyframe_map.know_lengths(self._scale.lengths)
         self._is_seen(stamp)

@@ -145,24 +145,19 @@ def test_frames_are_placed_anew_when_their_keyframes_depth_has_changed_and_not_b
     pose, frames = pose_matrix(np.eye(3), [0.1, 0.0, 0.05]), RememberedFrames()
     wrong, right = keyframe(surface(1.1)), keyframe(surface())
     frames.add(remembered(pose), wrong, 1.0)
-    assert frames.by_depth(0.0, {0: wrong}.get, lambda _: 1.0) == {}
-    assert frames.by_depth(0.0, {0: replace(wrong, depth=2 * wrong.depth)}.get, lambda _: 2.0) == {}  # the map has grown, no more
-    found = frames.by_depth(0.0, {0: right}.get, lambda _: 1.0)
+    assert frames.by_depth(0, 0.0, wrong, 1.0) == {}
+    assert frames.by_depth(0, 0.0, replace(wrong, depth=2 * wrong.depth), 2.0) == {}  # the map has grown, no more
+    assert frames.by_depth(1, 0.0, right, 1.0) == {}
+    found = frames.by_depth(0, 0.0, right, 1.0)
     assert list(found) == [(5, 0)]
     assert found[5, 0] == pytest.approx(pose, abs=1e-3)
-    assert frames.by_depth(0.0, {0: right}.get, lambda _: 1.0) == {}
+    frames.forget()
+    assert frames.by_depth(0, 0.0, right, 1.0) == {}
 
 
 def test_what_a_pair_has_corrected_stays_corrected() -> None:
     pose, frames = pose_matrix(np.eye(3), [0.1, 0.0, 0.05]), RememberedFrames()
     frames.add(remembered(pose), keyframe(surface(1.1)), 1.0)
     frames.correct_newest(pose_matrix(np.eye(3), [0.0, 0.02, 0.0]))
-    found = frames.by_depth(0.0, {0: keyframe(surface())}.get, lambda _: 1.0)[5, 0]
+    found = frames.by_depth(0, 0.0, keyframe(surface()), 1.0)[5, 0]
     assert found[:3, 3] == pytest.approx([0.1, 0.02, 0.05], abs=1e-3)
-
-
-def test_frames_of_keyframes_that_are_gone_are_forgotten() -> None:
-    frames = RememberedFrames()
-    frames.add(remembered(np.eye(4)), keyframe(surface(1.1)), 1.0)
-    frames.keep([1, 2])
-    assert frames.by_depth(0.0, {0: keyframe(surface())}.get, lambda _: 1.0) == {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from dust3r_ros.mapping.tracking.turning import straight_tracks
 from dust3r_ros.mapping.types import Keyframe
 
 MAX_REMEMBERED = 1000
+MAX_ANEW = 60  # placed anew when the next keyframe comes: some milliseconds each
 SAMPLES = 24  # of the keyframe's depth, across and down: whether it has changed
 SAME_DEPTH = 2e-3  # median change as a share of the depth, below which frames stay where they are
 
@@ -53,11 +54,10 @@ class RememberedFrames:
         if self._frames:
             self._frames[-1] = replace(self._frames[-1], offset=offset)
 
-    def keep(self, references: Iterable[int]) -> None:
-        """Frames of other references are where they are for good."""
-        kept = set(references)
-        self._frames = deque((one for one in self._frames if one.reference in kept), maxlen=MAX_REMEMBERED)
-        self._placed_by = {index: depth for index, depth in self._placed_by.items() if index in kept}
+    def forget(self) -> None:
+        """They are where they are for good."""
+        self._frames.clear()
+        self._placed_by.clear()
 
     def by_camera(self, camera: Camera, readout: float, keyframe_of: Callable[[int], Keyframe | None]) -> dict[tuple[int, int], Pose]:
         """All, placed by another camera in a map made with it: camera to keyframe [4, 4] by stamp and reference, map units."""
@@ -71,24 +71,20 @@ class RememberedFrames:
                 found[one.stamp, one.reference] = placed
         return found
 
-    def by_depth(
-        self, readout: float, keyframe_of: Callable[[int], Keyframe | None], unit_of: Callable[[int], float]
-    ) -> dict[tuple[int, int], Pose]:
-        """Those whose keyframe's depth has changed since they were placed, as `by_camera`."""
-        changed: dict[int, tuple[Keyframe, float]] = {}
-        for index, before in self._placed_by.items():
-            keyframe = keyframe_of(index)
-            if keyframe is not None and keyframe.depth.size and _differ(before, now := _some(keyframe, unit_of(index))):
-                changed[index], self._placed_by[index] = (keyframe, unit_of(index)), now
-        found = {}
-        for one in self._frames:
-            if one.reference in changed:
-                keyframe, unit = changed[one.reference]
-                source = keyframe.source if one.camera.assumed else one.camera
-                camera = source.resized(one.camera.width, one.camera.height)
-                placed = _placed(one, keyframe, camera, readout, None if one.own is None else _scaled(one.own, unit))
-                if placed is not None:
-                    found[one.stamp, one.reference] = placed if one.offset is None else _scaled(one.offset, unit) @ placed
+    def by_depth(self, reference: int, readout: float, keyframe: Keyframe | None, unit: float) -> dict[tuple[int, int], Pose]:
+        """The newest of one reference's, placed by its depth as it is now, as `by_camera`; none if it has not changed.
+
+        `unit`: how many map units the reference's own unit is.
+        """
+        before, found = self._placed_by.get(reference), dict[tuple[int, int], Pose]()
+        if keyframe is None or before is None or not _differ(before, _some(keyframe, unit)):
+            return found
+        for one in [one for one in self._frames if one.reference == reference][-MAX_ANEW:]:
+            source = keyframe.source if one.camera.assumed else one.camera
+            camera = source.resized(one.camera.width, one.camera.height)
+            placed = _placed(one, keyframe, camera, readout, None if one.own is None else _scaled(one.own, unit))
+            if placed is not None:
+                found[one.stamp, reference] = placed if one.offset is None else _scaled(one.offset, unit) @ placed
         return found
 
 

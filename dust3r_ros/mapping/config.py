@@ -47,6 +47,11 @@ class EstimatorConfig:
     weights: str = setting("", "file of the network's weights; empty: the shipped or published ones, from the hub's cache or fetched")
     device: str = setting("auto", "where the network runs: auto takes a GPU that it can use", choices=("auto", "cpu", "cuda"))
     precision: str = setting("auto", "numbers of its matrix products; auto: half precision where the hardware has it", choices=PRECISIONS)
+    every_frame: str = setting(
+        "auto",
+        "pair every frame with the last keyframe too, which refines both; auto: on a GPU that keeps up with the camera",
+        choices=("auto", "always", "never"),
+    )
     compile: bool = setting(False, "compile the network with torch.compile: minutes at the start; the gain depends on the hardware")
     assumed_fov: float = setting(60.0, "horizontal field of view in degrees assumed when no CameraInfo is there", 10.0, 170.0)
     self_calibration: str = setting(

@@ -32,6 +32,7 @@ class Followed:
     seen: int | None  # stamp (ns) of the newest frame before it whose place was known
     pending: Sequence[Pending]  # frames from before there was depth
     recent: Sequence[tuple[int, Pose]] = ()  # stamps (ns) and poses of the frames just before it, to the reference
+    with_pair: bool = False  # whether it is estimated with the reference where it is no keyframe
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,7 @@ class Reference:
     relative: Pose | None = None  # [4, 4] that image's camera to the keyframe's
     own: Grey | None = None  # the keyframe's own tracking image
     turn: Turn = field(default_factory=lambda: np.zeros(3))  # how the camera turned when it took the keyframe
+    offset: Pose | None = None  # [4, 4] by which pairs have corrected what its points say
 
 
 def reference_of(following: Following, unit: float, before: Tracks | None) -> Reference | None:
@@ -53,11 +55,11 @@ def reference_of(following: Following, unit: float, before: Tracks | None) -> Re
     if following.reference is None:
         return None
     now = following.tracker.now
-    turn = following.turning.reference
+    turn, offset = following.turning.reference, following.offset
     if now is None or now[1] is before:
-        return Reference(following.reference, following.keyframe, unit, turn=turn)
+        return Reference(following.reference, following.keyframe, unit, turn=turn, offset=offset)
     own = following.tracker.keyframe_image
-    return Reference(following.reference, following.keyframe, unit, now[0], thinned(now[1]), following.relative, own, turn)
+    return Reference(following.reference, following.keyframe, unit, now[0], thinned(now[1]), following.relative, own, turn, offset)
 
 
 def thinned(tracks: Tracks) -> Tracks:

@@ -101,19 +101,21 @@ class _Problem:
 
     def refined(self, to_camera: Array, thresholds: tuple[float, ...]) -> tuple[Array, NDArray[np.bool_], float] | None:
         """Count inliers, move to where they agree best, threshold by threshold; None as soon as too few are left."""
-        agree = np.zeros(len(self.points), bool)
+        agree, errors = np.zeros(len(self.points), bool), self.errors(to_camera)
         for at, factor in enumerate((*thresholds, *[1.0] * MAX_ROUNDS)):
-            before, agree = agree, self.errors(to_camera) < factor * self.threshold
+            before, agree = agree, errors < factor * self.threshold
             if agree.sum() < MIN_INLIERS:
                 return None
-            if at >= len(thresholds) and (agree == before).all():
-                break
+            if (agree == before).all():  # it is where they agree best already
+                if at >= len(thresholds):
+                    break
+                continue
             turn, move = cv2.Rodrigues(to_camera[:3, :3])[0], to_camera[:3, 3:].copy()
             turn, move = cv2.solvePnPRefineLM(self.points[agree], self.pixels[agree], self.matrix, None, turn, move)
             if not (np.isfinite(turn).all() and np.isfinite(move).all()):
                 return None
             to_camera = pose_matrix(cv2.Rodrigues(turn)[0], move.ravel())
-        errors = self.errors(to_camera)
+            errors = self.errors(to_camera)
         agree = errors < self.threshold
         if agree.sum() < MIN_INLIERS:
             return None

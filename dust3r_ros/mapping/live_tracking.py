@@ -19,20 +19,22 @@ from numpy.typing import NDArray
 
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import MapperConfig
-from dust3r_ros.mapping.followed import Followed, Grey, Reference, caught_up, reference_of, step
+from dust3r_ros.mapping.followed import Followed, Grey, Reference, reference_of
 from dust3r_ros.mapping.following import Pending, Remembered, baseline
 from dust3r_ros.mapping.mapper import MAX_PENDING, Mapper
 from dust3r_ros.mapping.recovery import Recovery
 from dust3r_ros.mapping.stopwatch import Stopwatch
+from dust3r_ros.mapping.tracking.camera_rate import caught_up, step
 from dust3r_ros.mapping.tracking.coverage import Coverage
 from dust3r_ros.mapping.tracking.frame_check import check_frame
 from dust3r_ros.mapping.tracking.frame_trajectory import FrameTrajectory
 from dust3r_ros.mapping.tracking.keyframe_selection import Choice, KeyframeSelector
-from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks, parallax, placed_against, tracking_image
+from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks, parallax, tracking_image
 from dust3r_ros.mapping.tracking.turning import Turning, camera_by, pose_by
 from dust3r_ros.mapping.types import Frame, Keyframe, MapUpdate, TrackingState
 
 MAX_SINCE = 64  # tracking images kept since the frame that the map looks at; beyond it every other goes
+BUSY = Choice(False, "the map looks at an earlier image")
 
 Pose = NDArray[np.float64]
 
@@ -120,21 +122,28 @@ class LiveTracking:
             grey = tracking_image(frame.image)
             whole = camera_by(self._keyframe, self._mapper.calibration.camera(frame))
             camera = whole.resized(grey.shape[1], grey.shape[0])
-            tracks = None if self._points is None else step(*self._points, grey)
-            if tracks is not None and self._own is not None:
-                tracks = placed_against(self._own, grey, tracks)
+            tracks = None if self._points is None else step(*self._points, grey, self._own)
             tracked = self._pose_of(tracks, camera, frame.stamp)
             if tracked is not None and tracks is not None and not self._recovery.believes(frame.stamp, tracked, tracks):
                 tracked = None
-            moved, overlap = (None, 0.0) if tracks is None else (parallax(tracks, camera), tracks.overlap)
-            new = 0.0 if self._covers is None or tracked is None else self._covers.new_share(camera, tracked.pose)
-            choice = self._selector.choose(frame.stamp, grey, moved, overlap, self._baseline(tracked), new)
+            choice = self._choice(frame.stamp, grey, tracks, tracked, camera)
         seen = self._seen
         reason = self._stand(frame.stamp, grey, tracks, tracked, choice)
         self._newest = Newest(frame, camera, grey, tracked is not None)
         if not self._ask(frame, grey, tracks, tracked, choice, seen):
             self._remember(frame.stamp, tracks, tracked, camera)
         return self._told(frame, reason, tracked, stopwatch)
+
+    def _choice(self, stamp: int, grey: Grey, tracks: Tracks | None, tracked: TrackedPose | None, camera: Camera) -> Choice:
+        """Whether this frame is due as a keyframe; not asked while the map looks at another."""
+        with self._lock:
+            is_busy = self._since is not None
+        if is_busy:
+            self._selector.see(grey)
+            return BUSY
+        moved, overlap = (None, 0.0) if tracks is None else (parallax(tracks, camera), tracks.overlap)
+        new = 0.0 if self._covers is None or tracked is None else self._covers.new_share(camera, tracked.pose)
+        return self._selector.choose(stamp, grey, moved, overlap, self._baseline(tracked), new)
 
     def take_over(self) -> MapUpdate | None:
         """What the map has found since, as `add` does: the newest frame's pose, if that was not known before."""

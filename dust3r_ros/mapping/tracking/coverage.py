@@ -35,6 +35,8 @@ class Coverage:
         points = transform_points(inverse_pose(pose), self._points)
         pixels = camera.project(points[points[:, 2] > 0])
         pixels = pixels[np.isfinite(pixels).all(1)]
-        cells = np.floor((pixels + 0.5) * (CELLS[0] / camera.width, CELLS[1] / camera.height)).astype(int)
-        inside = ((cells >= 0) & (cells < CELLS)).all(1)
-        return len(np.unique(cells[inside] @ (1, CELLS[0]))) / (CELLS[0] * CELLS[1])
+        x, y = np.floor((pixels.T + 0.5) * ((CELLS[0] / camera.width,), (CELLS[1] / camera.height,)))
+        inside = (x >= 0) & (x < CELLS[0]) & (y >= 0) & (y < CELLS[1])
+        covered = np.zeros(CELLS, bool)
+        covered[x[inside].astype(int), y[inside].astype(int)] = True
+        return float(covered.mean())

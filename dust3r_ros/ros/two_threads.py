@@ -10,6 +10,7 @@ from typing import Any
 
 from dust3r_ros.mapping import LiveTracking, Localiser, Mapper, MapSnapshot, MapUpdate, RigMapper
 from dust3r_ros.mapping.config import MapperConfig
+from dust3r_ros.ros.urgency import give_way
 from dust3r_ros.ros.worker import Worker
 
 
@@ -33,6 +34,7 @@ class TwoThreads:
         self._listener = listener
         self.camera = threading.RLock()  # held where an image is tracked and told, and where the map under it is replaced
         self.front: LiveTracking | None = None
+        self._gives_way = False
         self.tracking: Worker[Any] = Worker(track, lambda error: listener.failure(error, False), "tracking")
         self.mapping: Worker[Any] = Worker(map_at_once, lambda error: listener.failure(error, True), "mapping")
         self.take(mapper)
@@ -97,6 +99,9 @@ class TwoThreads:
                 self.front.abandon()
             self.mapper = mapper
             self.front = None if isinstance(mapper, Localiser | RigMapper) else LiveTracking(mapper, self._have_mapped, self._mapped)
+        if self.front is not None and not self._gives_way:  # from now on, whatever comes: a thread cannot be made more urgent again
+            self._gives_way = True
+            self.mapping.submit(give_way)
 
     def restart(self) -> None:
         """The map began anew."""

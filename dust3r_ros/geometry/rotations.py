@@ -23,7 +23,7 @@ def quaternion_from_matrix(rotation: ArrayLike) -> Array:
 
 
 def _quaternion(matrix: Array) -> Array:
-    """Of one rotation, by its largest component (Shepperd, 1978): a tenth of what SciPy's checks take, for what is asked for every frame."""
+    """Of one rotation, by its largest component (Shepperd, 1978): a tenth of what SciPy's checks take."""
     (a, b, c), (d, e, f), (g, h, i) = matrix.tolist()
     largest = max(range(4), key=(a, e, i, a + e + i).__getitem__)
     if largest == 0:
@@ -48,7 +48,8 @@ def matrix_from_quaternion(quaternion: ArrayLike) -> Array:
 
 def rotation_angle(rotation: ArrayLike) -> float:
     """Angle of a 3x3 rotation in radians, 0..pi; exact for tiny angles too."""
-    return float(Rotation.from_matrix(np.asarray(rotation, np.float64)).magnitude())
+    x, y, z, w = _quaternion(np.asarray(rotation, np.float64)).tolist()
+    return 2.0 * math.atan2(math.hypot(x, y, z), w)
 
 
 def nearest_rotation(matrix: ArrayLike) -> Array:

@@ -218,18 +218,20 @@ def parallax(tracks: Tracks, camera: Camera) -> float:
     if len(tracks) < MIN_POINTS:
         return 0.0
     first, second = _directions(camera, tracks.keyframe), _directions(camera, tracks.current)
-    seen = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)  # a fisheye's rim has no ray at z = 1
+    seen = np.isfinite(first[:, 0]) & np.isfinite(second[:, 0])  # a fisheye's rim has no ray at z = 1
     if int(seen.sum()) < MIN_POINTS:
         return 0.0
     first, second = first[seen], second[seen]
-    weights = np.ones(len(first))
+    weights = np.ones((len(first), 1))
+    middle = 0.0
     for _ in range(5):
-        u, _, vt = np.linalg.svd((second * weights[:, None]).T @ first)
+        u, _, vt = np.linalg.svd((second * weights).T @ first)
         rotation = (u * (1.0, 1.0, np.sign(np.linalg.det(u @ vt)))) @ vt
-        residual = np.linalg.norm(second - first @ rotation.T, axis=1)
-        middle = float(np.median(residual))
-        weights = 1.0 / (1.0 + (residual / max(middle, 1e-9)) ** 2)
-    return middle * camera.fx / camera.width
+        off = second - first @ rotation.T
+        squared = np.einsum("ni,ni->n", off, off)
+        middle = float(np.median(squared))  # of the squares: an order is all that a median asks for
+        weights = (1.0 / (1.0 + squared / max(middle, 1e-18)))[:, None]
+    return float(np.sqrt(middle)) * camera.fx / camera.width
 
 
 def frame_pose(tracks: Tracks, keyframe: Keyframe, camera: Camera, guess: NDArray[np.float64] | None) -> TrackedPose | None:

@@ -112,8 +112,11 @@ class LiveTracking:
 
     # ---- the tracking thread -----------------------------------------------------------------------------------------------------------
 
-    def add(self, frame: Frame) -> MapUpdate:
-        """Track a frame: its pose and odometry, and nothing of the map. Raises FrameError and StampError as the Mapper does."""
+    def add(self, frame: Frame, tell: Callable[[MapUpdate], None] | None = None) -> MapUpdate:
+        """Track a frame: its pose and odometry, and nothing of the map. Raises FrameError and StampError as the Mapper does.
+
+        `tell` hears of it as soon as that is known; whether the map should look at the frame, and the reason, come after.
+        """
         check_frame(frame, self._last_stamp)
         self._last_stamp = frame.stamp
         self._take_over()
@@ -126,13 +129,16 @@ class LiveTracking:
             tracked = self._pose_of(tracks, camera, frame.stamp)
             if tracked is not None and tracks is not None and not self._recovery.believes(frame.stamp, tracked, tracks):
                 tracked = None
-            choice = self._choice(frame.stamp, grey, tracks, tracked, camera)
-        seen = self._seen
-        reason = self._stand(frame.stamp, grey, tracks, tracked, choice)
-        self._newest = Newest(frame, camera, grey, tracked is not None)
+            seen = self._seen
+            lost = self._stand(frame.stamp, grey, tracks, tracked)
+            self._newest = Newest(frame, camera, grey, tracked is not None)
+        update = self._told(frame, lost, tracked, stopwatch)
+        if tell is not None:
+            tell(update)
+        choice = self._choice(frame.stamp, grey, tracks, tracked, camera)
         if not self._ask(frame, grey, tracks, tracked, choice, seen):
             self._remember(frame.stamp, tracks, tracked, camera)
-        return self._told(frame, reason, tracked, stopwatch)
+        return replace(update, reason=lost or choice.reason)
 
     def _choice(self, stamp: int, grey: Grey, tracks: Tracks | None, tracked: TrackedPose | None, camera: Camera) -> Choice:
         """Whether this frame is due as a keyframe; not asked while the map looks at another."""
@@ -168,8 +174,8 @@ class LiveTracking:
         self._pending = []
         return None if self._newest is None else self._stand_on_new_reference(self._newest, mapped.update)
 
-    def _stand(self, stamp: int, grey: Grey, tracks: Tracks | None, tracked: TrackedPose | None, choice: Choice) -> str:
-        """The newest frame is there, or its place is not known; why."""
+    def _stand(self, stamp: int, grey: Grey, tracks: Tracks | None, tracked: TrackedPose | None) -> str:
+        """The newest frame is there, or its place, which was, is not known: since when and why. Else nothing is said."""
         self._points = None if tracks is None else (grey, tracks)
         if tracked is not None and self._reference is not None and self._reference.keyframe is not None:
             self._see(stamp)
@@ -182,7 +188,7 @@ class LiveTracking:
             self._recovery.lost(stamp)
             self._points = self._good  # the newest frame led nowhere: the next one is followed from the last good one
             return f"lost for {self._recovery.seconds(stamp):.1f} s: {self._reason or 'looked for in the map'}"
-        return choice.reason
+        return ""
 
     def _see(self, stamp: int) -> None:
         self.state, self._seen = TrackingState.TRACKING, stamp

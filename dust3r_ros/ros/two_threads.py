@@ -18,7 +18,8 @@ from dust3r_ros.ros.worker import Worker
 class Listener:
     """Whom the threads tell."""
 
-    motion: Callable[[MapUpdate, bool], None]  # an image's pose; True: of one that was told of before. The camera's place is held meanwhile
+    motion: Callable[[MapUpdate], None]  # an image's pose, at once. The camera's place is held meanwhile
+    tracked: Callable[[MapUpdate, bool], None]  # an image was; True: it had been before, and has its pose only now
     map: Callable[[MapUpdate | None], None]  # on the mapping thread: what an image has changed; None: all has moved
     before_mapping: Callable[[], None]  # on the mapping thread
     failure: Callable[[Exception, bool], None]  # True: while mapping
@@ -66,7 +67,7 @@ class TwoThreads:
             self.mapping.offer(frame)
             return
         with self.camera:
-            self._listener.motion(self.front.add(frame), False)
+            self._listener.tracked(self.front.add(frame, self._listener.motion), False)
 
     def _have_mapped(self, job: Callable[[], None]) -> None:
         def look() -> None:
@@ -83,7 +84,8 @@ class TwoThreads:
         with self.camera:
             update = None if self.front is None else self.front.take_over()
             if update is not None:
-                self._listener.motion(update, True)
+                self._listener.motion(update)
+                self._listener.tracked(update, True)
 
     def _mapping_done(self, done: Future[Any]) -> None:
         if not done.cancelled() and isinstance(error := done.exception(), Exception):

@@ -13,7 +13,7 @@ from contextlib import suppress
 import cv2
 import torch
 
-LOCK_INTERVAL = 0.0005  # seconds after which a thread that waits for Python's lock gets it; Python's own 5 ms are a sixth of a frame
+LOCK_INTERVAL = 0.0001  # seconds for which a thread that waits lets another keep Python's lock; Python's own 5 ms are a sixth of a frame
 NICER = 10  # steps of the nice value by which the map's threads are behind
 
 

@@ -69,7 +69,7 @@ def _followed(before: Grey, tracks: Tracks, grey: Grey, own: Grey | None, level:
 def _come_back(before: Grey, points: Points, grey: Grey, after: Points) -> Mask:
     """Which points [N] lead back to where they were; the way back begins there, as images at camera rate are much alike."""
     back, found, _ = cv2.calcOpticalFlowPyrLK(
-        grey, before, after, points.copy(), winSize=WINDOW, maxLevel=0, flags=cv2.OPTFLOW_USE_INITIAL_FLOW
+        grey, before, after, points.copy(), winSize=WINDOW, maxLevel=1, flags=cv2.OPTFLOW_USE_INITIAL_FLOW
     )
     return np.asarray((found.ravel() == 1) & (np.abs(back - points).max(axis=1) < MAX_RETURN_ERROR))
 

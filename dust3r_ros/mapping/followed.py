@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from dust3r_ros.mapping.following import Following, Pending
 from dust3r_ros.mapping.tracking.keyframe_selection import Choice
 from dust3r_ros.mapping.tracking.tracker import Tracks
 from dust3r_ros.mapping.tracking.turning import Turn
-from dust3r_ros.mapping.types import Keyframe
+from dust3r_ros.mapping.types import Keyframe, MapUpdate
 
 MAX_FOLLOWED = 160  # points at camera rate; offline there is time for more
 
@@ -47,6 +47,14 @@ class Reference:
     turn: Turn = field(default_factory=lambda: np.zeros(3))  # how the camera turned when it took the keyframe
 
 
+@dataclass(frozen=True, eq=False)
+class Mapped:
+    """What came of the frame that the map was asked to look at."""
+
+    reference: Reference | None
+    update: MapUpdate | None  # None: it was only asked for the reference, or the frame could not be used
+
+
 def reference_of(following: Following, unit: float, before: Tracks | None) -> Reference | None:
     """What is to be followed now. `before`: the points that were; if they still are, they are not handed over again."""
     if following.reference is None:
@@ -65,3 +73,17 @@ def thinned(tracks: Tracks) -> Tracks:
         return tracks
     some = np.linspace(0, len(tracks) - 1, MAX_FOLLOWED).round().astype(int)
     return Tracks(tracks.keyframe[some], tracks.current[some], tracks.overlap)
+
+
+def together(earlier: Mapped | None, later: Mapped) -> Mapped:
+    """What has not been taken over yet, as the map has it now."""
+    if earlier is None or earlier.reference is None or later.reference is None or later.reference.tracks is not None:
+        return later
+    if earlier.reference.index != later.reference.index or earlier.reference.relative is None:
+        return later
+    relative = earlier.reference.relative.copy()
+    relative[:3, 3] *= later.reference.unit / earlier.reference.unit
+    reference = replace(
+        later.reference, grey=earlier.reference.grey, tracks=earlier.reference.tracks, relative=relative, own=earlier.reference.own
+    )
+    return Mapped(reference, later.update or earlier.update)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import MapperConfig
-from dust3r_ros.mapping.followed import Followed, Grey, Reference, reference_of
+from dust3r_ros.mapping.followed import Followed, Grey, Mapped, Reference, reference_of, together
 from dust3r_ros.mapping.following import Pending, Remembered, baseline
 from dust3r_ros.mapping.mapper import MAX_PENDING, Mapper
 from dust3r_ros.mapping.recovery import Recovery
@@ -37,14 +37,6 @@ MAX_SINCE = 64  # tracking images kept since the frame that the map looks at; be
 BUSY = Choice(False, "the map looks at an earlier image")
 
 Pose = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Mapped:
-    """What came of the frame that the map was asked to look at."""
-
-    reference: Reference | None
-    update: MapUpdate | None  # None: it was only asked for the reference, or the frame could not be used
 
 
 @dataclass(frozen=True, eq=False)
@@ -364,23 +356,9 @@ class LiveTracking:
             with self._lock:
                 newer = self._since
                 if not newer or reference is None or reference.grey is None or reference.tracks is None:
-                    self._result = _together(self._result, Mapped(reference, update))
+                    self._result = together(self._result, Mapped(reference, update))
                     self._since = None
                     return
                 self._since = []
             grey, tracks = caught_up(reference.grey, reference.tracks, newer)
             reference = replace(reference, grey=grey, tracks=tracks)
-
-
-def _together(earlier: Mapped | None, later: Mapped) -> Mapped:
-    """What has not been taken over yet, as the map has it now."""
-    if earlier is None or earlier.reference is None or later.reference is None or later.reference.tracks is not None:
-        return later
-    if earlier.reference.index != later.reference.index or earlier.reference.relative is None:
-        return later
-    relative = earlier.reference.relative.copy()
-    relative[:3, 3] *= later.reference.unit / earlier.reference.unit
-    reference = replace(
-        later.reference, grey=earlier.reference.grey, tracks=earlier.reference.tracks, relative=relative, own=earlier.reference.own
-    )
-    return Mapped(reference, later.update or earlier.update)

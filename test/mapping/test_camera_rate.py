@@ -76,7 +76,7 @@ def test_points_that_are_covered_are_lost(points: Tracks) -> None:
     covered[:, :160] = np.random.default_rng(1).integers(0, 255, (240, 160))
     tracks = step(picture(), points, covered, picture())
     seen = float((points.keyframe[:, 0] > 170).mean())
-    assert (tracks.keyframe[:, 0] < 150).mean() < 0.05
+    assert (tracks.keyframe[:, 0] < 150).mean() < 0.03
     assert tracks.overlap == pytest.approx(seen, abs=0.15)
 
 

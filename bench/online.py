@@ -67,15 +67,20 @@ def scale(options: argparse.Namespace) -> Iterator[Row]:
     for source, error, _ in measured(options.seeds):
         found = f"{100 * np.sqrt((error**2).mean()):.2f} % rms, {100 * error.max():.2f} % at most"
         goal = SCALE_GOALS.get(source)
-        yield Row(f"scale: {source}", found) if goal is None else Row(f"scale: {source}", found, f"{goal:.0%}", bool(error.max() < goal))
+        yield (
+            Row(f"scale: {source}", found)
+            if goal is None
+            else Row(f"scale: {source}", found, f"{100 * goal:.0f} %", bool(error.max() < goal))
+        )
 
 
 def rigs(options: argparse.Namespace) -> Iterator[Row]:
     from rigs import measured
 
-    for name, (end, largest, off, _, tracked, _) in measured(options.seeds):
-        found = f"{100 * end.max():.1f} cm at the end, {100 * largest.max():.1f} cm at most, {np.median(tracked):.0f} ms a set"
-        yield Row(f"rig: {name}, {100 * np.abs(off).max():.1f} % off in scale", found)
+    for name, (end, largest, off, said, tracked, _) in measured(options.seeds):
+        metric = f", scale {100 * np.abs(off).max():.1f} % off" if np.isfinite(said).all() else ""
+        found = f"{100 * end.max():.1f} cm off at the end, {100 * largest.max():.1f} at most{metric}"
+        yield Row(f"rig: {name}; a tracked set {np.median(tracked):.0f} ms", found)
 
 
 def covariance(options: argparse.Namespace) -> Iterator[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from dust3r_ros.mapping.following import Following, Pending
 from dust3r_ros.mapping.tracking.keyframe_selection import Choice
 from dust3r_ros.mapping.tracking.tracker import Tracks
 from dust3r_ros.mapping.tracking.turning import Turn
-from dust3r_ros.mapping.types import Keyframe, MapUpdate
+from dust3r_ros.mapping.types import Keyframe
 
 MAX_FOLLOWED = 160  # points at camera rate; offline there is time for more
 
@@ -31,6 +31,7 @@ class Followed:
     seen: int | None  # stamp (ns) of the newest frame before it whose place was known
     pending: Sequence[Pending]  # frames from before there was depth
     recent: Sequence[tuple[int, Pose]] = ()  # stamps (ns) and poses of the frames just before it, to the reference
+    with_pair: bool = False  # whether it is estimated with the reference where it is no keyframe
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +46,7 @@ class Reference:
     relative: Pose | None = None  # [4, 4] that image's camera to the keyframe's
     own: Grey | None = None  # the keyframe's own tracking image
     turn: Turn = field(default_factory=lambda: np.zeros(3))  # how the camera turned when it took the keyframe
-
-
-@dataclass(frozen=True, eq=False)
-class Mapped:
-    """What came of the frame that the map was asked to look at."""
-
-    reference: Reference | None
-    update: MapUpdate | None  # None: it was only asked for the reference, or the frame could not be used
+    offset: Pose | None = None  # [4, 4] by which pairs have corrected what its points say
 
 
 def reference_of(following: Following, unit: float, before: Tracks | None) -> Reference | None:
@@ -60,11 +54,11 @@ def reference_of(following: Following, unit: float, before: Tracks | None) -> Re
     if following.reference is None:
         return None
     now = following.tracker.now
-    turn = following.turning.reference
+    turn, offset = following.turning.reference, following.offset
     if now is None or now[1] is before:
-        return Reference(following.reference, following.keyframe, unit, turn=turn)
+        return Reference(following.reference, following.keyframe, unit, turn=turn, offset=offset)
     own = following.tracker.keyframe_image
-    return Reference(following.reference, following.keyframe, unit, now[0], thinned(now[1]), following.relative, own, turn)
+    return Reference(following.reference, following.keyframe, unit, now[0], thinned(now[1]), following.relative, own, turn, offset)
 
 
 def thinned(tracks: Tracks) -> Tracks:
@@ -73,17 +67,3 @@ def thinned(tracks: Tracks) -> Tracks:
         return tracks
     some = np.linspace(0, len(tracks) - 1, MAX_FOLLOWED).round().astype(int)
     return Tracks(tracks.keyframe[some], tracks.current[some], tracks.overlap)
-
-
-def together(earlier: Mapped | None, later: Mapped) -> Mapped:
-    """What has not been taken over yet, as the map has it now."""
-    if earlier is None or earlier.reference is None or later.reference is None or later.reference.tracks is not None:
-        return later
-    if earlier.reference.index != later.reference.index or earlier.reference.relative is None:
-        return later
-    relative = earlier.reference.relative.copy()
-    relative[:3, 3] *= later.reference.unit / earlier.reference.unit
-    reference = replace(
-        later.reference, grey=earlier.reference.grey, tracks=earlier.reference.tracks, relative=relative, own=earlier.reference.own
-    )
-    return Mapped(reference, later.update or earlier.update)

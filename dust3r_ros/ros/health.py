@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dust3r_ros.mapping import MapScale
 from dust3r_ros.mapping.types import MapUpdate, TrackingState
 
 RATE_SPAN = 5.0  # seconds over which the frame rate is taken
@@ -60,6 +61,9 @@ class HealthBook:
         with self._lock:
             self._now = replace(self._now, **changes)  # type: ignore[arg-type]
             return self._now
+
+    def set_scale(self, scale: MapScale) -> None:
+        self.set(scale_source=scale.source, scale_uncertainty=scale.uncertainty)
 
     def arrival(self) -> None:
         """An image message has come."""

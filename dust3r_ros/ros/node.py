@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dust3r_ros_msgs.msg import MapTiles
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -21,12 +19,13 @@ from dust3r_ros.alignment import warm_up
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.estimators import Estimator
 from dust3r_ros.io.map_file import load_map
-from dust3r_ros.mapping import ConfigError, Localiser, Mapper, MapSnapshot, MapUpdate, Rig, RigMapper, TrackingState
+from dust3r_ros.mapping import ConfigError, Localiser, Mapper, MapUpdate, Rig, RigMapper
 from dust3r_ros.mapping.config import settings
-from dust3r_ros.ros.errors import ParameterError, RosError
+from dust3r_ros.ros.errors import ParameterError
 from dust3r_ros.ros.health import HealthBook
 from dust3r_ros.ros.image_topics import topics
 from dust3r_ros.ros.intake import CameraInfos, Intake, StaleFrameError, TimeJumpError
+from dust3r_ros.ros.map_commands import MapCommands
 from dust3r_ros.ros.metric_inputs import MetricInputs
 from dust3r_ros.ros.parameters import Parameters
 from dust3r_ros.ros.placement import Placement
@@ -102,7 +101,7 @@ class Dust3rNode(LifecycleNode):
             self.book.mapped(update)
             if update.is_keyframe:
                 self.book.set(keyframes=len(self.mapper.standpoints))
-        self._tell_scale()
+        self.book.set_scale(self.mapper.scale)
 
     @property
     def mapper(self) -> Mapper | Localiser:
@@ -131,7 +130,7 @@ class Dust3rNode(LifecycleNode):
             simulated = bool(self.get_parameter("use_sim_time").value)
             if choice == "reset" or (choice == "auto" and simulated):
                 self.get_logger().warning(f"{error}: the map starts anew (on_time_jump: {choice})")
-                self.threads.mapping.submit(self.reset_map).result()
+                self.commands.do(self.commands.reset_map).result()
                 return self.intake.frame(message)
             self.book.unusable(f"{error}: dropped to keep the map; call ~/reset to start anew from here", stale=True)
             self._warn(f"{error}: dropped to keep the map; call ~/reset to start anew from here, or set on_time_jump to reset")
@@ -181,13 +180,14 @@ class Dust3rNode(LifecycleNode):
         self._teardown.callback(self._map_publishers.destroy)
         self.reports = Reports(self, self.book)
         self._teardown.callback(self.reports.destroy)
-        self._map_services = MapServices(self, self)
-        self._teardown.callback(self._map_services.destroy)
         tell = Listener(self._tell_motion, self._tell_state, self._tell_map, self._hand_over_metres, self._on_failure)
         self.threads = TwoThreads(mapper, self._track_image, self._map_at_once, tell)
         self._teardown.callback(self._stop_threads)  # before what they publish with
+        self.commands = MapCommands(self.threads, self.book, self._map_publishers, self.placement, self.intake, self._new_mapper)
+        self._map_services = MapServices(self, self.commands)
+        self._teardown.callback(self._map_services.destroy)
         if config.map_file:
-            self.get_logger().info(self.replace_map(load_map(Path(config.map_file).expanduser())))
+            self.get_logger().info(self.commands.replace_map(load_map(Path(config.map_file).expanduser())))
         self._warmed_up = self.threads.mapping.submit(warm_up)
         self._warmed_up.add_done_callback(self._log_failure)
         transforms = TransformListener(self, config, self.buffer, self.metric_inputs.moved, self._warn)
@@ -329,76 +329,4 @@ class Dust3rNode(LifecycleNode):
             except ConfigError as error:
                 self.get_logger().error(str(error))
         if isinstance(self.mapper, Localiser) != (self.parameters.node.mode == "localisation"):
-            self.get_logger().info(f"mode {self.parameters.node.mode}: {self.replace_map(self.mapper.snapshot())}")
-
-    # ---- what the services ask for, on the mapping thread ------------------------------------------------------------------------------
-
-    def do(self, job: Callable[[], Any]) -> Future[Any]:
-        return self.threads.mapping.submit(job)
-
-    def _tell_scale(self) -> None:
-        scale = self.mapper.scale
-        self.book.set(scale_source=scale.source, scale_uncertainty=scale.uncertainty)
-
-    def reset_map(self) -> str:
-        with self.threads.camera:
-            return self._reset_map()
-
-    def _reset_map(self) -> str:
-        self.mapper.reset()
-        self.threads.restart()
-        self._tell_scale()
-        if isinstance(self.mapper, Localiser):  # only where the camera is has been forgotten
-            self._restarted(True)
-            self.book.set(frames=0, tracking=self.mapper.state, reason="reset", fault=False, map_fault="")
-            return "the map stands; the camera is looked for anew in the next image"
-        self._restarted(same_map_frame=False)
-        self.book.set(
-            frames=0, keyframes=0, window=(), map_points=0, tracking=TrackingState.INITIALISING, reason="reset", fault=False, map_fault=""
-        )
-        return "the map is empty; it starts anew with the next image"
-
-    def pause(self, paused: bool) -> str:
-        self.book.set(paused=paused)
-        if paused:
-            self.threads.clear()
-            return "paused: images are not looked at, the map stands"
-        return "going on"
-
-    def align_map(self) -> str:
-        revised = self.mapper.align()
-        if not revised:
-            raise RosError("there is no map to align yet: the camera has to move first")
-        self.threads.refresh()
-        self._map_publishers.changed()
-        return f"{len(revised)} keyframes aligned"
-
-    def snapshot_map(self) -> MapSnapshot:
-        return self.threads.snapshot()
-
-    def map_tiles(self) -> MapTiles:
-        return self._map_publishers.all_tiles(self.mapper)
-
-    def replace_map(self, snapshot: MapSnapshot) -> str:
-        """The running map stands until the new one is whole."""
-        mapper = self._new_mapper(self.mapper.estimator)
-        if snapshot.keyframes:
-            mapper.restore(snapshot)
-        with self.threads.camera:
-            self.threads.take(mapper)
-            return self._replaced(mapper, snapshot)
-
-    def _replaced(self, mapper: Mapper | Localiser, snapshot: MapSnapshot) -> str:
-        self._tell_scale()
-        last = snapshot.keyframes[-1].index if snapshot.keyframes else -1
-        self._restarted(True, snapshot.window, last)
-        count = len(snapshot.keyframes)
-        self.book.set(
-            keyframes=count, window=snapshot.window, tracking=mapper.state, reason="a saved map was loaded", fault=False, map_fault=""
-        )
-        return f"a map of {count} keyframes loaded"
-
-    def _restarted(self, same_map_frame: bool, window: tuple[int, ...] = (), last_index: int = -1) -> None:
-        self.intake.restart()
-        self.placement.restarted(same_map_frame)
-        self._map_publishers.restarted(window, last_index)
+            self.get_logger().info(f"mode {self.parameters.node.mode}: {self.commands.replace_map(self.mapper.snapshot())}")

@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future as ThreadFuture
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from dust3r_ros_msgs.msg import MapTiles
 from dust3r_ros_msgs.srv import GetMapTiles, LoadMap, SaveMap
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
@@ -16,33 +15,15 @@ from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
 from dust3r_ros.errors import Dust3rError
-from dust3r_ros.mapping import MapSnapshot
 from dust3r_ros.ros.errors import RosError
-
-
-class MapOwner(Protocol):
-    """What the services ask of the node. Each of these runs on the mapping thread."""
-
-    def do(self, job: Callable[[], Any]) -> ThreadFuture[Any]: ...
-
-    def reset_map(self) -> str: ...
-
-    def pause(self, paused: bool) -> str: ...
-
-    def align_map(self) -> str: ...
-
-    def snapshot_map(self) -> MapSnapshot: ...
-
-    def replace_map(self, snapshot: MapSnapshot) -> str: ...
-
-    def map_tiles(self) -> MapTiles: ...
+from dust3r_ros.ros.map_commands import MapCommands
 
 
 class MapServices:
     """A failed request answers with success = false and one line; the map stands."""
 
-    def __init__(self, node: Node, owner: MapOwner) -> None:
-        self._node, self._owner = node, owner
+    def __init__(self, node: Node, commands: MapCommands) -> None:
+        self._node, self._commands = node, commands
         self._files = ThreadPoolExecutor(1, "map_files")  # writing a large map does not hold up the images
         group = ReentrantCallbackGroup()  # in an exclusive group an answer that waits would block all other callbacks
         self._services = [
@@ -63,20 +44,20 @@ class MapServices:
         self._files.shutdown(wait=True)
 
     async def _reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return await self._answer(response, self._in_worker(self._owner.reset_map))
+        return await self._answer(response, self._in_worker(self._commands.reset_map))
 
     async def _pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        return await self._answer(response, self._in_worker(lambda: self._owner.pause(request.data)))
+        return await self._answer(response, self._in_worker(lambda: self._commands.pause(request.data)))
 
     async def _align(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return await self._answer(response, self._in_worker(self._owner.align_map))
+        return await self._answer(response, self._in_worker(self._commands.align_map))
 
     async def _save(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
         from dust3r_ros.io.map_file import save_map
 
         async def save() -> str:
             path = _path(request.path)
-            snapshot = await self._in_worker(self._owner.snapshot_map)
+            snapshot = await self._in_worker(self._commands.snapshot_map)
             if not snapshot.keyframes:
                 raise RosError("there is no map to save yet: the camera has to move first")
             await self._in_files(lambda: save_map(path, snapshot))
@@ -90,14 +71,14 @@ class MapServices:
         async def load() -> str:
             path = _path(request.path)
             snapshot = await self._in_files(lambda: load_map(path))
-            done = await self._in_worker(lambda: self._owner.replace_map(snapshot))
+            done = await self._in_worker(lambda: self._commands.replace_map(snapshot))
             return f"{done} from {path}"
 
         return await self._answer(response, load())
 
     async def _tiles(self, _: GetMapTiles.Request, response: GetMapTiles.Response) -> GetMapTiles.Response:
         async def tiles() -> str:
-            response.map = await self._in_worker(self._owner.map_tiles)
+            response.map = await self._in_worker(self._commands.map_tiles)
             return f"{len(response.map.point_counts)} tiles"
 
         return await self._answer(response, tiles())
@@ -115,7 +96,7 @@ class MapServices:
         return response
 
     def _in_worker(self, job: Callable[[], Any]) -> Future:
-        return self._awaitable(self._owner.do(job))
+        return self._awaitable(self._commands.do(job))
 
     def _in_files(self, job: Callable[[], Any]) -> Future:
         return self._awaitable(self._files.submit(job))

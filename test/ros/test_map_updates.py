@@ -27,7 +27,7 @@ def follow(running, tiles: TileMap, heard: list) -> TileMap:
 
 
 def is_the_mappers(running, tiles: TileMap) -> bool:
-    ours, theirs = tiles.cloud().points, running.node.do(running.node.mapper.cloud).result(30.0).points  # the Mapper belongs to its thread
+    ours, theirs = tiles.cloud().points, running.node.commands.do(running.node.mapper.cloud).result(30.0).points  # on its thread
     if len(ours) != len(theirs):
         return False
     return bool(np.allclose(ours, transform_points(running.node.placement.map_from_world, theirs), atol=1e-4))

@@ -17,7 +17,7 @@ from dust3r_ros.alignment.terms import Terms, terms_of
 Array = NDArray[np.float64]
 
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-6, 1e-9, 1e3
-FELT = 1e-3  # a damping below it changes next to nothing: a step that leads nowhere is not tried again with less
+SHORTER = (1.0, 0.5, 0.25)  # of a step, before more damping is tried
 SMALLER, LARGER = 5.0, 10.0
 MOST_TRIES = 8  # dampings tried at one linearisation
 
@@ -71,16 +71,19 @@ def refine(
             pull -= constraints.priors.cost(state) * scale / problem.pairs
         found = None
         for _ in range(MOST_TRIES):
-            step = system.step(damping, constraints.free_scale, pull)
-            if step is not None:
+            whole = system.step(damping, constraints.free_scale, pull)
+            for share in SHORTER if whole is not None else ():
+                assert whole is not None
+                step = share * whole
                 candidate, value = _evaluate(terms, moved(state, step, layout), eps, constraints)
                 if value < now:
                     found = candidate
                     break
-            damping = min(max(damping * LARGER, FELT), MOST_DAMPING)
+            if found is not None:
+                break
+            damping = min(damping * LARGER, MOST_DAMPING)
         if found is None:
             break
-        assert step is not None
         promised = 0.5 * float(step @ (pull * layout.is_scale - system.gradient)) / (now * scale)
         state, gain, now = found, max(1.0 - value / now, promised), value
         history.append(Progress(stage, time.perf_counter() - began, now, damping))

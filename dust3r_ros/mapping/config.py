@@ -113,6 +113,7 @@ class MapConfig:
     tile_size: float = setting(2.0, "edge of the cubes that the map is kept, bounded and published in, map units", 1e-3, 1e6)
     max_points_per_tile: int = setting(200_000, "points a tile holds at most; the least certain go first", 100, 100_000_000)
     min_confidence: float = setting(3.0, "points below this confidence stay out of the map", 1.0, 1e6)
+    remove_floaters: bool = setting(True, "leave out points that hide in front of what the keyframes around see")
     max_keyframes: int = setting(10_000, "keyframes kept with their pose and small picture; older ones are thinned out", 16, 1_000_000)
     keyframes_in_memory: int = setting(500, "of these, how many are kept in memory; the others are files", 1, 1_000_000)
     folder: str = setting("", "folder for keyframes that are not in memory; empty: the system's for temporary files. Removed at the end")

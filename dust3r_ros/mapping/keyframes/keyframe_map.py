@@ -412,7 +412,7 @@ class KeyframeMap:
                 aligned = None if view is None else self._window.keyframe(oldest, view, known)
                 known = known if aligned is None or view is None else self._with_refined(aligned, view)
                 self._store.put(known)
-                self._points.fuse(known)
+                self._points.fuse(known, list(self._in_window()))
                 self._finder.remember(oldest, known.image, known.camera)
             self._shelve(oldest)
         self._window.remove(oldest)

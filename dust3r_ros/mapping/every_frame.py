@@ -77,7 +77,7 @@ class EveryFrame:
         if tracked is None or shown.tracks is None:
             return self._by_pair_alone(shown, tokens, keyframe, entry, following)
         said = self._estimated(tokens, keyframe, entry, tracked)
-        by_pair = None if said is None else self._believed(said, tracked)
+        by_pair = None if said is None else self._believed(said, following.uncorrected(tracked))
         if said is None or by_pair is None:
             return tracked
         keyframe_map.refine(keyframe.index, said.depth, said.confidence)

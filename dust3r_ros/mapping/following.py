@@ -86,6 +86,10 @@ class Following:
         straight = straight_tracks(tracks, camera, self.turning.reference, self.turning.newest, readout)
         return None if keyframe is None else frame_pose(straight, keyframe, camera, self.relative)
 
+    def uncorrected(self, tracked: TrackedPose) -> TrackedPose:
+        """The newest frame's pose by the points alone, with the keyframe's depth as it was."""
+        return tracked if self.offset is None else replace(tracked, pose=inverse_pose(self.offset) @ tracked.pose)
+
     def correct(self, followed: Pose, pose: Pose) -> None:
         """The newest frame is at `pose` where its points say `followed` (4x4, to the keyframe): the next frames' points err alike."""
         self.offset = pose @ inverse_pose(followed)

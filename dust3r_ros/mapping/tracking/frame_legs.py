@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, diags, identity
+from scipy.sparse import csr_matrix, diags
 from scipy.sparse.linalg import splu
 from scipy.spatial.transform import Rotation
 
 # Weights of a way that was followed, where that of a keyframe's place in the map is 1.
 USUAL, USUAL_LEGS = 2.0, 4  # with few legs little is known of how much the keyframes err: it counts for as many
 AT_MOST = 5.0
+HELD = 1e6
 
 Array = NDArray[np.float64]
 
@@ -97,7 +98,11 @@ class FrameLegs:
         unit = np.array([units.get(k, 1.0) for k, _, _ in known])
         ways[:, :3, 3] *= unit[:, None]
         variance = np.array([leg.variance for _, _, leg in known]) * np.stack([np.ones_like(unit), unit**2], -1)
-        poses = _drawn_together(poses, first, last, ways, variance)
+        own_weight = np.ones(len(row))
+        now = max(self._legs, key=lambda n: self._legs[n][-1].begin)
+        if now in row:
+            own_weight[row[now]] = HELD  # the camera's pose as it was told goes by this one
+        poses = _drawn_together(poses, first, last, ways, variance, own_weight)
         off = _steps(poses[first] @ ways, poses[last])
         found = poses[of] @ own
         at, leg_of, share = self._shares(frames, {(k, which): n for n, (k, which, _) in enumerate(known)})
@@ -119,11 +124,14 @@ class FrameLegs:
         return at.astype(np.int64), leg_of.astype(np.int64), share
 
 
-def _drawn_together(poses: Array, first: NDArray[np.int64], last: NDArray[np.int64], ways: Array, variance: Array) -> Array:
+def _drawn_together(
+    poses: Array, first: NDArray[np.int64], last: NDArray[np.int64], ways: Array, variance: Array, own_weight: Array
+) -> Array:
     """Keyframes [K, 4, 4] where both their places in the map and the ways between them [L, 4, 4] are respected: linear least squares.
 
-    `variance` [L, 2] of the ways: rotation, place. That of the keyframes is what it leaves unexplained of how far the two differ. Ways are
-    as long as the map says on the whole: what is followed in small pictures comes out short, all ways alike.
+    `own_weight` [K]: of their places in the map. `variance` [L, 2] of the ways: rotation, place. That of the keyframes is what it leaves
+    unexplained of how far the two differ. Ways are as long as the map says on the whole: what is followed in small pictures comes out
+    short, all ways alike.
     """
     found, ways = poses.copy(), ways.copy()
     ways[:, :3, 3] *= _longer(poses[first], poses[last], ways)
@@ -131,19 +139,19 @@ def _drawn_together(poses: Array, first: NDArray[np.int64], last: NDArray[np.int
     signs = np.repeat([1.0, -1.0], len(first))
     between = csr_matrix((signs, (rows, np.concatenate([last, first]))), (len(first), len(poses)))
     off = Rotation.from_matrix((poses[first] @ ways)[:, :3, :3] @ poses[last, :3, :3].transpose(0, 2, 1)).as_rotvec()
-    found[:, :3, :3] = Rotation.from_rotvec(_settled(between, off, variance[:, 0])).as_matrix() @ poses[:, :3, :3]
+    found[:, :3, :3] = Rotation.from_rotvec(_settled(between, off, variance[:, 0], own_weight)).as_matrix() @ poses[:, :3, :3]
     off = (found[first] @ ways - poses[last])[:, :3, 3]
-    found[:, :3, 3] += _settled(between, off, variance[:, 1])
+    found[:, :3, 3] += _settled(between, off, variance[:, 1], own_weight)
     return found
 
 
-def _settled(between: csr_matrix, off: Array, variance: Array) -> Array:
+def _settled(between: csr_matrix, off: Array, variance: Array, own_weight: Array) -> Array:
     """[K, 3] by which keyframes move for their ways, which are [L, 3] off and have these variances [L]."""
     of_keyframes = 0.5 * max(float(np.median((off**2).sum(1)) - np.median(variance)), 0.0)
     seen = np.minimum(of_keyframes / np.maximum(variance, 1e-12), AT_MOST)
     weight = (len(off) * seen + USUAL_LEGS * USUAL) / (len(off) + USUAL_LEGS)
     weighted = between.T @ diags(weight)
-    return np.asarray(splu((identity(between.shape[1]) + weighted @ between).tocsc()).solve(weighted @ off))
+    return np.asarray(splu((diags(own_weight) + weighted @ between).tocsc()).solve(weighted @ off))
 
 
 def _longer(first: Array, last: Array, ways: Array) -> float:

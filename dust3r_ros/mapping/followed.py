@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from dust3r_ros.mapping.following import Following, Pending
 from dust3r_ros.mapping.tracking.keyframe_selection import Choice
-from dust3r_ros.mapping.tracking.tracker import Tracks, follow_points
+from dust3r_ros.mapping.tracking.tracker import Tracks
 from dust3r_ros.mapping.tracking.turning import Turn
 from dust3r_ros.mapping.types import Keyframe
 
 MAX_FOLLOWED = 160  # points at camera rate; offline there is time for more
-MAX_STEPS = 6
 
 Grey = NDArray[np.uint8]
 Pose = NDArray[np.float64]
@@ -68,19 +67,3 @@ def thinned(tracks: Tracks) -> Tracks:
         return tracks
     some = np.linspace(0, len(tracks) - 1, MAX_FOLLOWED).round().astype(int)
     return Tracks(tracks.keyframe[some], tracks.current[some], tracks.overlap)
-
-
-def caught_up(grey: Grey, tracks: Tracks, newer: Sequence[Grey]) -> tuple[Grey, Tracks]:
-    """Points followed through the tracking images that came since, in at most MAX_STEPS steps: else a busy machine would never catch up."""
-    stride = -(-len(newer) // MAX_STEPS) if newer else 1
-    for image in newer[::-1][::stride][::-1]:
-        grey, tracks = image, step(grey, tracks, image)
-    return grey, tracks
-
-
-def step(before: Grey, tracks: Tracks, grey: Grey) -> Tracks:
-    """Points followed from one tracking image into the next."""
-    if not len(tracks) or before.shape != grey.shape:
-        return Tracks(tracks.keyframe[:0], tracks.current[:0], 0.0)
-    after, kept = follow_points(before, grey, tracks.current, quickly=True)
-    return Tracks(tracks.keyframe[kept], after[kept], tracks.overlap * float(kept.mean()))

@@ -225,4 +225,4 @@ def corrected(tracked: TrackedPose | None, offset: Pose | None) -> TrackedPose |
 
 def baseline(keyframe: Keyframe, tracked: TrackedPose | None) -> float:
     """How far a camera is from a keyframe, as a share of the keyframe's median depth; 0 if it is lost."""
-    return 0.0 if tracked is None else float(np.linalg.norm(tracked.pose[:3, 3]) / np.median(keyframe.depth[keyframe.depth > 0]))
+    return 0.0 if tracked is None else float(np.linalg.norm(tracked.pose[:3, 3]) / keyframe.median_depth)

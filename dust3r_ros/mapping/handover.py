@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 
-from dust3r_ros.mapping.followed import Grey, Reference, caught_up
+from dust3r_ros.mapping.followed import Grey, Reference
+from dust3r_ros.mapping.tracking.camera_rate import caught_up
 from dust3r_ros.mapping.types import MapUpdate
 
 MAX_SINCE = 64  # tracking images kept since the frame that the map looks at; beyond it every other goes
@@ -36,6 +37,12 @@ class Handover:
         """Whether the map looks at no frame, and all that it found has been taken."""
         with self._lock:
             return self._since is None and self._result is None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the map looks at a frame."""
+        with self._lock:
+            return self._since is not None
 
     # ---- the tracking thread -----------------------------------------------------------------------------------------------------------
 

@@ -19,21 +19,24 @@ from numpy.typing import NDArray
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import MapperConfig
 from dust3r_ros.mapping.every_frame import beside_cpu
-from dust3r_ros.mapping.followed import Followed, Grey, Reference, reference_of, step
+from dust3r_ros.mapping.followed import Followed, Grey, Reference, reference_of
 from dust3r_ros.mapping.following import Pending, baseline, corrected
 from dust3r_ros.mapping.handover import Handover
 from dust3r_ros.mapping.mapper import MAX_PENDING, Mapper
 from dust3r_ros.mapping.recovery import Recovery
 from dust3r_ros.mapping.stopwatch import Stopwatch
+from dust3r_ros.mapping.tracking.camera_rate import step
 from dust3r_ros.mapping.tracking.coverage import Coverage
 from dust3r_ros.mapping.tracking.frame_check import check_frame
 from dust3r_ros.mapping.tracking.frame_trajectory import FrameTrajectory
 from dust3r_ros.mapping.tracking.keyframe_selection import Choice, KeyframeSelector
 from dust3r_ros.mapping.tracking.pair_pace import PairPace
 from dust3r_ros.mapping.tracking.remembered_frames import Remembered
-from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks, parallax, placed_against, tracking_image
+from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks, parallax, tracking_image
 from dust3r_ros.mapping.tracking.turning import Turning, camera_by, pose_by
 from dust3r_ros.mapping.types import Frame, Keyframe, MapUpdate, TrackingState
+
+BUSY = Choice(False, "the map looks at an earlier image")
 
 Pose = NDArray[np.float64]
 
@@ -101,8 +104,11 @@ class LiveTracking:
 
     # ---- the tracking thread -----------------------------------------------------------------------------------------------------------
 
-    def add(self, frame: Frame) -> MapUpdate:
-        """Track a frame: its pose and odometry, and nothing of the map. Raises FrameError and StampError as the Mapper does."""
+    def add(self, frame: Frame, tell: Callable[[MapUpdate], None] | None = None) -> MapUpdate:
+        """Track a frame: its pose and odometry, and nothing of the map. Raises FrameError and StampError as the Mapper does.
+
+        `tell` hears of it as soon as that is known; whether the map should look at the frame, and the reason, come after.
+        """
         check_frame(frame, self._last_stamp)
         self._last_stamp = frame.stamp
         self._pace.frame(frame.stamp)
@@ -112,21 +118,29 @@ class LiveTracking:
             grey = tracking_image(frame.image)
             whole = camera_by(self._keyframe, self._mapper.calibration.camera(frame))
             camera = whole.resized(grey.shape[1], grey.shape[0])
-            tracks = None if self._points is None else step(*self._points, grey)
-            if tracks is not None and self._own is not None:
-                tracks = placed_against(self._own, grey, tracks)
+            tracks = None if self._points is None else step(*self._points, grey, self._own)
             tracked = self._pose_of(tracks, camera, frame.stamp)
             if tracked is not None and tracks is not None and not self._recovery.believes(frame.stamp, tracked, tracks):
                 tracked = None
-            moved, overlap = (None, 0.0) if tracks is None else (parallax(tracks, camera), tracks.overlap)
-            new = 0.0 if self._covers is None or tracked is None else self._covers.new_share(camera, tracked.pose)
-            choice = self._selector.choose(frame.stamp, grey, moved, overlap, self._baseline(tracked), new)
-        seen = self._seen
-        reason = self._stand(frame.stamp, grey, tracks, tracked, choice)
-        self._newest = Newest(frame, camera, grey, tracked is not None)
+            seen = self._seen
+            lost = self._stand(frame.stamp, grey, tracks, tracked)
+            self._newest = Newest(frame, camera, grey, tracked is not None)
+        update = self._told(frame, lost, tracked, stopwatch)
+        if tell is not None:
+            tell(update)
+        choice = self._choice(frame.stamp, grey, tracks, tracked, camera)
         if not self._ask(frame, grey, tracks, tracked, choice, seen):
             self._remember(frame.stamp, tracks, tracked, camera)
-        return self._told(frame, reason, tracked, stopwatch)
+        return replace(update, reason=lost or choice.reason)
+
+    def _choice(self, stamp: int, grey: Grey, tracks: Tracks | None, tracked: TrackedPose | None, camera: Camera) -> Choice:
+        """Whether this frame is due as a keyframe; not asked while the map looks at another."""
+        if self._handover.is_busy:
+            self._selector.see(grey)
+            return BUSY
+        moved, overlap = (None, 0.0) if tracks is None else (parallax(tracks, camera), tracks.overlap)
+        new = 0.0 if self._covers is None or tracked is None else self._covers.new_share(camera, tracked.pose)
+        return self._selector.choose(stamp, grey, moved, overlap, self._baseline(tracked), new)
 
     def take_over(self) -> MapUpdate | None:
         """What the map has found since, as `add` does: the newest frame's pose, if that was not known before."""
@@ -152,8 +166,8 @@ class LiveTracking:
         self._pending = []
         return None if self._newest is None else self._stand_on_new_reference(self._newest, mapped.update)
 
-    def _stand(self, stamp: int, grey: Grey, tracks: Tracks | None, tracked: TrackedPose | None, choice: Choice) -> str:
-        """The newest frame is there, or its place is not known; why."""
+    def _stand(self, stamp: int, grey: Grey, tracks: Tracks | None, tracked: TrackedPose | None) -> str:
+        """The newest frame is there, or its place, which was, is not known: since when and why. Else nothing is said."""
         self._points = None if tracks is None else (grey, tracks)
         if tracked is not None and self._reference is not None and self._reference.keyframe is not None:
             self._see(stamp)
@@ -166,7 +180,7 @@ class LiveTracking:
             self._recovery.lost(stamp)
             self._points = self._good  # the newest frame led nowhere: the next one is followed from the last good one
             return f"lost for {self._recovery.seconds(stamp):.1f} s: {self._reason or 'looked for in the map'}"
-        return choice.reason
+        return ""
 
     def _see(self, stamp: int) -> None:
         self.state, self._seen = TrackingState.TRACKING, stamp

@@ -168,3 +168,18 @@ def test_a_frame_that_the_map_cannot_use_does_not_stop_tracking(views: list[Simu
         live.finish()
     with pytest.raises(StampError):
         live.show(frame_of(views[-1]))
+
+
+def test_a_pose_is_told_before_the_map_is_asked_about_the_frame(views: list[SimulatedView]) -> None:
+    live, told = Live(views), []
+    for view in views:
+        waiting = len(live.jobs)
+        told.clear()
+        update = live.front.add(frame_of(view), lambda early, w=waiting: told.append((early, len(live.jobs) - w)))
+        ((early, asked),) = told
+        assert asked == 0
+        assert early.frame is update.frame
+        assert early.pose is update.pose
+        assert early.odometry is update.odometry
+        assert update.reason
+        live.finish()

@@ -19,6 +19,7 @@ from dust3r_ros.mapping.keyframes.self_calibration import SelfCalibration
 from dust3r_ros.mapping.keyframes.window import Entry
 from dust3r_ros.mapping.places.placing import place_picture
 from dust3r_ros.mapping.tracking.frame_pair import FramePair, frame_by_pair
+from dust3r_ros.mapping.tracking.keyframe_selection import Choice
 from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks, points_seen_again
 from dust3r_ros.mapping.tracking.two_poses import PairErrors, contradict, together
 from dust3r_ros.mapping.types import Frame, Keyframe
@@ -51,6 +52,15 @@ class EveryFrame:
     def __init__(self, estimator: Estimator, calibration: SelfCalibration) -> None:
         self._estimator, self._calibration, self._errors = estimator, calibration, PairErrors()
 
+    def look(
+        self, shown: Shown, choice: Choice, tracked: TrackedPose | None, keyframe_map: KeyframeMap, following: Following
+    ) -> tuple[Choice, TrackedPose | None]:
+        """As `place`, and whether the frame is due as a keyframe then: not one whose points were lost."""
+        placed = self.place(shown, tracked, keyframe_map, following)
+        if tracked is None and placed is not None:
+            choice = Choice(False, "its points were lost: placed by its pair with the last keyframe")
+        return choice, placed
+
     def place(self, shown: Shown, tracked: TrackedPose | None, keyframe_map: KeyframeMap, following: Following) -> TrackedPose | None:
         """A frame's pose to the reference keyframe by their pair, and by the points that were followed; `tracked` if the pair says nothing.
 
@@ -67,7 +77,7 @@ class EveryFrame:
         if tracked is None or shown.tracks is None:
             return self._by_pair_alone(shown, tokens, keyframe, entry, following)
         said = self._estimated(tokens, keyframe, entry, tracked)
-        by_pair = None if said is None else self._believed(said, tracked)
+        by_pair = None if said is None else self._believed(said, following.uncorrected(tracked))
         if said is None or by_pair is None:
             return tracked
         keyframe_map.refine(keyframe.index, said.depth, said.confidence)

@@ -12,10 +12,13 @@ from dust3r_ros.geometry import Camera, inverse_pose, turn_between
 from dust3r_ros.mapping.keyframes.keyframe_map import KeyframeMap
 from dust3r_ros.mapping.tracking.coverage import Coverage
 from dust3r_ros.mapping.tracking.frame_trajectory import FrameTrajectory
+from dust3r_ros.mapping.tracking.odometry_covariance import KEYFRAME_SCALE
 from dust3r_ros.mapping.tracking.remembered_frames import Remembered, RememberedFrames
 from dust3r_ros.mapping.tracking.tracker import MIN_POINTS, TrackedPose, Tracker, Tracks, frame_pose, points_seen_again
 from dust3r_ros.mapping.tracking.turning import TURN_AT_MOST, Turning, camera_by, pose_by, straight_tracks
 from dust3r_ros.mapping.types import Keyframe
+
+UNKNOWN = (1.0, 1e12)  # rad^2, and any unit squared: of a pose that nothing is known of
 
 Pose = NDArray[np.float64]
 Pending = tuple[int, Tracks, Camera]  # a frame from before there was depth: its stamp, points and camera
@@ -30,6 +33,7 @@ class Following:
         self.trajectory = FrameTrajectory()
         self.reference: int | None = None  # the keyframe whose points are followed
         self.relative: Pose | None = None  # [4, 4] the newest frame's camera to that keyframe's
+        self._variance = UNKNOWN
         self.turning = Turning()
         self.remembers_all = False  # how frames were followed, while the camera may yet be calibrated; else since the last keyframe
         self._remembered = RememberedFrames()
@@ -82,6 +86,10 @@ class Following:
         straight = straight_tracks(tracks, camera, self.turning.reference, self.turning.newest, readout)
         return None if keyframe is None else frame_pose(straight, keyframe, camera, self.relative)
 
+    def uncorrected(self, tracked: TrackedPose) -> TrackedPose:
+        """The newest frame's pose by the points alone, with the keyframe's depth as it was."""
+        return tracked if self.offset is None else replace(tracked, pose=inverse_pose(self.offset) @ tracked.pose)
+
     def correct(self, followed: Pose, pose: Pose) -> None:
         """The newest frame is at `pose` where its points say `followed` (4x4, to the keyframe): the next frames' points err alike."""
         self.offset = pose @ inverse_pose(followed)
@@ -128,6 +136,7 @@ class Following:
         self.turning.stand(stamp, tracked.pose)
         self._stand(stamp, self.reference, tracked.pose)
         self.trajectory.advance(self.reference, tracked.pose, self._map.poses, tracked.covariance)
+        self._variance = self._variance_of(tracked, self.reference)
 
     def pose_in_map(self, tracked: TrackedPose | None) -> Pose | None:
         return None if tracked is None or self.reference is None else self._map.poses[self.reference] @ tracked.pose
@@ -139,7 +148,7 @@ class Following:
             go_on = self.trajectory.found_again if was_lost else self.trajectory.advance
             go_on(index, np.eye(4), self._map.poses)
         elif self.reference is not None and self.relative is not None:
-            self.trajectory.legs.end(self.reference, stamp, index, self._in_own_unit(self.relative, self.reference))
+            self.trajectory.legs.end(self.reference, stamp, index, self._in_own_unit(self.relative, self.reference), self._variance)
         self.trajectory.legs.begin(index, stamp)
         self.trajectory.anchor(index)
         self.reference, self.relative, self.offset = index, np.eye(4), None
@@ -175,7 +184,7 @@ class Following:
                 own = self._in_own_unit(found.pose, keyframe.index)
                 self.remember(Remembered(stamp, keyframe.index, tracks, camera, np.zeros(3), np.zeros(3), own))
                 if newest is not None and stamp == newest[0][0]:
-                    self.trajectory.legs.end(keyframe.index, stamp, newest[1], own)
+                    self.trajectory.legs.end(keyframe.index, stamp, newest[1], own, self._variance_of(found, keyframe.index))
                 else:
                     self._stand(stamp, keyframe.index, found.pose)
 
@@ -188,6 +197,13 @@ class Following:
             if self.offset is not None:
                 self.offset = self.offset.copy()
                 self.offset[:3, 3] *= ratios[self.reference]
+
+    def _variance_of(self, tracked: TrackedPose, index: int) -> tuple[float, float]:
+        """Of rotation and place, as `FrameLegs.end` has it."""
+        if tracked.covariance is None:
+            return UNKNOWN
+        variance, way = np.diag(tracked.covariance), tracked.pose[:3, 3]
+        return float(variance[:3].sum()), float(variance[3:].sum() + KEYFRAME_SCALE**2 * (way @ way)) / self._unit(index) ** 2
 
     def _unit(self, index: int) -> float:
         return self._map.units.get(index, 1.0)

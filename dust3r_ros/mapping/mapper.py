@@ -23,7 +23,7 @@ from dust3r_ros.mapping.scale.scale_fusion import MapScale
 from dust3r_ros.mapping.scene_graph import Pair
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.tracking.frame_check import FrameError, StampError, check_frame
-from dust3r_ros.mapping.tracking.keyframe_selection import Choice, KeyframeSelector
+from dust3r_ros.mapping.tracking.keyframe_selection import KeyframeSelector
 from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks, parallax, tracking_image
 from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, Standpoint, TrackingState
 
@@ -131,7 +131,8 @@ class Mapper:
         if self.state is TrackingState.TRACKING and (self._pairs_offline if followed is None else followed.with_pair):
             shown = Shown(frame, camera, grey, tracked_camera, tracks)
             if tracked is None or not (choice.is_due and self.may_try(frame.stamp)):
-                choice, tracked = self._paired(shown, choice, tracked, stopwatch)
+                with stopwatch.time("pair"):
+                    choice, tracked = self._every_frame.look(shown, choice, tracked, self.keyframe_map, self.following)
         if tracked is None and self.keyframe_map.exists:
             return self._look_for(frame, camera, grey, stopwatch, corrected)
         if tracked is not None:
@@ -154,14 +155,6 @@ class Mapper:
         elif tracks is not None and self.state is TrackingState.INITIALISING:
             self._pending = [*self._pending[1 - MAX_PENDING :], (frame.stamp, tracks, tracked_camera)]
         return self._told(frame, reason, tracked, growth, corrected, stopwatch)
-
-    def _paired(self, shown: Shown, choice: Choice, tracked: TrackedPose | None, stopwatch: Stopwatch) -> tuple[Choice, TrackedPose | None]:
-        """A frame that is not to be a keyframe, or whose points were lost, by its pair with the reference."""
-        with stopwatch.time("pair"):
-            found = self._every_frame.place(shown, tracked, self.keyframe_map, self.following)
-        if tracked is None and found is not None:
-            choice = Choice(False, "its points were lost: placed by its pair with the last keyframe")
-        return choice, found
 
     def take_corrections(self) -> bool:
         """An alignment of the whole graph that is done, and the scale, move the map; whether they did."""

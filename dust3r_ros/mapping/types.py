@@ -79,7 +79,7 @@ class MapUpdate:
     corrected: bool = False  # the whole map has moved: an alignment of the whole graph came in
     loops: tuple[tuple[int, int], ...] = ()  # keyframes that this frame's keyframe was joined to, as (old, new)
     edges: tuple[tuple[int, int], ...] = ()  # directed pairs that this frame brought
-    seconds: dict[str, float] = field(default_factory=dict)  # wall time per stage: track, encode, estimate, align, fuse
+    seconds: dict[str, float] = field(default_factory=dict)  # wall time per stage: track, pair, encode, estimate, align, fuse
     found_again: bool = False  # the camera was lost and is placed anew: how it moved in between is not known
     lost_seconds: float = 0.0  # of the images' own time since the camera's place was last known; 0 if it is
     camera: str = ""  # of a rig: the one whose pose and odometry these are

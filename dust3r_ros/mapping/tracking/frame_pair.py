@@ -92,7 +92,7 @@ def _as_aligned(cameras: tuple[Camera, Camera], keyframe: Keyframe) -> Camera:
 def _pose(prediction: PairPrediction, scale: float, camera: Camera, guess: Array | None) -> tuple[TrackedPose, float] | None:
     """And how far away the points are."""
     points, sure = prediction.points_j.cpu().numpy(), prediction.confidence_j.cpu().numpy()
-    known = np.flatnonzero((sure >= TRUSTED) & np.isfinite(points).all(-1))
+    known = np.flatnonzero((sure >= TRUSTED) & np.isfinite(points.sum(-1)))
     if len(known) < MIN_KNOWN * sure.size:
         return None
     some = known[np.linspace(0, len(known) - 1, min(len(known), MAX_POINTS)).astype(np.int64)]

@@ -66,7 +66,7 @@ def rig(ros: None) -> Iterator[Callable[..., object]]:  # noqa: ARG001
 
     rigs: list[Rig] = []
 
-    def build(activate: bool = True, **parameters: object) -> Rig:
+    def build(*, activate: bool = True, **parameters: object) -> Rig:
         rigs.append(Rig(parameters, activate))
         return rigs[-1]
 

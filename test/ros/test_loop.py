@@ -29,7 +29,7 @@ def test_after_a_loop_the_map_corrects_and_the_odometry_does_not_jump(rig) -> No
     def later(view: SimulatedView, frames: int) -> SimulatedView:
         return replace(view, stamp=once[0].stamp + frames * PERIOD)
 
-    running = rig(SETTINGS)
+    running = rig(**SETTINGS)
     estimator = SimulatedEstimator(once, size=160, noise=0.01, bend=BEND)
     running.node.mapper = Mapper(with_settings(running.node.mapper.config, {}), estimator, background=True)
     heard = running.listen(TFMessage, "/tf")

@@ -23,7 +23,7 @@ SETTINGS = {"window.size": 4, "window.scene_graph": "swin-2", "map.voxel_size": 
 def test_lost_it_says_so_and_holds_still_and_found_it_corrects_map_odom_alone(rig) -> None:
     sequence = circle_sequence(80, 120, 90)
     views = [sequence[k] for k in range(MAPPED)]
-    running = rig(SETTINGS)
+    running = rig(**SETTINGS)
     running.node.mapper = Mapper(with_settings(running.node.mapper.config, {}), SimulatedEstimator(views, size=120))
     running.show(views)
     transforms, odometry = running.listen(TFMessage, "/tf"), running.listen(Odometry, "~/odometry")

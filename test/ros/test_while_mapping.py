@@ -38,7 +38,7 @@ def test_transforms_go_on_while_a_keyframe_is_estimated_and_do_not_jump_when_it_
     sequence = circle_sequence(150, 160, 120)
     views = [replace(sequence[k], stamp=sequence[0].stamp + k * 100_000_000) for k in range(BEFORE + 40 + MEANWHILE + AFTER)]
     estimator = Gated(views, size=160)
-    running = rig(SETTINGS)
+    running = rig(**SETTINGS)
     running.node.mapper = Mapper(with_settings(running.node.mapper.config, {}), estimator, background=True)
     heard = running.listen(TFMessage, "/tf")
     coming = iter(views)

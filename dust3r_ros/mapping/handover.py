@@ -38,13 +38,13 @@ class Handover:
         with self._lock:
             return self._since is None and self._result is None
 
-    # ---- the tracking thread -----------------------------------------------------------------------------------------------------------
-
     @property
     def is_busy(self) -> bool:
         """Whether the map looks at a frame."""
         with self._lock:
             return self._since is not None
+
+    # ---- the tracking thread -----------------------------------------------------------------------------------------------------------
 
     def is_free(self, grey: Grey) -> bool:
         """Whether the map may be asked; if it is at work, the newest tracking image is kept for what it will find."""

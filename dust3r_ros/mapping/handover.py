@@ -40,12 +40,6 @@ class Handover:
 
     # ---- the tracking thread -----------------------------------------------------------------------------------------------------------
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether the map looks at a frame."""
-        with self._lock:
-            return self._since is not None
-
     def is_free(self, grey: Grey) -> bool:
         """Whether the map may be asked; if it is at work, the newest tracking image is kept for what it will find."""
         with self._lock:

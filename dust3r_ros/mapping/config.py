@@ -109,6 +109,9 @@ class MapConfig:
     max_points_per_tile: int = setting(200_000, "points a tile holds at most; the least certain go first", 100, 100_000_000)
     min_confidence: float = setting(3.0, "points below this confidence stay out of the map", 1.0, 1e6)
     max_keyframes: int = setting(10_000, "keyframes kept with their pose and small picture; older ones are thinned out", 16, 1_000_000)
+    max_pieces: int = setting(
+        8, "pieces of map kept, which a lost camera has seen and whose place in the map is not known yet; the smallest go first", 0, 1000
+    )
     keyframes_in_memory: int = setting(500, "of these, how many are kept in memory; the others are files", 1, 1_000_000)
     folder: str = setting("", "folder for keyframes that are not in memory; empty: the system's for temporary files. Removed at the end")
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dust3r_ros.geometry import Camera, inverse_pose, turn_between
 from dust3r_ros.mapping.keyframes.keyframe_map import KeyframeMap
+from dust3r_ros.mapping.places.relocalisation import Relocalisation
 from dust3r_ros.mapping.tracking.coverage import Coverage
 from dust3r_ros.mapping.tracking.frame_trajectory import FrameTrajectory
 from dust3r_ros.mapping.tracking.tracker import MIN_POINTS, TrackedPose, Tracker, Tracks, frame_pose, points_seen_again
@@ -147,6 +148,13 @@ class Following:
         self._stand(stamp, index, relative)
         self.trajectory.found_again(index, relative, self._map.poses)
         return relative
+
+    def go_on_by(self, found: Relocalisation, stamp: int, grey: NDArray[np.uint8], camera: Camera) -> TrackedPose:
+        """A camera that was lost is there, by the map's keyframes: follow the most alike of them. `camera` is that of the frame."""
+        assert found.where.pose is not None
+        tracked = self.camera(camera).resized(grey.shape[1], grey.shape[0])
+        relative = self.go_on_from(self._map.go_on_from(found), found.where.pose, stamp, grey, tracked)
+        return TrackedPose(relative, found.where.inliers)
 
     def place(self, pending: Sequence[Pending]) -> None:
         """The reference is the first keyframe and has depth now: it, and the frames since, get their poses."""

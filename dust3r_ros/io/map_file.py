@@ -1,7 +1,8 @@
 """A map in one file: tensors and JSON in a zip, versioned and checksummed, written atomically.
 
 The archive holds `map.json` (format, version, keyframes, edges, SHA-256 of every other member) and one `.npy` member an array. Version 2
-adds the links between keyframes, each keyframe's own frame and units, and with which keyframe every point moves.
+adds the links between keyframes, each keyframe's own frame and units, and with which keyframe every point moves; version 3 the camera's
+readout and the pieces that were not joined to the map, each as a map of its own (`pieces/0/...`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
 
 log = logging.getLogger(__name__)
 
-FORMAT, VERSION, OLDEST = "dust3r_ros map", 2, 1
+FORMAT, VERSION, OLDEST = "dust3r_ros map", 3, 1
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same map makes the same file
 
 
@@ -40,13 +41,20 @@ class MapFileError(Dust3rError):
 def save_map(path: Path | str, snapshot: MapSnapshot) -> None:
     """Write a map, one keyframe at a time; a file that was there before is replaced only by a whole new one. Raises OutputError."""
     with atomic_file(Path(path)) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        keyframes: list[dict[str, Any]] = []
         digests: dict[str, str] = {}
-        for name, array in _arrays(snapshot, keyframes):
-            data = _npy(array)
-            digests[f"{name}.npy"] = hashlib.sha256(data).hexdigest()
-            _write(archive, f"{name}.npy", data)
-        _write(archive, "map.json", json.dumps(_about_map(snapshot, keyframes, digests), indent=1).encode())
+        about = {"format": FORMAT, "version": VERSION, **_written(archive, snapshot, "", digests), "sha256": digests}
+        _write(archive, "map.json", json.dumps(about, indent=1).encode())
+
+
+def _written(archive: zipfile.ZipFile, snapshot: MapSnapshot, prefix: str, digests: dict[str, str]) -> dict[str, Any]:
+    """The arrays of a map and its pieces into the archive, their checksums into `digests`; what is said of them in words."""
+    keyframes: list[dict[str, Any]] = []
+    for name, array in _arrays(snapshot, keyframes):
+        data = _npy(array)
+        digests[f"{prefix}{name}.npy"] = hashlib.sha256(data).hexdigest()
+        _write(archive, f"{prefix}{name}.npy", data)
+    pieces = [_written(archive, piece, f"{prefix}pieces/{n}/", digests) for n, piece in enumerate(snapshot.pieces)]
+    return {**_about_map(snapshot, keyframes), "pieces": pieces}
 
 
 def _arrays(snapshot: MapSnapshot, keyframes: list[dict[str, Any]]) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -77,17 +85,15 @@ def _arrays(snapshot: MapSnapshot, keyframes: list[dict[str, Any]]) -> Iterator[
         )
 
 
-def _about_map(snapshot: MapSnapshot, keyframes: list[dict[str, Any]], digests: dict[str, str]) -> dict[str, Any]:
+def _about_map(snapshot: MapSnapshot, keyframes: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "format": FORMAT,
-        "version": VERSION,
         "scale_source": snapshot.scale_source,
         "scale_uncertainty": snapshot.scale_uncertainty if math.isfinite(snapshot.scale_uncertainty) else None,
         "voxel_size": snapshot.voxel_size,
+        "readout": snapshot.readout,
         "keyframes": keyframes,
         "edges": [list(edge) for edge in snapshot.edges],
         "window": list(snapshot.window),
-        "sha256": digests,
     }
 
 
@@ -100,7 +106,7 @@ def load_map(path: Path | str) -> MapSnapshot:
         with zipfile.ZipFile(path) as archive:
             about = _about(path, archive)
             arrays = {name: _checked(path, archive, name, digest) for name, digest in about["sha256"].items()}
-        return _snapshot(about, arrays)
+        return _snapshot(about, arrays, "", about["version"])
     except MapFileError:
         raise
     except zipfile.BadZipFile as error:
@@ -134,7 +140,8 @@ def _checked(path: Path, archive: zipfile.ZipFile, name: str, digest: str) -> ND
     return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
 
 
-def _snapshot(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> MapSnapshot:
+def _snapshot(about: dict[str, Any], everything: dict[str, NDArray[Any]], prefix: str, version: int) -> MapSnapshot:
+    arrays = {name.removeprefix(prefix): array for name, array in everything.items() if name.startswith(prefix)} if prefix else everything
     keyframes = []
     for entry in about["keyframes"]:
         name = f"keyframes/{entry['index']}"
@@ -156,12 +163,13 @@ def _snapshot(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> MapSnap
     said = about.get("scale_uncertainty")
     uncertainty = math.nan if said is None else float(said)
     snapshot = MapSnapshot(tuple(keyframes), edges, cloud, tuple(about["window"]), str(about["scale_source"]), uncertainty)
-    snapshot = replace(snapshot, voxel_size=float(about.get("voxel_size", 0.0)))
-    return snapshot if about["version"] == 1 else _with_links(snapshot, arrays)
+    pieces = tuple(_snapshot(piece, arrays, f"pieces/{n}/", version) for n, piece in enumerate(about.get("pieces", ())))
+    snapshot = replace(snapshot, voxel_size=float(about.get("voxel_size", 0.0)), readout=float(about.get("readout", 0.0)), pieces=pieces)
+    return snapshot if version == 1 else _with_links(snapshot, arrays)
 
 
 def _held_together(snapshot: MapSnapshot) -> dict[str, NDArray[Any]]:
-    """What version 2 has more than version 1."""
+    """What holds it together: since version 2."""
     links, frames = snapshot.links, sorted(snapshot.frames.items())
     arrays: dict[str, NDArray[Any]] = {
         "links/ends": np.array([(link.i, link.j) for link in links], np.int32).reshape(-1, 2),

@@ -33,6 +33,7 @@ class Health:
     keyframes: int = 0
     window: tuple[int, ...] = ()  # indices of the keyframes in the window
     map_points: int = 0
+    pieces: tuple[int, ...] = ()  # keyframes of each piece of map that is not joined yet
     model: str = ""
     scale_source: str = "none"
     cameras: dict[str, str] = field(default_factory=dict)  # of a rig: each one's state in words

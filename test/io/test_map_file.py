@@ -82,6 +82,24 @@ def test_a_map_of_version_1_is_still_read() -> None:
     assert_same(load_map(Path(__file__).parent / "data" / "version_1.map"), snapshot())
 
 
+def test_a_map_of_version_2_is_still_read() -> None:
+    """As above."""
+    found = load_map(Path(__file__).parent / "data" / "version_2.map")
+    assert_same(found, with_links())
+    assert (found.readout, found.pieces) == (0.0, ())
+
+
+def test_the_readout_and_pieces_that_are_not_joined_come_back(tmp_path: Path) -> None:
+    pieces = (with_links(1), replace(snapshot(2), pieces=(snapshot(3),)))
+    save_map(tmp_path / "a.map", replace(with_links(), readout=0.021, pieces=pieces))
+    found = load_map(tmp_path / "a.map")
+    assert found.readout == 0.021
+    assert_same(found, with_links())
+    for one, other in zip(found.pieces, pieces, strict=True):
+        assert_same(one, other)
+    assert_same(found.pieces[1].pieces[0], snapshot(3))
+
+
 def test_links_that_hang_on_nothing_are_damage(tmp_path: Path) -> None:
     whole = with_links()
     save_map(tmp_path / "m.map", replace(whole, frames={n: frame for n, frame in whole.frames.items() if n != 7}))
@@ -122,9 +140,9 @@ def test_every_other_file_is_refused_by_name_and_reason(tmp_path: Path) -> None:
         with pytest.raises(MapFileError, match=r"m\.map"):
             load_map(path)
     path.write_bytes(whole)
-    for version in (3, 0, "2", None):
+    for version in (4, 0, "2", None):
         rewritten(path, version=version)
-        with pytest.raises(MapFileError, match=f"m.map has version {version}, this program reads versions 1 to 2"):
+        with pytest.raises(MapFileError, match=f"m.map has version {version}, this program reads versions 1 to 3"):
             load_map(path)
     path.write_bytes(whole)
     rewritten(path, format="something else")

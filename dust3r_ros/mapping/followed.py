@@ -48,6 +48,14 @@ class Reference:
     turn: Turn = field(default_factory=lambda: np.zeros(3))  # how the camera turned when it took the keyframe
 
 
+def taken_over(following: Following, followed: Followed) -> Tracks | None:
+    """Go on from what was followed elsewhere: the points in the newest frame."""
+    if followed.tracks is not None:
+        following.tracker.go_on(followed.grey, followed.tracks)
+        following.relative, following.turning.recent = followed.relative, followed.recent
+    return followed.tracks
+
+
 def reference_of(following: Following, unit: float, before: Tracks | None) -> Reference | None:
     """What is to be followed now. `before`: the points that were; if they still are, they are not handed over again."""
     if following.reference is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +37,22 @@ class Remembered:
     reference_turn: NDArray[np.float64]
 
 
+class Keyframes(Protocol):
+    """What a camera is followed from: a KeyframeMap, or frames that were placed in a map that stands."""
+
+    @property
+    def poses(self) -> Mapping[int, Pose]: ...
+
+    @property
+    def units(self) -> Mapping[int, float]: ...
+
+    def keyframe(self, index: int) -> Keyframe | None: ...
+
+
 class Following:
     """One camera in one map."""
 
-    def __init__(self, keyframe_map: KeyframeMap) -> None:
+    def __init__(self, keyframe_map: Keyframes) -> None:
         self._map = keyframe_map
         self.tracker = Tracker()
         self.trajectory = FrameTrajectory()
@@ -59,7 +72,7 @@ class Following:
         """That of a frame; one that nobody measured is as the alignment has its keyframe's."""
         return camera_by(self.keyframe, camera)
 
-    def go_over_to(self, keyframe_map: KeyframeMap, camera: Camera, readout: float) -> None:
+    def go_over_to(self, keyframe_map: Keyframes, camera: Camera, readout: float) -> None:
         """To a map of the same keyframes made with another camera: the frames that are remembered are placed in it anew."""
         self._map = keyframe_map
         found = {}
@@ -149,11 +162,13 @@ class Following:
         self.trajectory.found_again(index, relative, self._map.poses)
         return relative
 
-    def go_on_by(self, found: Relocalisation, stamp: int, grey: NDArray[np.uint8], camera: Camera) -> TrackedPose:
-        """A camera that was lost is there, by the map's keyframes: follow the most alike of them. `camera` is that of the frame."""
+    def go_on_by(
+        self, keyframe_map: KeyframeMap, found: Relocalisation, stamp: int, grey: NDArray[np.uint8], camera: Camera
+    ) -> TrackedPose:
+        """A camera that was lost is there, by this map's keyframes: follow the most alike of them. `camera` is that of the frame."""
         assert found.where.pose is not None
         tracked = self.camera(camera).resized(grey.shape[1], grey.shape[0])
-        relative = self.go_on_from(self._map.go_on_from(found), found.where.pose, stamp, grey, tracked)
+        relative = self.go_on_from(keyframe_map.go_on_from(found), found.where.pose, stamp, grey, tracked)
         return TrackedPose(relative, found.where.inliers)
 
     def place(self, pending: Sequence[Pending]) -> None:

@@ -21,6 +21,7 @@ from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import MapperConfig
 from dust3r_ros.mapping.followed import Followed, Grey, Reference, caught_up, reference_of, step
 from dust3r_ros.mapping.following import Pending, Remembered, baseline
+from dust3r_ros.mapping.localiser import Localiser
 from dust3r_ros.mapping.mapper import MAX_PENDING, Mapper
 from dust3r_ros.mapping.recovery import Recovery
 from dust3r_ros.mapping.stopwatch import Stopwatch
@@ -56,9 +57,14 @@ class Newest:
 
 
 class LiveTracking:
-    """In front of one Mapper. `add` and `take_over` belong to the tracking thread, what is given to `run` to the mapping thread."""
+    """In front of one Mapper, or of a Localiser, which has its methods.
 
-    def __init__(self, mapper: Mapper, run: Callable[[Callable[[], None]], Any], on_mapped: Callable[[MapUpdate | None], None]) -> None:
+    `add` and `take_over` belong to the tracking thread, what is given to `run` to the mapping thread.
+    """
+
+    def __init__(
+        self, mapper: Mapper | Localiser, run: Callable[[Callable[[], None]], Any], on_mapped: Callable[[MapUpdate | None], None]
+    ) -> None:
         """`run(job)` has a job done on the mapping thread, one after the other; the Mapper is used by these jobs alone.
 
         `on_mapped` is called there with what each frame that the Mapper looked at has changed; None: the map as a whole has moved.
@@ -168,7 +174,7 @@ class LiveTracking:
             self._turning.stand(stamp, tracked.pose)
             at = self._reference.index
             self._odometry.advance(at, tracked.pose, {at: self._reference.keyframe.pose}, tracked.covariance)
-        elif self._reference is not None and self._reference.keyframe is not None:
+        elif self.state is TrackingState.LOST or self._keyframe is not None:
             self.state = TrackingState.LOST
             self._recovery.lost(stamp)
             self._points = self._good  # the newest frame led nowhere: the next one is followed from the last good one
@@ -191,7 +197,7 @@ class LiveTracking:
                 return False
         is_lost = self.state is TrackingState.LOST
         if not is_lost and not (choice.is_due and self._mapper.may_try(frame.stamp)):
-            if self._mapper.keyframe_map.correction_is_ready:
+            if self._mapper.correction_is_ready:
                 with self._lock:
                     self._since = []
                 epoch = self._epoch

@@ -62,7 +62,7 @@ class LostCamera:
                 in_map = sighting(self._map, found, stamp, tokens.camera)
                 joined = self._pieces.found_in_map(self._map, self._following, in_map, known)
                 reason = f"found again: {found.where.reason}" + (f"; a piece of {joined} keyframes joined" if joined else "")
-                return Look(reason, self._following.go_on_by(found, stamp, grey, camera), joined=joined)
+                return Look(reason, self._following.go_on_by(self._map, found, stamp, grey, camera), joined=joined)
             if is_long:
                 self._pieces.look(tokens, stamp, grey, camera, known)
         if self.recovery.may_join_newest(stamp):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dust3r_ros.estimators import Estimator, Tokens, create_estimator
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import ConfigError, MapperConfig
-from dust3r_ros.mapping.followed import Followed
+from dust3r_ros.mapping.followed import Followed, taken_over
 from dust3r_ros.mapping.following import Following, Pending
 from dust3r_ros.mapping.keyframes.keyframe_map import Growth, KeyframeMap
 from dust3r_ros.mapping.keyframes.self_calibration import SelfCalibration
@@ -159,6 +159,11 @@ class Mapper(MapView, Measured):
             self._pending = [*self._pending[1 - MAX_PENDING :], (frame.stamp, tracks, tracked_camera)]
         return self._told(frame, reason, tracked, growth, corrected, stopwatch)
 
+    @property
+    def correction_is_ready(self) -> bool:
+        """Whether `take_corrections` would bring news; for any thread while no frame is looked at."""
+        return self.keyframe_map.correction_is_ready
+
     def take_corrections(self) -> bool:
         """An alignment of the whole graph that is done, and the scale, move the map; whether they did."""
         corrected = self.keyframe_map.finished_correction()
@@ -171,11 +176,7 @@ class Mapper(MapView, Measured):
         self._pending = list(followed.pending)
         if followed.seen is not None:
             self._lost.recovery.seen_before(followed.seen)
-        if followed.tracks is not None:
-            self.following.tracker.go_on(followed.grey, followed.tracks)
-            self.following.relative = followed.relative
-            self.following.turning.recent = followed.recent
-        return followed.tracks
+        return taken_over(self.following, followed)
 
     def _told(
         self,
@@ -224,7 +225,7 @@ class Mapper(MapView, Measured):
 
     def go_on_by(self, found: Relocalisation, stamp: int, grey: NDArray[np.uint8], camera: Camera) -> None:
         """Somebody else has found this frame (`grey`: its tracking image) in the map: the camera goes on from there."""
-        self.following.go_on_by(found, stamp, grey, camera)
+        self.following.go_on_by(self.keyframe_map, found, stamp, grey, camera)
         self._is_seen(stamp)
         self._last_failure = None
 

@@ -72,7 +72,7 @@ class Dust3rNode(LifecycleNode):
         self.threads.follow(frame)
 
     def _map_at_once(self, frame: Any) -> None:
-        """On the mapping thread: a Localiser and a rig track by themselves."""
+        """On the mapping thread: a rig, and a Localiser without a map, track by themselves."""
         if self.rig is not None and isinstance(self.mapper, RigMapper):
             self.rig.mount_on(self.mapper)
             self._camera_frame = self.rig.frame_of(self.mapper.lead)
@@ -99,7 +99,7 @@ class Dust3rNode(LifecycleNode):
             self.book.mapped(update)
             if update.is_keyframe:
                 self.book.set(keyframes=len(self.mapper.standpoints))
-        self._tell_scale()
+        self._tell_numbers()
 
     @property
     def mapper(self) -> Mapper | Localiser:
@@ -333,9 +333,9 @@ class Dust3rNode(LifecycleNode):
     def do(self, job: Callable[[], Any]) -> Future[Any]:
         return self.threads.mapping.submit(job)
 
-    def _tell_scale(self) -> None:
+    def _tell_numbers(self) -> None:
         scale = self.mapper.scale
-        self.book.set(scale_source=scale.source, scale_uncertainty=scale.uncertainty)
+        self.book.set(scale_source=scale.source, scale_uncertainty=scale.uncertainty, pieces=self.mapper.pieces)
 
     def reset_map(self) -> str:
         with self.threads.camera:
@@ -344,7 +344,7 @@ class Dust3rNode(LifecycleNode):
     def _reset_map(self) -> str:
         self.mapper.reset()
         self.threads.restart()
-        self._tell_scale()
+        self._tell_numbers()
         if isinstance(self.mapper, Localiser):  # only where the camera is has been forgotten
             self._restarted(True)
             self.book.set(frames=0, tracking=self.mapper.state, reason="reset", fault=False, map_fault="")
@@ -386,7 +386,7 @@ class Dust3rNode(LifecycleNode):
             return self._replaced(mapper, snapshot)
 
     def _replaced(self, mapper: Mapper | Localiser, snapshot: MapSnapshot) -> str:
-        self._tell_scale()
+        self._tell_numbers()
         last = snapshot.keyframes[-1].index if snapshot.keyframes else -1
         self._restarted(True, snapshot.window, last)
         count = len(snapshot.keyframes)

@@ -20,7 +20,7 @@ KEPT = 24  # keyframes whose tokens are kept
 
 
 class PlaceFinder:
-    """A map's keyframes with their descriptors, worked out once. The map does not change."""
+    """A map's keyframes with their descriptors, worked out once. The map does not change but in size."""
 
     def __init__(self, snapshot: MapSnapshot, estimator: Estimator) -> None:
         self._estimator = estimator
@@ -45,6 +45,10 @@ class PlaceFinder:
         around = around[np.isfinite(distance[around])]
         ranked = around[np.argsort(-(self._descriptors[around] @ image_descriptor(image)), kind="stable")]
         return [self._keyframes[n] for n in ranked[:CANDIDATES]]
+
+    def grow(self, keyframes: Sequence[Keyframe], factor: float) -> None:
+        """The map has become larger about its origin; `keyframes`: as they are now."""
+        self._keyframes, self._places = keyframes, self._places * factor
 
     def place(self, query: Tokens, candidates: list[Keyframe]) -> Localisation:
         """The picture's place by these keyframes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,7 @@ class Reference:
     tracks: Tracks | None = None  # the keyframe's points in it; None: those that are followed already
     relative: Pose | None = None  # [4, 4] that image's camera to the keyframe's
     own: Grey | None = None  # the keyframe's own tracking image
-    turn: Turn = field(default_factory=lambda: np.zeros(3))  # how the camera turned when it took the keyframe
+    turn: Turn | None = None  # how the camera turned when it took the keyframe; None: yet to be seen
 
 
 def taken_over(following: Following, followed: Followed) -> Tracks | None:
@@ -61,7 +61,7 @@ def reference_of(following: Following, unit: float, before: Tracks | None) -> Re
     if following.reference is None:
         return None
     now = following.tracker.now
-    turn = following.turning.reference
+    turn = following.turning.told
     if now is None or now[1] is before:
         return Reference(following.reference, following.keyframe, unit, turn=turn)
     own = following.tracker.keyframe_image

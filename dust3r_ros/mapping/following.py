@@ -147,7 +147,7 @@ class Following:
             go_on(index, np.eye(4), self._map.poses)
         self.trajectory.anchor(index)
         self.reference, self.relative = index, np.eye(4)
-        self.turning.refer_to(stamp, np.eye(4), self.turning.newest)
+        self.turning.refer_to(stamp, np.eye(4), self.turning.newest if self.turning.newest.any() else None)
         self.tracker.start(grey)
 
     def go_on_from(self, index: int, pose: Pose, stamp: int, grey: NDArray[np.uint8], camera: Camera) -> Pose:

@@ -287,7 +287,7 @@ class LiveTracking:
         if self._points[0] is not newest.grey:
             self._points = newest.grey, step(*self._points, newest.grey)
         tracked = TrackedPose(reference.relative, update.inliers) if at_it and reference.relative is not None else None
-        self._turning.reference, self._turning.recent = reference.turn, ()
+        self._turning.refer_before(reference.turn)
         camera = camera_by(reference.keyframe, self._mapper.calibration.camera(newest.frame))
         camera = camera.resized(newest.camera.width, newest.camera.height)  # the map may know it better by now
         tracked = tracked or self._pose_of(self._points[1], camera, newest.frame.stamp)

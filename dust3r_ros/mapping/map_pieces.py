@@ -20,11 +20,11 @@ from dust3r_ros.mapping.following import Following
 from dust3r_ros.mapping.keyframes.keyframe_map import KeyframeMap
 from dust3r_ros.mapping.map_piece import piece_in_map
 from dust3r_ros.mapping.places.relocalisation import MIN_ALIKE, Relocalisation
+from dust3r_ros.mapping.recovery import TO_A_PIECE
 from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate
 
 log = logging.getLogger(__name__)
 
-LOST_FOR = 3.0  # seconds after which a growing piece has lost its camera for good, and another one begins
 WAIT = 3  # keyframes of the map after a look among the pieces until the next: it costs as much as a keyframe
 
 
@@ -108,7 +108,7 @@ class MapPieces:
         if self.growing is None:
             self.growing = self._new_piece()
         update = self.growing.add(frame)
-        if update.lost_seconds < LOST_FOR:
+        if update.lost_seconds < TO_A_PIECE:
             return update
         self.rest()
         self.growing = self._new_piece()
@@ -208,8 +208,8 @@ class MapPieces:
                 return
             smallest = min(range(len(keyframes)), key=keyframes.__getitem__)  # of equals the oldest
             log.warning(
-                "a map piece of %d keyframes is given up: %d are kept (map.max_pieces), and no more in all than map.max_keyframes "
-                "and map.max_points; see a place again that both the map and the pieces know",
+                "a map piece of %d keyframes is given up: more than %d (map.max_pieces), or more in all than a map may hold "
+                "(map.max_keyframes, map.max_points), are not kept",
                 keyframes[smallest],
                 config.max_pieces,
             )

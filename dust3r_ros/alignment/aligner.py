@@ -154,12 +154,9 @@ class Aligner:
 
     def within_drift(self, keyframe: int, reach: float) -> set[int]:
         """Earlier keyframes that drift since then allows to be within `reach` (world units) of where this one is."""
-        order = self._frames.indices
-        order = order[order <= keyframe]
-        places = self._frames.at(order).translation
-        way = np.linalg.norm(np.diff(places, axis=0), axis=1)[::-1].cumsum()[::-1]
-        apart = np.linalg.norm(places[:-1] - places[-1], axis=1)
-        return set(order[:-1][apart <= DRIFT_PLACE * way + reach].tolist())
+        order, way = self._way_to(keyframe)
+        apart = np.linalg.norm(self._frames.at(order).translation - self._frames[keyframe].translation, axis=1)
+        return set(order[apart <= DRIFT_PLACE * way + reach].tolist())
 
     def nearest(self, keyframe: int, count: int, among: Iterable[int]) -> list[int]:
         """Of other keyframes, those whose cameras stand nearest to this one's and look the same way, as the graph has them now."""
@@ -181,6 +178,16 @@ class Aligner:
         # As an increment at the later keyframe, in its own frame and units.
         off = (frames[1:2].inverse() @ by_one.inverse() @ by_other @ frames[1:2]).difference()[0]
         return bool(np.linalg.norm(off[:3]) < SAME_TURN and np.linalg.norm(off[3:6]) < SAME_PLACE * one.depth and abs(off[6]) < SAME_SIZE)
+
+    def carried_by(self, link: Link, reach: float) -> set[int]:
+        """Keyframes passed lately that go where `link` puts its later end, since drift from them on cannot explain how far that is.
+
+        Lately: the way since is within `reach` (world units), or shorter than what the link corrects.
+        """
+        order, way = self._way_to(link.j)
+        off = self._correction(link)
+        lately = way <= max(reach, float(np.linalg.norm(off[3:6])) * self._frames[link.j].scale)
+        return {int(n) for n, passed in zip(order[lately], way[lately], strict=True) if not self._is_drift(off, link, int(n), passed)}
 
     def join(self, loops: Sequence[Link]) -> list[Pair]:
         """These loops are believed; they count, robustly, from the next alignment of the whole graph on."""
@@ -241,17 +248,31 @@ class Aligner:
             known = self._frames.get(n)
             self._frames[n] = pose if known is None else Similarity(known.scale, pose.rotation, pose.translation)
 
+    def _way_to(self, keyframe: int) -> tuple[NDArray[np.int64], Array]:
+        """Earlier keyframes, and how far the camera went since (world units)."""
+        order = self._frames.indices
+        order = order[order <= keyframe]
+        steps = np.linalg.norm(np.diff(self._frames.at(order).translation, axis=0), axis=1)
+        return order[:-1], steps[::-1].cumsum()[::-1]
+
+    def _correction(self, link: Link) -> Array:
+        """[7] by what the link moves its later end from where the graph has it, in that keyframe's own frame and units."""
+        frames = Sim3.stack([self._frames[link.i], self._frames[link.j], link.relative])
+        return np.asarray((frames[2:].inverse() @ frames[:1].inverse() @ frames[1:2]).difference()[0])
+
     def _drifted_there(self, link: Link) -> bool:
         """Whether drift since the earlier keyframe can explain where the link puts the later one."""
-        way = self._frames.indices
-        way = way[(way >= link.i) & (way <= link.j)]
-        path = np.linalg.norm(np.diff(self._frames.at(way).translation, axis=0), axis=1).sum() / self._frames[link.j].scale
-        frames = Sim3.stack([self._frames[link.i], self._frames[link.j], link.relative])
-        off = (frames[2:].inverse() @ frames[:1].inverse() @ frames[1:2]).difference()[0]
+        order, way = self._way_to(link.j)
+        return self._is_drift(self._correction(link), link, link.i, float(way[np.searchsorted(order, link.i)]))
+
+    def _is_drift(self, off: Array, link: Link, since: int, way: float) -> bool:
+        """Whether a correction may be drift since an earlier keyframe, `way` ago (world units)."""
+        order = self._frames.indices
+        count = int(((order >= since) & (order <= link.j)).sum())
         return bool(
-            np.linalg.norm(off[:3]) < SAME_TURN + DRIFT_TURN * len(way)
-            and np.linalg.norm(off[3:6]) < DRIFT_PLACE * path + SAME_PLACE * link.depth
-            and abs(off[6]) < SAME_SIZE + DRIFT_SIZE * len(way)
+            np.linalg.norm(off[:3]) < SAME_TURN + DRIFT_TURN * count
+            and np.linalg.norm(off[3:6]) < DRIFT_PLACE * way / self._frames[link.j].scale + SAME_PLACE * link.depth
+            and abs(off[6]) < SAME_SIZE + DRIFT_SIZE * count
         )
 
     def _window_links(self, keyframe: int | None = None) -> dict[Pair, Link]:

@@ -17,6 +17,7 @@ from dust3r_ros.alignment.terms import Terms, terms_of
 Array = NDArray[np.float64]
 
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-6, 1e-9, 1e3
+FELT = 1e-3  # a damping below it changes next to nothing: a step that leads nowhere is not tried again with less
 SMALLER, LARGER = 5.0, 10.0
 MOST_TRIES = 8  # dampings tried at one linearisation
 
@@ -76,7 +77,7 @@ def refine(
                 if value < now:
                     found = candidate
                     break
-            damping = min(damping * LARGER, MOST_DAMPING)
+            damping = min(max(damping * LARGER, FELT), MOST_DAMPING)
         if found is None:
             break
         assert step is not None

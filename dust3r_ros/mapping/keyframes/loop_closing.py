@@ -3,6 +3,7 @@
 A loop enters the graph when (1) both directions of the pair say the same, (2) drift since the old keyframe can explain it, (3) a second
 pair of neighbours of the ends puts the graph at the same place, and (4) no other place that looks alike, nor the one where the graph has
 the camera now, passes (1) and (2) and says something else: what looks the same everywhere tells nothing, and a place that differs comes.
+The keyframes just passed are no such place: wherever the new one goes, they go with it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dust3r_ros.mapping.places.places import Place, distinct_places, typical_dep
 from dust3r_ros.mapping.scene_graph import Pair
 
 NEAREST = 2  # old keyframes where the graph has the camera now
+CARRIED = 4.0  # times the depth: how lately a keyframe was passed that goes where the new one goes
 
 
 class LoopCloser:
@@ -28,8 +30,8 @@ class LoopCloser:
 
     def close(self, index: int, ranked: Sequence[tuple[int, float]]) -> tuple[Pair, ...]:
         """What was joined. `index`: the newest keyframe of the window; `ranked`: (old keyframe, how alike), the most alike first."""
-        new = self._store.latest[index]
-        near = self._aligner.within_drift(index, typical_depth(new))
+        depth = typical_depth(self._store.latest[index])
+        near = self._aligner.within_drift(index, depth)
         places = distinct_places([entry for entry in ranked if entry[0] in near], self._store.standpoints)
         if not places:
             return ()
@@ -41,7 +43,9 @@ class LoopCloser:
         if support is None:
             return ()
         rivals = [place.keyframes[0] for place in places[1:]]
-        rivals += [n for n in self._aligner.nearest(index, NEAREST, self._finder.indices) if n not in rivals]
+        carried = self._aligner.carried_by(link, CARRIED * depth)
+        others = [n for n in self._finder.indices if n not in carried]
+        rivals += [n for n in self._aligner.nearest(index, NEAREST, others) if n not in rivals]
         if any(self._contradicts(link, rival, tokens) for rival in rivals):
             return ()
         return tuple(self._aligner.join([link, support]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +10,6 @@ import numpy as np
 from dust3r_ros.estimators import Estimator
 from dust3r_ros.mapping.config import MapConfig
 from dust3r_ros.mapping.places.place_finder import PlaceFinder
-from dust3r_ros.mapping.places.places import standpoint
 from dust3r_ros.mapping.points.map_tiles import MapVersion, TileChanges, tile_changes
 from dust3r_ros.mapping.points.saved_map import grown, whole_voxels
 from dust3r_ros.mapping.points.voxel_map import VoxelMap
@@ -28,7 +27,6 @@ class LoadedMap:
         self._saved = self._now = snapshot
         self._config, self._size = config, 1.0  # so many times as large as it was saved
         self.finder = PlaceFinder(snapshot, estimator) if snapshot.keyframes else None
-        self.standpoints: dict[int, Standpoint] = {keyframe.index: standpoint(keyframe) for keyframe in snapshot.keyframes}
         self._voxels: VoxelMap | None = None
 
     def configure(self, config: MapConfig) -> None:
@@ -43,10 +41,6 @@ class LoadedMap:
         """The whole becomes larger about its origin."""
         self._size *= factor
         self._now, self._voxels = grown(self._saved, self._size), None
-        for index, at in self.standpoints.items():
-            pose = at.pose.copy()
-            pose[:3, 3] *= factor
-            self.standpoints[index] = replace(at, pose=pose, depth=at.depth * factor)
         if self.finder is not None:
             self.finder.grow(self._now.keyframes, factor)
 
@@ -55,6 +49,10 @@ class LoadedMap:
         if scale == self.saved_scale or not scale.is_metric:
             return self._now
         return replace(self._now, scale_source=scale.source, scale_uncertainty=scale.uncertainty)
+
+    @property
+    def standpoints(self) -> Mapping[int, Standpoint]:
+        return {} if self.finder is None else self.finder.standpoints
 
     @property
     def keyframes(self) -> Sequence[Keyframe]:

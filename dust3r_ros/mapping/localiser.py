@@ -20,7 +20,8 @@ from dust3r_ros.mapping.loaded_map import EMPTY, LoadedMap
 from dust3r_ros.mapping.mapper import SECONDS_BETWEEN_TRIES, configured_estimator
 from dust3r_ros.mapping.placed_frames import PlacedFrames
 from dust3r_ros.mapping.places.localisation import Localisation, LocalisationError
-from dust3r_ros.mapping.places.placing import same_pose
+from dust3r_ros.mapping.places.placing import nowhere, same_pose
+from dust3r_ros.mapping.places.relocalisation import undecided
 from dust3r_ros.mapping.points.map_tiles import MapVersion, TileChanges
 from dust3r_ros.mapping.recovery import SECONDS_BETWEEN_SEARCHES, Recovery
 from dust3r_ros.mapping.scale.measured import Measured
@@ -177,7 +178,8 @@ class Localiser(Measured):
         if pose is None:
             found = finder.place(query, finder.alike(query.image, self._attempts))
             self._attempts = 0 if found.pose is not None else self._attempts + 1
-            return found
+            other = None if found.pose is None else finder.rival(query, found)
+            return found if other is None else nowhere(undecided(found, other))
         found = finder.place(query, finder.near(query.image, pose))
         if found.pose is None or found.depth is None:
             return found

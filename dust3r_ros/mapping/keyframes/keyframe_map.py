@@ -16,11 +16,11 @@ from dust3r_ros.mapping.keyframes.alignment_schedule import AlignmentSchedule
 from dust3r_ros.mapping.keyframes.keyframe_store import KeyframeStore
 from dust3r_ros.mapping.keyframes.loop_closing import LoopCloser
 from dust3r_ros.mapping.keyframes.map_parts import MapParts
+from dust3r_ros.mapping.keyframes.place_search import PlaceSearch
 from dust3r_ros.mapping.keyframes.rig_pairs import Placing
 from dust3r_ros.mapping.keyframes.window import MIN_TRUSTED_SHARE, Entry, KeyframeWindow, first_map_frame, in_frame, trusted_share
-from dust3r_ros.mapping.places.image_descriptor import image_descriptor
 from dust3r_ros.mapping.places.loops import LoopFinder
-from dust3r_ros.mapping.places.relocalisation import Relocalisation, relocalise
+from dust3r_ros.mapping.places.relocalisation import Relocalisation
 from dust3r_ros.mapping.points.keyframe_views import whole
 from dust3r_ros.mapping.points.map_points import MapPoints
 from dust3r_ros.mapping.points.map_tiles import MapVersion, TileChanges
@@ -31,7 +31,6 @@ from dust3r_ros.mapping.storage.index_table import IndexTable
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud, Standpoint
 
 IN_MEMORY_AT_REST = 32  # keyframes of a map that nothing is added to
-NEWEST = 3  # keyframes that a camera which was lost a moment ago is compared with first
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +61,7 @@ class KeyframeMap:
         self._loops = LoopCloser(estimator, self._window, self._aligner, self._finder, self._store)
         self._points = MapPoints(config.map)
         self._parts = MapParts(self._store, self._finder, self._aligner, self._points)
+        self._search = PlaceSearch(self._parts, self._window, estimator)
         self._schedule = AlignmentSchedule()
         self._ratios: IndexTable[float] = IndexTable()  # how much larger keyframes became since somebody asked
 
@@ -190,13 +190,11 @@ class KeyframeMap:
 
         `moved_little`: the camera was at the newest keyframes a moment ago.
         """
-        ranked = self._ranked(query)
-        newest = [n for n in self._window.indices if n in self._store.latest][: -NEWEST - 1 : -1] if moved_little else []
-        return relocalise(query, ranked, self._store.latest, self._store.standpoints, self._tokens, self._estimator, newest)
+        return self._search.find(query, moved_little)
 
     def likeness(self, query: Tokens) -> float:
         """How alike, -1..1, the picture is to the keyframe that looks most like it; costs no estimate."""
-        return max((alike for _, alike in self._ranked(query)), default=-1.0)
+        return self._search.likeness(query)
 
     def go_on_from(self, found: Relocalisation) -> int:
         """The keyframe that was found, and those that agree with it, are what comes next is paired with; its index."""
@@ -290,25 +288,11 @@ class KeyframeMap:
 
     # ---- how -------------------------------------------------------------------------------------------------------------------------
 
-    def _ranked(self, query: Tokens) -> list[tuple[int, float]]:
-        """(keyframe, how alike its picture is), the most alike first."""
-        descriptor = image_descriptor(query.image)
-        ranked = [(n, a) for n, a in self._finder.ranked(descriptor) if n not in self._window.indices]
-        ranked += [(n, float(image_descriptor(self._window[n].tokens.image) @ descriptor)) for n in self._window.indices]
-        return sorted(ranked, key=lambda entry: (-entry[1], entry[0]))
-
     def _in_window(self) -> Iterator[Keyframe]:
         return (self._store.latest[index] for index in self._window.indices if index in self._store.latest)
 
     def _is_rigs(self) -> bool:
         return any(self._window[index].name for index in self._window.indices)
-
-    def _tokens(self, index: int) -> Tokens:
-        """Of any keyframe that is remembered."""
-        if index in self._window.indices:
-            return self._window[index].tokens
-        tokens = self._estimator.encode(self._finder.picture(index), self._finder.camera(index))
-        return replace(tokens, source=self._store.latest[index].source)
 
     def _reopen(self, keyframe: Keyframe, tokens: Tokens) -> None:
         """An old keyframe is the window's newest, held where it is."""

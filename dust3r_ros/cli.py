@@ -156,7 +156,7 @@ def _mapper(config: MapperConfig, saved_map: Path | None, localise: bool) -> Map
         if localise:
             raise CommandError("--localise needs a map: give --map FILE")
         return Mapper(config)
-    snapshot = load_map(saved_map)
+    snapshot = load_map(saved_map, in_memory=not localise)
     mapper = Localiser(config) if localise else Mapper(config)
     mapper.restore(snapshot)
     return mapper

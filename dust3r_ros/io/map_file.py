@@ -25,6 +25,8 @@ from dust3r_ros.alignment import Link
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.geometry import Camera, Similarity
 from dust3r_ros.io.atomic import atomic_file
+from dust3r_ros.io.map_members import ChecksumError, MapMembers
+from dust3r_ros.mapping.keyframes.keyframe_store import KeyframeSequence
 from dust3r_ros.mapping.storage.disk_shelf import StorageError
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
 
@@ -97,22 +99,37 @@ def _about_map(snapshot: MapSnapshot, keyframes: list[dict[str, Any]]) -> dict[s
     }
 
 
-def load_map(path: Path | str) -> MapSnapshot:
-    """Read a map. Raises MapFileError for a file that is missing, foreign, newer than this version or damaged."""
+def load_map(path: Path | str, in_memory: bool = True) -> MapSnapshot:
+    """Read a map. Raises MapFileError for a file that is missing, foreign, newer than this version or damaged.
+
+    `in_memory`: False: keyframes are read from the file, which stays open, whenever they are asked for; StorageError if it is gone then.
+    """
     path = Path(path)
     if not path.is_file():
         raise MapFileError(f"map {path} does not exist: give a file written by ~/save_map")
+    archive = None
     try:
-        with zipfile.ZipFile(path) as archive:
-            about = _about(path, archive)
-            arrays = {name: _checked(path, archive, name, digest) for name, digest in about["sha256"].items()}
-        return _snapshot(about, arrays, "", about["version"])
-    except MapFileError:
-        raise
-    except zipfile.BadZipFile as error:
-        raise MapFileError(f"map {path} is not a dust3r_ros map or was cut short: {error}; save it again") from error
+        archive = zipfile.ZipFile(path)
+        about = _about(path, archive)
+        members = MapMembers(path, archive, about["sha256"], in_memory)
+        snapshot = _snapshot(about, members, "", about["version"], in_memory)
     except Exception as error:
-        raise MapFileError(f"map {path} is damaged ({type(error).__name__}: {error}): save it again") from error
+        if archive is not None:
+            archive.close()
+        raise _refusal(path, error) from error
+    if in_memory:
+        archive.close()
+    return snapshot
+
+
+def _refusal(path: Path, error: Exception) -> MapFileError:
+    if isinstance(error, MapFileError):
+        return error
+    if isinstance(error, ChecksumError):
+        return MapFileError(f"map {path} is damaged: {error}; save it again")
+    if isinstance(error, zipfile.BadZipFile):
+        return MapFileError(f"map {path} is not a dust3r_ros map or was cut short: {error}; save it again")
+    return MapFileError(f"map {path} is damaged ({type(error).__name__}: {error}): save it again")
 
 
 def version_of(path: Path | str) -> int:
@@ -133,39 +150,40 @@ def _about(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
     return about
 
 
-def _checked(path: Path, archive: zipfile.ZipFile, name: str, digest: str) -> NDArray[Any]:
-    data = archive.read(name)
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise MapFileError(f"map {path} is damaged: the checksum of {name} is wrong; save it again")
-    return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
-
-
-def _snapshot(about: dict[str, Any], everything: dict[str, NDArray[Any]], prefix: str, version: int) -> MapSnapshot:
-    arrays = {name.removeprefix(prefix): array for name, array in everything.items() if name.startswith(prefix)} if prefix else everything
-    keyframes = []
-    for entry in about["keyframes"]:
-        name = f"keyframes/{entry['index']}"
-        keyframes.append(
-            Keyframe(
-                index=int(entry["index"]),
-                stamp=int(entry["stamp"]),
-                pose=np.array(entry["pose"], np.float64),
-                source=_camera(entry["source"]),
-                camera=_camera(entry["camera"]),
-                image=arrays[f"{name}/image.npy"],
-                depth=arrays[f"{name}/depth.npy"],
-                confidence=arrays[f"{name}/confidence.npy"],
-                name=str(entry.get("name", "")),
-            )
-        )
-    cloud = PointCloud(arrays["cloud/points.npy"], arrays["cloud/colors.npy"], arrays["cloud/confidence.npy"])
+def _snapshot(about: dict[str, Any], members: MapMembers, prefix: str, version: int, in_memory: bool) -> MapSnapshot:
+    entries = about["keyframes"]
+    missing = [name for entry in entries for name in _arrays_of(entry, prefix) if name not in members]
+    if missing:
+        raise KeyError(missing[0])
+    lazily = KeyframeSequence(range(len(entries)), lambda n: _keyframe(entries[n], members, prefix))
+    keyframes = tuple(lazily) if in_memory else lazily
+    cloud = PointCloud(*(members[f"{prefix}cloud/{name}.npy"] for name in ("points", "colors", "confidence")))
     edges = tuple((int(i), int(j)) for i, j in about["edges"])
     said = about.get("scale_uncertainty")
     uncertainty = math.nan if said is None else float(said)
-    snapshot = MapSnapshot(tuple(keyframes), edges, cloud, tuple(about["window"]), str(about["scale_source"]), uncertainty)
-    pieces = tuple(_snapshot(piece, arrays, f"pieces/{n}/", version) for n, piece in enumerate(about.get("pieces", ())))
+    snapshot = MapSnapshot(keyframes, edges, cloud, tuple(about["window"]), str(about["scale_source"]), uncertainty)
+    pieces = tuple(_snapshot(one, members, f"{prefix}pieces/{n}/", version, in_memory) for n, one in enumerate(about.get("pieces", ())))
     snapshot = replace(snapshot, voxel_size=float(about.get("voxel_size", 0.0)), readout=float(about.get("readout", 0.0)), pieces=pieces)
-    return snapshot if version == 1 else _with_links(snapshot, arrays)
+    return snapshot if version == 1 else _with_links(snapshot, members, prefix)
+
+
+def _arrays_of(entry: dict[str, Any], prefix: str) -> list[str]:
+    return [f"{prefix}keyframes/{entry['index']}/{name}.npy" for name in ("image", "depth", "confidence")]
+
+
+def _keyframe(entry: dict[str, Any], members: MapMembers, prefix: str) -> Keyframe:
+    image, depth, confidence = (members[name] for name in _arrays_of(entry, prefix))
+    return Keyframe(
+        index=int(entry["index"]),
+        stamp=int(entry["stamp"]),
+        pose=np.array(entry["pose"], np.float64),
+        source=_camera(entry["source"]),
+        camera=_camera(entry["camera"]),
+        image=image,
+        depth=depth,
+        confidence=confidence,
+        name=str(entry.get("name", "")),
+    )
 
 
 def _held_together(snapshot: MapSnapshot) -> dict[str, NDArray[Any]]:
@@ -185,15 +203,15 @@ def _held_together(snapshot: MapSnapshot) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _with_links(snapshot: MapSnapshot, arrays: dict[str, NDArray[Any]]) -> MapSnapshot:
-    index, similarities = arrays["frames/index.npy"], arrays["frames/similarity.npy"]
+def _with_links(snapshot: MapSnapshot, members: MapMembers, prefix: str) -> MapSnapshot:
+    index, similarities = members[f"{prefix}frames/index.npy"], members[f"{prefix}frames/similarity.npy"]
     frames = {int(n): Similarity.from_matrix(matrix) for n, matrix in zip(index, similarities, strict=True)}
-    columns = [arrays[f"links/{name}.npy"] for name in ("ends", "relative", "information", "loop", "depth")]
+    columns = [members[f"{prefix}links/{name}.npy"] for name in ("ends", "relative", "information", "loop", "depth")]
     links = tuple(
         Link(int(ends[0]), int(ends[1]), Similarity.from_matrix(relative), information, bool(loop), float(depth))
         for ends, relative, information, loop, depth in zip(*columns, strict=True)
     )
-    owners = arrays.get("cloud/owners.npy")
+    owners = members[name] if (name := f"{prefix}cloud/owners.npy") in members else None
     missing = {n for link in links for n in (link.i, link.j)} - set(frames)
     if missing:
         raise ValueError(f"links of keyframes {sorted(missing)}, which have no frame")

@@ -184,7 +184,7 @@ class Dust3rNode(LifecycleNode):
         self.threads = TwoThreads(mapper, self._track_image, self._map_at_once, tell)
         self._teardown.callback(self._stop_threads)  # before what they publish with
         if config.map_file:
-            self.get_logger().info(self.replace_map(load_map(Path(config.map_file).expanduser())))
+            self.get_logger().info(self.replace_map(self.read_map(Path(config.map_file).expanduser())))
         self._warmed_up = self.threads.mapping.submit(warm_up)
         self._warmed_up.add_done_callback(self._log_failure)
         transforms = TransformListener(self, config, self.buffer, self.metric_inputs.moved, self._warn)
@@ -375,6 +375,10 @@ class Dust3rNode(LifecycleNode):
 
     def map_tiles(self) -> MapTiles:
         return self._map_publishers.all_tiles(self.mapper)
+
+    def read_map(self, path: Path) -> MapSnapshot:
+        """From a file. A map that a camera is only localised in stays there for the most part."""
+        return load_map(path, in_memory=self.parameters.node.mode != "localisation")
 
     def replace_map(self, snapshot: MapSnapshot) -> str:
         """The running map stands until the new one is whole."""

@@ -21,7 +21,9 @@ from dust3r_ros.ros.errors import RosError
 
 
 class MapOwner(Protocol):
-    """What the services ask of the node. Each of these runs on the mapping thread."""
+    """What the services ask of the node. Each of these runs on the mapping thread, but for `read_map`."""
+
+    def read_map(self, path: Path) -> MapSnapshot: ...
 
     def do(self, job: Callable[[], Any]) -> ThreadFuture[Any]: ...
 
@@ -85,11 +87,9 @@ class MapServices:
         return await self._answer(response, save())
 
     async def _load(self, request: LoadMap.Request, response: LoadMap.Response) -> LoadMap.Response:
-        from dust3r_ros.io.map_file import load_map
-
         async def load() -> str:
             path = _path(request.path)
-            snapshot = await self._in_files(lambda: load_map(path))
+            snapshot = await self._in_files(lambda: self._owner.read_map(path))
             done = await self._in_worker(lambda: self._owner.replace_map(snapshot))
             return f"{done} from {path}"
 

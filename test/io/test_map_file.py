@@ -107,6 +107,27 @@ def test_links_that_hang_on_nothing_are_damage(tmp_path: Path) -> None:
         load_map(tmp_path / "m.map")
 
 
+def test_keyframes_that_stay_in_the_file_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
+    path, pieces = tmp_path / "a.map", (snapshot(2),)
+    save_map(path, replace(with_links(), pieces=pieces))
+    found = load_map(path, in_memory=False)
+    save_map(path, snapshot(5))  # another map takes the file's name: what was opened stays
+    assert_same(found, with_links())
+    assert_same(found.pieces[0], pieces[0])
+    assert found.keyframes[0].image is not found.keyframes[0].image
+    save_map(tmp_path / "b.map", found)
+    assert_same(load_map(tmp_path / "b.map"), with_links())
+
+
+def test_a_file_that_is_spoilt_while_it_is_read_from_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.map"
+    save_map(path, snapshot())
+    found = load_map(path, in_memory=False)
+    os.truncate(path, 100)
+    with pytest.raises(StorageError, match=r"keyframes/2/image\.npy cannot be read from .*a\.map any more.*load the map again"):
+        found.keyframes[2]
+
+
 @pytest.mark.parametrize("keyframes", [0, 3])
 def test_the_round_trip_loses_nothing(tmp_path: Path, keyframes: int) -> None:
     save_map(tmp_path / "sub" / "a.map", snapshot(keyframes=keyframes))

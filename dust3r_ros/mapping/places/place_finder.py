@@ -14,7 +14,7 @@ from dust3r_ros.mapping.places.image_descriptor import image_descriptor
 from dust3r_ros.mapping.places.places import distinct_places, standpoint
 from dust3r_ros.mapping.places.placing import Localisation, nowhere, place_picture
 from dust3r_ros.mapping.places.relocalisation import MIN_ALIKE, rival
-from dust3r_ros.mapping.types import Keyframe, MapSnapshot
+from dust3r_ros.mapping.types import Keyframe, MapSnapshot, Standpoint
 
 CANDIDATES = 4  # keyframes that are tried at once
 AROUND = 12  # the nearest keyframes, of which those that look most alike are tried
@@ -28,11 +28,14 @@ class PlaceFinder:
     def __init__(self, snapshot: MapSnapshot, estimator: Estimator) -> None:
         self._estimator = estimator
         self._keyframes: Sequence[Keyframe] = snapshot.keyframes
-        self._descriptors = np.stack([image_descriptor(keyframe.image) for keyframe in snapshot.keyframes])
-        self._places = np.stack([keyframe.pose[:3, 3] for keyframe in snapshot.keyframes])
-        self._axes = np.stack([keyframe.pose[:3, 2] for keyframe in snapshot.keyframes])
-        self.standpoints = {keyframe.index: standpoint(keyframe) for keyframe in snapshot.keyframes}
-        self._row = {keyframe.index: row for row, keyframe in enumerate(snapshot.keyframes)}
+        self.standpoints: dict[int, Standpoint] = {}
+        descriptors = []
+        for keyframe in snapshot.keyframes:  # each once: they may be on the disk
+            self.standpoints[keyframe.index] = standpoint(keyframe)
+            descriptors.append(image_descriptor(keyframe.image))
+        poses = np.stack([at.pose for at in self.standpoints.values()])
+        self._descriptors, self._places, self._axes = np.stack(descriptors), poses[:, :3, 3], poses[:, :3, 2]
+        self._row = {index: row for row, index in enumerate(self.standpoints)}
         self._tokens: OrderedDict[int, Tokens] = OrderedDict()
 
     def alike(self, image: NDArray[np.uint8], attempt: int = 0) -> list[Keyframe]:

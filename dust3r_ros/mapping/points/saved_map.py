@@ -57,10 +57,21 @@ def whole_voxels(snapshot: MapSnapshot, config: MapConfig) -> VoxelMap:
     """The points of all keyframes, those of the window too."""
     voxels = VoxelMap(voxel_size_of(snapshot, config), config.max_points, config.tile_size, config.max_points_per_tile)
     voxels.add(snapshot.cloud, owners_of(snapshot))
-    for keyframe in snapshot.keyframes:
-        if keyframe.index in snapshot.window:
-            voxels.add(keyframe_cloud(keyframe, config.min_confidence), keyframe.index)
+    for keyframe in _window_of(snapshot):
+        voxels.add(keyframe_cloud(keyframe, config.min_confidence), keyframe.index)
     return voxels
+
+
+def _window_of(snapshot: MapSnapshot) -> list[Keyframe]:
+    """Oldest first. Looked for from the newest back: the others may have to be read from a file."""
+    left, found = set(snapshot.window), list[Keyframe]()
+    for keyframe in reversed(snapshot.keyframes):
+        if not left:
+            break
+        if keyframe.index in left:
+            left.remove(keyframe.index)
+            found.insert(0, keyframe)
+    return found
 
 
 def grown(snapshot: MapSnapshot, factor: float) -> MapSnapshot:

@@ -17,7 +17,7 @@ from dust3r_ros.alignment.terms import Terms, terms_of
 Array = NDArray[np.float64]
 
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-6, 1e-9, 1e3
-FELT = 1e-3  # a damping below it changes next to nothing: a step that leads nowhere is not tried again with less
+SHORTER = (1.0, 0.5, 0.25)  # of a step, before more damping is tried
 SMALLER, LARGER = 5.0, 10.0
 MOST_TRIES = 8  # dampings tried at one linearisation
 
@@ -72,12 +72,14 @@ def refine(
         found = None
         for _ in range(MOST_TRIES):
             step = system.step(damping, constraints.free_scale, pull)
-            if step is not None:
-                candidate, value = _evaluate(terms, moved(state, step, layout), eps, constraints)
+            for share in SHORTER if step is not None else ():
+                candidate, value = _evaluate(terms, moved(state, share * step, layout), eps, constraints)
                 if value < now:
-                    found = candidate
+                    found, step = candidate, share * step
                     break
-            damping = min(max(damping * LARGER, FELT), MOST_DAMPING)
+            if found is not None:
+                break
+            damping = min(damping * LARGER, MOST_DAMPING)
         if found is None:
             break
         assert step is not None

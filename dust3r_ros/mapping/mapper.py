@@ -230,6 +230,8 @@ class Mapper(MapView, Measured):
         self._last_failure = None
 
     def _join_beside(self, growth: Growth, tokens: Tokens, stopwatch: Stopwatch) -> int:
+        if not self._apart.waiting:
+            return 0
         with stopwatch.time("relocalise"):
             return self._apart.join_beside(self.keyframe_map, self.following, growth.index, tokens)
 

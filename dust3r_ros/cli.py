@@ -199,6 +199,9 @@ def _map_frames(
         save_map(save_to, mapper.snapshot())
     points = len(mapper.cloud())
     typer.echo(f"{len(mapper.trajectory())} poses, {len(mapper.keyframes)} keyframes, {points:,} points: {output / 'report.html'}")
+    if mapper.pieces:
+        left = ", ".join(map(str, mapper.pieces))
+        typer.echo(f"what was seen while the camera was lost is not joined to the map: {len(mapper.pieces)} pieces of {left} keyframes")
 
 
 @contextmanager

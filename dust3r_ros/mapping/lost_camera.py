@@ -63,7 +63,7 @@ class LostCamera:
                 joined = self._pieces.found_in_map(self._map, self._following, in_map, known)
                 reason = f"found again: {found.where.reason}" + (f"; a piece of {joined} keyframes joined" if joined else "")
                 return Look(reason, self._following.go_on_by(self._map, found, stamp, grey, camera), joined=joined)
-            if is_long:
+            if is_long and not found.ambiguous:
                 self._pieces.look(tokens, stamp, grey, camera, known)
         if self.recovery.may_join_newest(stamp):
             growth = self._map.grow(stamp, tokens, stopwatch)

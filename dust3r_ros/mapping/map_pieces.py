@@ -133,12 +133,17 @@ class MapPieces:
         return joined
 
     def look(self, picture: Tokens, stamp: int, grey: NDArray[np.uint8], camera: Camera, in_piece: Sighting | None) -> None:
-        """Where the map does not know the picture, a piece that waits may: the camera goes on there, and what grew is joined to it."""
+        """Where the map does not know the picture, a piece that waits may: the camera goes on there, and what grew is joined to it.
+
+        As `join_beside`, not by a place that the growing piece has twice.
+        """
         found = self._among_waiting(picture)
         if found is None:
             return
         piece, where = found
         if in_piece is not None and self.growing is not None:
+            if self.growing.keyframe_map.find(picture).ambiguous:
+                return
             place = sighting(piece.keyframe_map, where, stamp, picture.camera)
             joined = join(piece.keyframe_map, piece.following, self.growing, place, in_piece)
             if not joined:
@@ -170,9 +175,8 @@ class MapPieces:
         keyframe = keyframe_map.keyframe(index)
         if not self.waiting or keyframe is None or index - self._last_try < WAIT:
             return 0
-        tries = self._tries
-        found = self._among_waiting(picture)
-        if self._tries != tries or found is not None:
+        tries, found = self._tries, self._among_waiting(picture)
+        if self._tries != tries or found is not None:  # it cost something
             self._last_try = index
         if found is None or keyframe_map.find(picture).ambiguous:
             return 0

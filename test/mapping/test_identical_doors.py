@@ -85,6 +85,10 @@ def test_a_piece_at_one_of_the_doors_is_not_joined_at_another(views: list[Simula
     assert updates[-1].state is TrackingState.TRACKING
     assert len(mapper.keyframes) > before + 3
     assert len(mapper.pieces) == 1
+    # Lost, it maps another door apart: nor are the two pieces one.
+    walk(mapper, [replace(views[0], image=np.zeros_like(views[0].image))] * 31, 110 * SECOND)
+    walk(mapper, views[8 * STEPS : 9 * STEPS - 2], 114 * SECOND)
+    assert len(mapper.pieces) == 2
 
 
 def test_in_a_map_that_stands_a_camera_that_could_be_at_any_door_waits_too(views: list[SimulatedView]) -> None:

@@ -84,7 +84,7 @@ def test_wheels_make_a_loaded_map_metric_and_nothing_jumps(views: list[Simulated
 
     # As found, it stays: another session does not move it.
     saved = again.snapshot()
-    drive(again, views[:30])
+    drive(again, views[:12])
     assert again.snapshot() is saved
 
 

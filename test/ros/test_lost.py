@@ -72,4 +72,4 @@ def test_what_is_seen_while_lost_is_counted(rig) -> None:
     running.show([replace(view, stamp=views[0].stamp + n * PERIOD) for n, view in enumerate(walk)])
     pieces = running.node.mapper.pieces
     assert len(pieces) == 1
-    running.until(lambda: (told[-1].map_pieces, told[-1].piece_keyframes) == (1, pieces[0]), "the status counts them")
+    running.until(lambda: (1, pieces[0]) in {(one.map_pieces, one.piece_keyframes) for one in told}, "the status counts them")

@@ -11,10 +11,12 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from goal_table import Row
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test"))
 from measured import resident
@@ -28,6 +30,8 @@ WIDTH, HEIGHT = 96, 72
 PERIOD = 360_000_000  # ns between keyframes: 10,000 in an hour
 ROUND = 160  # views of a round of 37 m
 STEPS = 8  # views a door, of an endless row of them
+FLAT = 10.0  # MB in 1000 keyframes: poses and descriptors, which stay
+SLOWER = 1.15  # times as long
 SETTINGS = {"window.size": 5, "window.scene_graph": "swin-2", "map.voxel_size": 0.02}
 
 
@@ -62,13 +66,23 @@ def out(keyframes: int) -> tuple[Iterator[SimulatedView], SimulatedEstimator]:
 WAYS = {"rounds": rounds, "out": out}
 
 
-def drive(way: str, keyframes: int, every: int, settings: dict[str, Any], background: bool) -> None:
+@dataclass(frozen=True)
+class Stretch:
+    """What `every` keyframes took."""
+
+    keyframes: int  # there were at its end
+    resident: float  # MB, then
+    milliseconds: float  # of processor time a keyframe, mean
+
+
+def drive(way: str, keyframes: int, every: int, settings: dict[str, Any], background: bool) -> list[Stretch]:
     views, estimator = WAYS[way](keyframes)
     loops = {"alignment.loops": way == "rounds"}
     mapper = Mapper(with_settings(MapperConfig(), {**SETTINGS, **loops, **settings}), estimator, background=background)
     spent: list[float] = []
     stages: dict[str, float] = {}
     closed = lost = 0
+    stretches: list[Stretch] = []
     print(f"{way}: keyframes, resident MB, CPU ms a keyframe (median, 95th percentile, mean), loops, map points, ms a stage")
     for n, view in enumerate(views, start=1):
         started = time.process_time()
@@ -86,8 +100,29 @@ def drive(way: str, keyframes: int, every: int, settings: dict[str, Any], backgr
                 f"{closed}, {len(mapper.keyframe_map._points.past):,}, {parts}",
                 flush=True,
             )
+            stretches.append(Stretch(len(mapper.keyframe_map.poses), resident() / 1e6, 1e3 * float(np.mean(spent))))
             spent, stages = [], {}
     print(f"{way}: {lost} of {keyframes} frames had no pose")
+    return stretches
+
+
+def rows(way: str, stretches: Sequence[Stretch]) -> list[Row]:
+    """The first three tenths are the warm-up: the window, the caches and the map fill."""
+    after = list(stretches[3 * len(stretches) // 10 :])
+    first, last = after[0], after[-1]
+    grown = (last.resident - first.resident) / max(last.keyframes - first.keyframes, 1) * 1000
+    slower = last.milliseconds / first.milliseconds
+    what = f"{way}, {last.keyframes} keyframes"
+    return [
+        Row(f"{what}: resident memory at the end", f"{last.resident:.0f} MB", "under 2 GB", last.resident < 2000),
+        Row(f"{what}: it grew after the warm-up", f"{grown:.1f} MB in 1000 keyframes", f"flat: under {FLAT:g}", grown < FLAT),
+        Row(
+            f"{what}: processor time a keyframe, of what it was",
+            f"{100 * slower:.0f} % ({last.milliseconds:.0f} ms)",
+            "no slowing",
+            slower < SLOWER,
+        ),
+    ]
 
 
 def main() -> None:
@@ -100,7 +135,8 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = {name: float(value) if "." in value else int(value) for name, value in (item.split("=") for item in arguments.set)}
     for way in arguments.ways:
-        drive(way, arguments.keyframes, arguments.every, settings, arguments.background)
+        for row in rows(way, drive(way, arguments.keyframes, arguments.every, settings, arguments.background)):
+            print(row)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +34,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=6)
     options = parser.parse_args()
     print(f"{'source':45} {'rms error':>9} {'largest':>8}  said")
-    for source, changes in SOURCES.items():
-        found = np.array([run(source, changes, seed) for seed in range(options.seeds)])
-        error, said = np.abs(found[:, 0]), found[:, 1]
+    for source, error, said in measured(options.seeds):
         errors = f"{100 * np.sqrt((error**2).mean()):7.2f} % {100 * error.max():6.2f} %"
-        print(f"{source:45} {errors}  {100 * said.min():.1f} to {100 * said.max():.1f} %")
+        print(f"{source:45} {errors}  {100 * said.min():.1f} to {100 * said.max():.1f} %", flush=True)
+
+
+def measured(seeds: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Each source, the errors [seeds] of the scale and what the Mapper says of them [seeds], shares."""
+    for source, changes in SOURCES.items():
+        found = np.array([run(source, changes, seed) for seed in range(seeds)])
+        yield source, np.abs(found[:, 0]), found[:, 1]
 
 
 def run(source: str, changes: dict[str, float], seed: int) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,27 +29,33 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     rows = []
+    for row in measured(given.frames, given.size, given.noise, given.seeds):
+        rows.append(row)
+        print(
+            "  ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()), flush=True
+        )
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1))
+
+
+def measured(frames: int, size: int, noises: Sequence[float], seeds: int) -> Iterator[dict[str, object]]:
+    """A walk with one noise after the other; `nees` is what the goal is set for."""
     for walk in WALKS:
-        for noise in given.noise:
-            runs = [odometry_errors(walk, given.frames, given.size, noise, seed) for seed in range(given.seeds)]
+        for noise in noises:
+            runs = [odometry_errors(walk, frames, size, noise, seed) for seed in range(seeds)]
             both, place, turn = (np.concatenate([normalised_errors(run, part) for run in runs]) for part in ("all", "position", "rotation"))
             last = [float(np.linalg.norm(run[-1].error[:3])) for run in runs if run]
             said = [float(np.sqrt(np.trace(run[-1].covariance[:3, :3]))) for run in runs if run]
-            rows.append(
-                {
-                    "walk": walk,
-                    "noise": noise,
-                    "frames": len(both),
-                    "nees": float(both.mean()),
-                    "position": float(place.mean()),
-                    "rotation": float(turn.mean()),
-                    "error at the end": float(np.mean(last)),
-                    "said": float(np.mean(said)),
-                }
-            )
-            print("  ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in rows[-1].items()))
-    if given.json:
-        given.json.write_text(json.dumps(rows, indent=1))
+            yield {
+                "walk": walk,
+                "noise": noise,
+                "frames": len(both),
+                "nees": float(both.mean()),
+                "position": float(place.mean()),
+                "rotation": float(turn.mean()),
+                "error at the end": float(np.mean(last)),
+                "said": float(np.mean(said)),
+            }
 
 
 if __name__ == "__main__":

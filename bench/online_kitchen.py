@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from goal_table import Row
 from mapper import recorded
 
 from dust3r_ros.estimators import create_estimator
@@ -19,8 +20,7 @@ from dust3r_ros.mapping import Mapper
 PARTS = ((0, 30), (30, 30), (60, 30), (0, 100))
 
 
-def compared(folder: Path, start: int, count: int, rate: float = 30.0, focal: float = 525.0) -> tuple[str, str, str]:
-    """What, found, goal."""
+def compared(folder: Path, start: int, count: int, rate: float = 30.0, focal: float = 525.0) -> Row:
     frames, truth = recorded(folder, rate, focal, start, count)
     mapper = Mapper(estimator=create_estimator("flow"))
     for frame in frames:
@@ -33,7 +33,8 @@ def compared(folder: Path, start: int, count: int, rate: float = 30.0, focal: fl
     between = np.stack([np.interp(within - at[0], at - at[0], axis) for axis in np.stack(list(keyframes.values())).T], axis=1)
     every, alone = (_error(found, true) for found in (np.stack([path[stamp] for stamp in within]), between))
     what = f"{folder.name} {start}+{count}: {len(path)} of {len(truth)} frames have a pose, {len(keyframes)} keyframes"
-    return what, f"{1000 * every:.1f} mm, keyframes alone {1000 * alone:.1f} mm", "all, and lower"
+    found = f"{1000 * every:.1f} mm, keyframes alone {1000 * alone:.1f} mm"
+    return Row(what, found, "all, and lower", len(path) == len(truth) and every < alone)
 
 
 def _error(found: np.ndarray, true: np.ndarray) -> float:
@@ -50,7 +51,7 @@ def main() -> None:
         print("not measured: give the FOLDER of a real sequence")
         return
     for start, count in PARTS:
-        print("{:75} {:45} {}".format(*compared(options.folder, start, count, focal=options.focal)), flush=True)
+        print(compared(options.folder, start, count, focal=options.focal), flush=True)
 
 
 if __name__ == "__main__":

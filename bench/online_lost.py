@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from goal_table import Row
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test"))
 from support.simulated_estimator import FooledEstimator, SimulatedEstimator
@@ -33,7 +34,7 @@ PARTS, SHARED = 8, 3  # of the round; views that follow each other in two of the
 SMALL = {"window.size": 5, "window.scene_graph": "swin-2", "map.voxel_size": 0.02}
 
 
-def doors(count: int) -> None:
+def doors(count: int) -> Row:
     """Forth along the doors and two thirds of the way back, every picture new."""
     forth, back = count * STEPS * 3 // 5, count * STEPS * 2 // 5
     sequence = identical_doors_sequence(forth + STEPS * count + back, 96, 72, steps=STEPS)
@@ -56,10 +57,9 @@ def doors(count: int) -> None:
     truth = {(n + 1) * PERIOD: view.pose[:3, 3] for n, view in enumerate(views)}
     stamps = {keyframe.index: keyframe.stamp for keyframe in mapper.keyframes}
     apart = np.array([np.linalg.norm(truth[stamps[i]] - truth[stamps[j]]) for i, j in loops])
-    print(
-        f"{len(views) // STEPS} identical doors passed: {len(mapper.keyframes)} keyframes, {tried} proposals compared, {len(loops)} loops, "
-        f"{int((apart > DOOR / 2).sum())} of them false, {time.perf_counter() - started:.0f} s"
-    )
+    false = int((apart > DOOR / 2).sum())
+    what = f"{len(views) // STEPS} identical doors passed: {len(mapper.keyframes)} keyframes, {time.perf_counter() - started:.0f} s"
+    return Row(what, f"{tried} proposals, {len(loops)} loops, {false} of them false", "no false loop", false == 0)
 
 
 def ways_to_be_lost(
@@ -100,20 +100,19 @@ def lost(
     return found, float(max(off, default=np.nan)), float(np.median(spent)) if spent else np.nan
 
 
-def room(views: list[SimulatedView]) -> None:
-    config = with_settings(MapperConfig(), SMALL)
+def room(views: list[SimulatedView] | None = None) -> Iterator[Row]:
+    views, config = views or list(circle_sequence(110, 160, 120)), with_settings(MapperConfig(), SMALL)
     results: dict[str, list[tuple[float, float, float]]] = {}
     for name, unseen, there in ways_to_be_lost(views):
         results.setdefault(name, []).append(lost(Mapper(config, SimulatedEstimator(views, size=160, noise=0.01)), views, unseen, there))
     for name, rows in results.items():
         found, off, spent = np.array(rows).T
-        print(
-            f"{name}: {len(rows)} times, found at frame {found.min() + 1:.0f} to {found.max() + 1:.0f} of a mapped place, "
-            f"at most {100 * off.max():.1f} cm off, a search takes {1000 * np.nanmedian(spent):.0f} ms"
-        )
+        what = f"{name}, {len(rows)} times: frames of a mapped place until it is found"
+        most = f"{found.max() + 1:.0f} at most, {100 * off.max():.1f} cm off, a search {1000 * np.nanmedian(spent):.0f} ms"
+        yield Row(what, most, "within 10", bool(found.max() < 10))
 
 
-def parts(views: list[SimulatedView], orders: int = 5) -> None:
+def parts(views: list[SimulatedView], orders: int = 5) -> Row:
     """The first part, then the others in random orders; each shares its last pictures with the next one's first."""
     dark, config = replace(views[0], image=np.zeros_like(views[0].image)), with_settings(MapperConfig(), SMALL)
     bounds, rows = np.linspace(0, len(views), PARTS + 1).round().astype(int), []
@@ -132,22 +131,21 @@ def parts(views: list[SimulatedView], orders: int = 5) -> None:
         off = np.linalg.norm(procrustes(mine, true).apply(mine) - true, axis=1)
         rows.append((len(mapper.pieces), most, len(found) / (len(views) + PARTS * SHARED), np.sqrt((off**2).mean()), off.max()))
     left, most, share, rms, off = np.array(rows).T
-    print(
-        f"a round in {PARTS} parts, {orders} orders: up to {most.max():.0f} pieces, at most {left.max():.0f} left over, poses of "
-        f"{100 * share.min():.0f} to {100 * share.max():.0f} % of the frames, {100 * rms.min():.1f} to {100 * rms.max():.1f} cm rms, "
-        f"at most {100 * off.max():.1f} cm off"
-    )
+    what = f"a round in {PARTS} parts, {orders} orders: pieces that are left over"
+    poses = f"poses of {100 * share.min():.0f} to {100 * share.max():.0f} % of the frames"
+    off_by = f"{100 * rms.min():.1f} to {100 * rms.max():.1f} cm rms, at most {100 * off.max():.1f} cm off"
+    return Row(what, f"{left.max():.0f} of up to {most.max():.0f}, {poses}, {off_by}", "0", bool(left.max() == 0))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--doors", type=int, default=1000)
     arguments = parser.parse_args()
-    if arguments.doors:
-        doors(arguments.doors)
+    print(doors(arguments.doors), flush=True)
     views = list(circle_sequence(110, 160, 120))
-    room(views)
-    parts(views)
+    for row in room(views):
+        print(row, flush=True)
+    print(parts(views), flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from goal_table import Row
 
 from dust3r_ros.simulation import SimulatedView
 from dust3r_ros.simulation.room import room
@@ -41,17 +42,16 @@ class Rates:
     keyframes: int
     seconds_of_keyframe: float  # the stages of the last one
 
-    def rows(self) -> list[tuple[str, str, str]]:
-        """What, found, goal."""
+    def rows(self) -> list[Row]:
         share = 30.0 * self.with_tf / max(self.since_first, 1)
         low, high = 1000 * np.percentile(self.latency, [50, 95]) if len(self.latency) else (np.nan, np.nan)
-        track = f"{1000 * np.median(self.track):.1f} ms" if len(self.track) else "-"
+        track = 1000 * float(np.median(self.track)) if len(self.track) else np.nan
         return [
-            ("images with TF, of 30, since the first", f"{share:.1f}", "at least 29"),
-            ("tracker, median", track, "under 8 ms"),
-            ("image to TF, 95th percentile (median)", f"{high:.1f} ms ({low:.1f} ms)", "under 15 ms"),
-            ("first pose at image", f"{self.images - self.since_first + 1}", ""),
-            ("keyframes meanwhile; seconds that the last took", f"{self.keyframes}; {self.seconds_of_keyframe:.2f}", ""),
+            Row("images with TF, of 30, since the first", f"{share:.1f}", "at least 29", share >= 29),
+            Row("tracker, median", f"{track:.1f} ms", "under 8 ms", track < 8),
+            Row("image to TF, 95th percentile (median)", f"{high:.1f} ms ({low:.1f} ms)", "under 15 ms", bool(high < 15)),
+            Row("first pose at image", f"{self.images - self.since_first + 1}"),
+            Row("keyframes meanwhile; seconds that the last took", f"{self.keyframes}; {self.seconds_of_keyframe:.2f}"),
         ]
 
 
@@ -167,8 +167,8 @@ def main() -> None:
     options = parser.parse_args()
     shown = views(options.frames, options.rate, options.keep)
     parameters = dict(item.split(":=") for item in options.parameter)
-    for what, found, goal in measured(shown, options.rate, parameters).rows():
-        print(f"{what:50} {found:20} {goal}")
+    for row in measured(shown, options.rate, parameters).rows():
+        print(row)
 
 
 if __name__ == "__main__":

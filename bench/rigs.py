@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +37,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     print(f"{'rig':35} {'at the end':>10} {'largest':>8} {'scale off':>9} {'said':>6} {'tracked set':>11} {'keyframe set':>12}")
-    for name, (cameras, blind, changes) in RIGS.items():
-        end, largest, scale, said, tracked, grown = np.array([run(cameras, blind, changes, seed) for seed in range(options.seeds)]).T
+    for name, (end, largest, scale, said, tracked, grown) in measured(options.seeds):
         metric = f"{100 * np.abs(scale).max():7.2f} % {100 * said.mean():4.1f} %" if np.isfinite(said).all() else f"{'-':>9} {'-':>6}"
         times = f"{np.median(tracked):8.1f} ms {np.median(grown):9.0f} ms"
         print(f"{name:35} {100 * end.max():7.1f} cm {100 * largest.max():5.1f} cm {metric} {times}", flush=True)
+
+
+def measured(seeds: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Each rig, and what `run` says of it [6, seeds]."""
+    for name, (cameras, blind, changes) in RIGS.items():
+        yield name, np.array([run(cameras, blind, changes, seed) for seed in range(seeds)]).T
 
 
 def run(cameras: dict[str, np.ndarray], blind: tuple[str, ...], changes: dict[str, object], seed: int) -> tuple[float, ...]:

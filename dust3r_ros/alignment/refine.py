@@ -71,18 +71,19 @@ def refine(
             pull -= constraints.priors.cost(state) * scale / problem.pairs
         found = None
         for _ in range(MOST_TRIES):
-            step = system.step(damping, constraints.free_scale, pull)
-            for share in SHORTER if step is not None else ():
-                candidate, value = _evaluate(terms, moved(state, share * step, layout), eps, constraints)
+            whole = system.step(damping, constraints.free_scale, pull)
+            for share in SHORTER if whole is not None else ():
+                assert whole is not None
+                step = share * whole
+                candidate, value = _evaluate(terms, moved(state, step, layout), eps, constraints)
                 if value < now:
-                    found, step = candidate, share * step
+                    found = candidate
                     break
             if found is not None:
                 break
             damping = min(damping * LARGER, MOST_DAMPING)
         if found is None:
             break
-        assert step is not None
         promised = 0.5 * float(step @ (pull * layout.is_scale - system.gradient)) / (now * scale)
         state, gain, now = found, max(1.0 - value / now, promised), value
         history.append(Progress(stage, time.perf_counter() - began, now, damping))

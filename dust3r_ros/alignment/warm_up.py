@@ -7,18 +7,22 @@ import torch
 
 from dust3r_ros.alignment.aligner import Aligner
 from dust3r_ros.estimators import PairPrediction
+from dust3r_ros.geometry import Camera, solve_pnp
 
 HEIGHT, WIDTH = 24, 32
 
 
 def warm_up() -> None:
-    """Align three small pictures of a wavy wall; for any thread."""
+    """Align three small pictures of a wavy wall, and find a camera by some of its points; for any thread."""
     aligner = Aligner()
     for k in range(3):
         pairs = [pair for j in range(k) for pair in (_pair(j, k), _pair(k, j))]
         aligner.add(k, pairs)
     aligner.retire(0)
     aligner.align()
+    camera = Camera.from_fov(WIDTH, HEIGHT, 60.0)
+    rays = camera.rays()[::4, ::4].reshape(-1, 3)
+    solve_pnp(2.0 * rays, camera.project(rays), camera, guess=np.eye(4))
 
 
 def _pair(i: int, j: int) -> PairPrediction:

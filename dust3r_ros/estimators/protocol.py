@@ -53,7 +53,10 @@ class Tokens:
 
 @runtime_checkable
 class Estimator(Protocol):
-    """`encode` each image once, then `estimate` pairs of them. One whose points are metres says so with an attribute `metric = True`."""
+    """`encode` each image once, then `estimate` pairs of them.
+
+    One whose points are metres says so with an attribute `metric = True`, one that leaves the CPU to others with `beside_cpu = True`.
+    """
 
     name: str
 

@@ -38,9 +38,9 @@ def solve_pnp(
 ) -> PnpResult | None:
     """Pose of `camera` from world points [N, 3] and their (distorted) pixels [N, 2]; the same input gives the same pose.
 
-    OpenCV's RANSAC, then Levenberg-Marquardt on the inliers, which are counted anew. A `guess` (camera to world) is refined first and
-    RANSAC spared where most points agree with it. Rows that are not finite, and pixels without a ray, are never inliers. None if fewer
-    than 6 points agree. GeometryError for shapes that do not match.
+    OpenCV's RANSAC, then Levenberg-Marquardt on the inliers (`pnp_refinement`), which are counted anew. A `guess` (camera to world) is
+    refined first and RANSAC spared where most points agree with it. Rows that are not finite, and pixels without a ray, are never
+    inliers. None if fewer than 6 points agree. GeometryError for shapes that do not match.
     """
     world, seen = np.asarray(points, np.float64), np.asarray(pixels, np.float64)
     if world.ndim != 2 or world.shape[1] != 3 or seen.shape != (len(world), 2):
@@ -101,19 +101,21 @@ class _Problem:
 
     def refined(self, to_camera: Array, thresholds: tuple[float, ...]) -> tuple[Array, NDArray[np.bool_], float] | None:
         """Count inliers, move to where they agree best, threshold by threshold; None as soon as too few are left."""
-        agree = np.zeros(len(self.points), bool)
+        from dust3r_ros.geometry.pnp_refinement import refine
+
+        agree, errors = np.zeros(len(self.points), bool), self.errors(to_camera)
         for at, factor in enumerate((*thresholds, *[1.0] * MAX_ROUNDS)):
-            before, agree = agree, self.errors(to_camera) < factor * self.threshold
+            before, agree = agree, errors < factor * self.threshold
             if agree.sum() < MIN_INLIERS:
                 return None
-            if at >= len(thresholds) and (agree == before).all():
-                break
-            turn, move = cv2.Rodrigues(to_camera[:3, :3])[0], to_camera[:3, 3:].copy()
-            turn, move = cv2.solvePnPRefineLM(self.points[agree], self.pixels[agree], self.matrix, None, turn, move)
-            if not (np.isfinite(turn).all() and np.isfinite(move).all()):
+            if (agree == before).all():  # it is where they agree best already
+                if at >= len(thresholds):
+                    break
+                continue
+            to_camera = refine(self.points[agree], self.pixels[agree], self.camera.fx, self.camera.fy, to_camera)
+            if not np.isfinite(to_camera).all():
                 return None
-            to_camera = pose_matrix(cv2.Rodrigues(turn)[0], move.ravel())
-        errors = self.errors(to_camera)
+            errors = self.errors(to_camera)
         agree = errors < self.threshold
         if agree.sum() < MIN_INLIERS:
             return None

@@ -22,7 +22,13 @@ ROUNDS = 2  # of looking where a pixel's row was read: the warp is small against
 def turn_between(before: ArrayLike, after: ArrayLike, seconds: float) -> NDArray[np.float64]:
     """[3] the turn of a camera whose pose (4x4, camera to world) was `before`, and `after` so many seconds later."""
     first, second = np.asarray(before, np.float64), np.asarray(after, np.float64)
-    return Rotation.from_matrix(second[:3, :3].T @ first[:3, :3]).as_rotvec() / seconds
+    turned = second[:3, :3].T @ first[:3, :3]
+    axis = np.array([turned[2, 1] - turned[1, 2], turned[0, 2] - turned[2, 0], turned[1, 0] - turned[0, 1]])  # as long as twice its sine
+    sine, cosine = 0.5 * float(np.sqrt(axis @ axis)), 0.5 * (float(np.trace(turned)) - 1.0)
+    if cosine < 0.0:  # more than a quarter of a turn: the general way
+        return Rotation.from_matrix(turned).as_rotvec() / seconds
+    angle = float(np.arctan2(sine, cosine))
+    return axis * (0.5 * (angle / sine if sine > 0.0 else 1.0) / seconds)
 
 
 def row_time(rows: ArrayLike, height: int) -> NDArray[np.float64]:

@@ -47,6 +47,11 @@ class EstimatorConfig:
     weights: str = setting("", "file of the network's weights; empty: the shipped or published ones, from the hub's cache or fetched")
     device: str = setting("auto", "where the network runs: auto takes a GPU that it can use", choices=("auto", "cpu", "cuda"))
     precision: str = setting("auto", "numbers of its matrix products; auto: half precision where the hardware has it", choices=PRECISIONS)
+    every_frame: str = setting(
+        "auto",
+        "pair every frame with the last keyframe too, which refines both; auto: on a GPU that keeps up with the camera",
+        choices=("auto", "always", "never"),
+    )
     compile: bool = setting(False, "compile the network with torch.compile: minutes at the start; the gain depends on the hardware")
     assumed_fov: float = setting(60.0, "horizontal field of view in degrees assumed when no CameraInfo is there", 10.0, 170.0)
     self_calibration: str = setting(
@@ -108,6 +113,7 @@ class MapConfig:
     tile_size: float = setting(2.0, "edge of the cubes that the map is kept, bounded and published in, map units", 1e-3, 1e6)
     max_points_per_tile: int = setting(200_000, "points a tile holds at most; the least certain go first", 100, 100_000_000)
     min_confidence: float = setting(3.0, "points below this confidence stay out of the map", 1.0, 1e6)
+    remove_floaters: bool = setting(True, "leave out points that hide in front of what the keyframes around see")
     max_keyframes: int = setting(10_000, "keyframes kept with their pose and small picture; older ones are thinned out", 16, 1_000_000)
     max_pieces: int = setting(
         8, "pieces of map kept, which a lost camera has seen and whose place in the map is not known yet; the smallest go first", 0, 1000

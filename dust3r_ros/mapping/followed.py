@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from dust3r_ros.mapping.following import Following, Pending
 from dust3r_ros.mapping.tracking.keyframe_selection import Choice
-from dust3r_ros.mapping.tracking.tracker import Tracks, follow_points
+from dust3r_ros.mapping.tracking.tracker import Tracks
 from dust3r_ros.mapping.tracking.turning import Turn
 from dust3r_ros.mapping.types import Keyframe
 
 MAX_FOLLOWED = 160  # points at camera rate; offline there is time for more
-MAX_STEPS = 6
 
 Grey = NDArray[np.uint8]
 Pose = NDArray[np.float64]
@@ -32,6 +31,7 @@ class Followed:
     seen: int | None  # stamp (ns) of the newest frame before it whose place was known
     pending: Sequence[Pending]  # frames from before there was depth
     recent: Sequence[tuple[int, Pose]] = ()  # stamps (ns) and poses of the frames just before it, to the reference
+    with_pair: bool = False  # whether it is estimated with the reference where it is no keyframe
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,7 @@ class Reference:
     relative: Pose | None = None  # [4, 4] that image's camera to the keyframe's
     own: Grey | None = None  # the keyframe's own tracking image
     turn: Turn | None = None  # how the camera turned when it took the keyframe; None: yet to be seen
+    offset: Pose | None = None  # [4, 4] by which pairs have corrected what its points say
 
 
 def taken_over(following: Following, followed: Followed) -> Tracks | None:
@@ -61,11 +62,11 @@ def reference_of(following: Following, unit: float, before: Tracks | None) -> Re
     if following.reference is None:
         return None
     now = following.tracker.now
-    turn = following.turning.told
+    turn, offset = following.turning.told, following.offset
     if now is None or now[1] is before:
-        return Reference(following.reference, following.keyframe, unit, turn=turn)
+        return Reference(following.reference, following.keyframe, unit, turn=turn, offset=offset)
     own = following.tracker.keyframe_image
-    return Reference(following.reference, following.keyframe, unit, now[0], thinned(now[1]), following.relative, own, turn)
+    return Reference(following.reference, following.keyframe, unit, now[0], thinned(now[1]), following.relative, own, turn, offset)
 
 
 def thinned(tracks: Tracks) -> Tracks:
@@ -74,19 +75,3 @@ def thinned(tracks: Tracks) -> Tracks:
         return tracks
     some = np.linspace(0, len(tracks) - 1, MAX_FOLLOWED).round().astype(int)
     return Tracks(tracks.keyframe[some], tracks.current[some], tracks.overlap)
-
-
-def caught_up(grey: Grey, tracks: Tracks, newer: Sequence[Grey]) -> tuple[Grey, Tracks]:
-    """Points followed through the tracking images that came since, in at most MAX_STEPS steps: else a busy machine would never catch up."""
-    stride = -(-len(newer) // MAX_STEPS) if newer else 1
-    for image in newer[::-1][::stride][::-1]:
-        grey, tracks = image, step(grey, tracks, image)
-    return grey, tracks
-
-
-def step(before: Grey, tracks: Tracks, grey: Grey) -> Tracks:
-    """Points followed from one tracking image into the next."""
-    if not len(tracks) or before.shape != grey.shape:
-        return Tracks(tracks.keyframe[:0], tracks.current[:0], 0.0)
-    after, kept = follow_points(before, grey, tracks.current, quickly=True)
-    return Tracks(tracks.keyframe[kept], after[kept], tracks.overlap * float(kept.mean()))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -15,26 +14,13 @@ from dust3r_ros.mapping.keyframes.keyframe_map import KeyframeMap
 from dust3r_ros.mapping.places.relocalisation import Relocalisation
 from dust3r_ros.mapping.tracking.coverage import Coverage
 from dust3r_ros.mapping.tracking.frame_trajectory import FrameTrajectory
+from dust3r_ros.mapping.tracking.remembered_frames import Remembered, RememberedFrames
 from dust3r_ros.mapping.tracking.tracker import MIN_POINTS, TrackedPose, Tracker, Tracks, frame_pose, points_seen_again
 from dust3r_ros.mapping.tracking.turning import TURN_AT_MOST, Turning, camera_by, pose_by, straight_tracks
 from dust3r_ros.mapping.types import Keyframe
 
-MAX_REMEMBERED = 1000  # frames whose tracks are kept while the camera may yet be calibrated
-
 Pose = NDArray[np.float64]
 Pending = tuple[int, Tracks, Camera]  # a frame from before there was depth: its stamp, points and camera
-
-
-@dataclass(frozen=True, eq=False)
-class Remembered:
-    """What a frame's pose was computed from."""
-
-    stamp: int
-    reference: int
-    tracks: Tracks
-    camera: Camera  # of the tracked image
-    turn: NDArray[np.float64]
-    reference_turn: NDArray[np.float64]
 
 
 class Keyframes(Protocol):
@@ -59,9 +45,10 @@ class Following:
         self.reference: int | None = None  # the keyframe whose points are followed
         self.relative: Pose | None = None  # [4, 4] the newest frame's camera to that keyframe's
         self.turning = Turning()
-        self.remembers = False  # how frames were followed, to place them anew if the camera becomes known
-        self._remembered: deque[Remembered] = deque(maxlen=MAX_REMEMBERED)
+        self.remembers_all = False  # how frames were followed, while the camera may yet be calibrated; else since the last keyframe
+        self._remembered = RememberedFrames()
         self._covers: tuple[Keyframe, Coverage] | None = None
+        self.offset: Pose | None = None  # [4, 4] by which pairs have corrected what the points say, in the keyframe's camera
 
     @property
     def keyframe(self) -> Keyframe | None:
@@ -75,15 +62,15 @@ class Following:
     def go_over_to(self, keyframe_map: Keyframes, camera: Camera, readout: float) -> None:
         """To a map of the same keyframes made with another camera: the frames that are remembered are placed in it anew."""
         self._map = keyframe_map
-        found = {}
-        for one in self._remembered:
-            keyframe = keyframe_map.keyframe(one.reference)
-            tracked = camera.resized(one.camera.width, one.camera.height)
-            straight = straight_tracks(one.tracks, tracked, one.reference_turn, one.turn, readout)
-            placed = None if keyframe is None else frame_pose(straight, keyframe, tracked, None)
-            if placed is not None:
-                found[one.stamp, one.reference] = placed.pose
-        self.trajectory.revise(found, keyframe_map.units)
+        self.trajectory.revise(self._remembered.by_camera(camera, readout, keyframe_map.keyframe), keyframe_map.units)
+
+    def settle(self, reference: int, readout: float) -> None:
+        """The next keyframe is there, and may have changed the depth of the one before: the frames between are placed anew by it."""
+        found = self._remembered.by_depth(reference, readout, self._map.keyframe(reference), self._unit(reference))
+        if found:
+            self.trajectory.revise(found, self._map.units)
+        if not self.remembers_all:
+            self._remembered.forget()
 
     def start(self, grey: NDArray[np.uint8]) -> bool:
         """Follow this frame's points from now on; False, and nothing is followed, if it has too few."""
@@ -97,12 +84,32 @@ class Following:
         keyframe = self.keyframe
         found = pose_by(tracks, keyframe, camera, self.relative, stamp, self.turning, readout)
         if tracks is not None and keyframe is not None and found is not None:
-            self.remember(Remembered(stamp, keyframe.index, tracks, camera, self.turning.newest, self.turning.reference))
-        return found
+            turns = self.turning.newest, self.turning.reference
+            own = self._in_own_unit(found.pose, keyframe.index)
+            offset = None if self.offset is None else self._in_own_unit(self.offset, keyframe.index)
+            self.remember(Remembered(stamp, keyframe.index, tracks, camera, *turns, own, offset))
+        return corrected(found, self.offset)
+
+    def followed_pose(self, tracks: Tracks, camera: Camera, readout: float) -> TrackedPose | None:
+        """As `pose_of`, of the same frame, with the keyframe's depth as it is now and by the points alone."""
+        keyframe = self.keyframe
+        straight = straight_tracks(tracks, camera, self.turning.reference, self.turning.newest, readout)
+        return None if keyframe is None else frame_pose(straight, keyframe, camera, self.relative)
+
+    def correct(self, followed: Pose, pose: Pose) -> None:
+        """The newest frame is at `pose` where its points say `followed` (4x4, to the keyframe): the next frames' points err alike."""
+        self.offset = pose @ inverse_pose(followed)
+        if self.reference is not None:
+            self._remembered.correct_newest(self._in_own_unit(self.offset, self.reference))
+
+    def follow_again(self, grey: NDArray[np.uint8], tracks: Tracks) -> None:
+        """The newest frame's points were lost and are these, in its tracking image."""
+        self.tracker.go_on(grey, tracks)
+        self.offset = None
 
     def remember(self, one: Remembered) -> None:
-        if self.remembers:
-            self._remembered.append(one)
+        """How a frame was followed, which was just placed by its reference as the map has it."""
+        self._remembered.add(one, self._map.keyframe(one.reference), self._unit(one.reference))
 
     def turn_at(self, stamp: int) -> NDArray[np.float64]:
         """[3] how the camera turned when it took a frame (`geometry.rolling_shutter`), by the frames around it; zero if unknown."""
@@ -145,8 +152,11 @@ class Following:
             self._stand(stamp, index, np.eye(4))
             go_on = self.trajectory.found_again if was_lost else self.trajectory.advance
             go_on(index, np.eye(4), self._map.poses)
+        elif self.reference is not None and self.relative is not None:
+            self.trajectory.legs.end(self.reference, stamp, index, self._in_own_unit(self.relative, self.reference))
+        self.trajectory.legs.begin(index, stamp)
         self.trajectory.anchor(index)
-        self.reference, self.relative = index, np.eye(4)
+        self.reference, self.relative, self.offset = index, np.eye(4), None
         self.turning.refer_to(stamp, np.eye(4), self.turning.newest if self.turning.newest.any() else None)
         self.tracker.start(grey)
 
@@ -155,9 +165,10 @@ class Following:
         keyframe = self._map.keyframe(index)
         assert keyframe is not None
         relative = inverse_pose(keyframe.pose) @ pose
-        self.reference = index
+        self.reference, self.offset = index, None
         self.turning.refer_to(stamp, relative, np.zeros(3))
         self.tracker.go_on(grey, points_seen_again(grey, keyframe, camera, relative))
+        self.trajectory.legs.begin(index, stamp)
         self._stand(stamp, index, relative)
         self.trajectory.found_again(index, relative, self._map.poses)
         return relative
@@ -171,22 +182,25 @@ class Following:
         relative = self.go_on_from(keyframe_map.go_on_from(found), found.where.pose, stamp, grey, tracked)
         return TrackedPose(relative, found.where.inliers)
 
-    def place(self, pending: Sequence[Pending]) -> None:
-        """The reference is the first keyframe and has depth now: it, and the frames since, get their poses."""
+    def place(self, pending: Sequence[Pending], newest: tuple[Pending, int] | None = None) -> None:
+        """The reference is the first keyframe and has depth now: it, and the frames since, get their poses.
+
+        `newest`: the frame that is the second keyframe, and that one's index.
+        """
         keyframe = self.keyframe
         if keyframe is None:
             return
+        self.trajectory.legs.begin(keyframe.index, keyframe.stamp)
         self._stand(keyframe.stamp, keyframe.index, np.eye(4))
-        for stamp, tracks, camera in pending:
+        for stamp, tracks, camera in [*pending, *([] if newest is None else [newest[0]])]:
             found = frame_pose(tracks, keyframe, camera, self.relative)
             if found is not None:
-                self._stand(stamp, keyframe.index, found.pose)
-                self.remember(Remembered(stamp, keyframe.index, tracks, camera, np.zeros(3), np.zeros(3)))
-
-    def forget(self) -> None:
-        """The camera is known as well as it will be: how frames were followed is not asked for any more."""
-        self.remembers = False
-        self._remembered.clear()
+                own = self._in_own_unit(found.pose, keyframe.index)
+                self.remember(Remembered(stamp, keyframe.index, tracks, camera, np.zeros(3), np.zeros(3), own))
+                if newest is not None and stamp == newest[0][0]:
+                    self.trajectory.legs.end(keyframe.index, stamp, newest[1], own)
+                else:
+                    self._stand(stamp, keyframe.index, found.pose)
 
     def rescaled(self, ratios: Mapping[int, float]) -> None:
         """Keyframes have become larger by these ratios: what is remembered relative to them too."""
@@ -194,12 +208,28 @@ class Following:
         if self.relative is not None and self.reference is not None and self.reference in ratios:
             self.relative = self.relative.copy()
             self.relative[:3, 3] *= ratios[self.reference]
+            if self.offset is not None:
+                self.offset = self.offset.copy()
+                self.offset[:3, 3] *= ratios[self.reference]
+
+    def _unit(self, index: int) -> float:
+        return self._map.units.get(index, 1.0)
+
+    def _in_own_unit(self, pose: Pose, index: int) -> Pose:
+        own = pose.copy()
+        own[:3, 3] /= self._unit(index)
+        return own
 
     def _stand(self, stamp: int, keyframe: int, relative: Pose) -> None:
         self.relative = relative
         self.trajectory.append(stamp, keyframe, relative, self._map.units.get(keyframe, 1.0))
 
 
+def corrected(tracked: TrackedPose | None, offset: Pose | None) -> TrackedPose | None:
+    """A pose by points that were followed, as pairs have corrected it."""
+    return tracked if tracked is None or offset is None else replace(tracked, pose=offset @ tracked.pose)
+
+
 def baseline(keyframe: Keyframe, tracked: TrackedPose | None) -> float:
     """How far a camera is from a keyframe, as a share of the keyframe's median depth; 0 if it is lost."""
-    return 0.0 if tracked is None else float(np.linalg.norm(tracked.pose[:3, 3]) / np.median(keyframe.depth[keyframe.depth > 0]))
+    return 0.0 if tracked is None else float(np.linalg.norm(tracked.pose[:3, 3]) / keyframe.median_depth)

@@ -8,7 +8,6 @@ goes on from where it is.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,31 +18,28 @@ from numpy.typing import NDArray
 
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import MapperConfig
-from dust3r_ros.mapping.followed import Followed, Grey, Reference, caught_up, reference_of, step
-from dust3r_ros.mapping.following import Pending, Remembered, baseline
+from dust3r_ros.mapping.every_frame import beside_cpu
+from dust3r_ros.mapping.followed import Followed, Grey, Reference, reference_of
+from dust3r_ros.mapping.following import Pending, baseline, corrected
+from dust3r_ros.mapping.handover import Handover
 from dust3r_ros.mapping.localiser import Localiser
 from dust3r_ros.mapping.mapper import MAX_PENDING, Mapper
 from dust3r_ros.mapping.recovery import Recovery
 from dust3r_ros.mapping.stopwatch import Stopwatch
+from dust3r_ros.mapping.tracking.camera_rate import step
 from dust3r_ros.mapping.tracking.coverage import Coverage
 from dust3r_ros.mapping.tracking.frame_check import check_frame
 from dust3r_ros.mapping.tracking.frame_trajectory import FrameTrajectory
 from dust3r_ros.mapping.tracking.keyframe_selection import Choice, KeyframeSelector
-from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks, parallax, placed_against, tracking_image
+from dust3r_ros.mapping.tracking.pair_pace import PairPace
+from dust3r_ros.mapping.tracking.remembered_frames import Remembered
+from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks, parallax, tracking_image
 from dust3r_ros.mapping.tracking.turning import Turning, camera_by, pose_by
 from dust3r_ros.mapping.types import Frame, Keyframe, MapUpdate, TrackingState
 
-MAX_SINCE = 64  # tracking images kept since the frame that the map looks at; beyond it every other goes
+BUSY = Choice(False, "the map looks at an earlier image")
 
 Pose = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Mapped:
-    """What came of the frame that the map was asked to look at."""
-
-    reference: Reference | None
-    update: MapUpdate | None  # None: it was only asked for the reference, or the frame could not be used
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +69,7 @@ class LiveTracking:
         self._passed: deque[tuple[int, int, Pose, Remembered | None]] = (
             deque()
         )  # tracked frames that the Mapper has not been told of, in keyframes' units
-        self._lock = threading.Lock()  # of what both threads touch: the images since, and the result
-        self._since: list[Grey] | None = None  # tracking images since the one that the map looks at; None: it looks at none
-        self._result: Mapped | None = None
+        self._handover = Handover()
         self._reason, self._epoch = "", 0
         self.restart()
 
@@ -84,12 +78,17 @@ class LiveTracking:
         self.abandon()
         self.state = self._mapper.state
         self._selector = KeyframeSelector(self._mapper.config.keyframes)
+        self._pace = PairPace(
+            "never" if isinstance(self._mapper, Localiser) else self._mapper.config.estimator.every_frame,
+            beside_cpu(self._mapper.estimator),
+        )
         self._recovery, self._odometry = Recovery(), FrameTrajectory()
         self._reference: Reference | None = None
         self._covers: Coverage | None = None
         self._points: tuple[Grey, Tracks] | None = None
         self._good: tuple[Grey, Tracks] | None = None  # in the newest frame whose place was known
         self._relative: Pose | None = None
+        self._offset: Pose | None = None  # by which pairs have corrected what the points say
         self._own: Grey | None = None  # the reference's own tracking image, where the points are as they were chosen in it
         self._turning = Turning()
         self._pending: list[Pending] = []
@@ -98,8 +97,7 @@ class LiveTracking:
         self._seen: int | None = None  # stamp of the newest frame whose place was known
         self._found_again = False
         self._passed.clear()
-        with self._lock:
-            self._since, self._result = None, None
+        self._handover.clear()
         reference = self._current(None)
         if reference is not None:
             self._follow(reference)
@@ -111,36 +109,47 @@ class LiveTracking:
     @property
     def is_idle(self) -> bool:
         """Whether the map looks at no frame, and all that it found is known here."""
-        with self._lock:
-            return self._since is None and self._result is None
+        return self._handover.is_idle
 
     # ---- the tracking thread -----------------------------------------------------------------------------------------------------------
 
-    def add(self, frame: Frame) -> MapUpdate:
-        """Track a frame: its pose and odometry, and nothing of the map. Raises FrameError and StampError as the Mapper does."""
+    def add(self, frame: Frame, tell: Callable[[MapUpdate], None] | None = None) -> MapUpdate:
+        """Track a frame: its pose and odometry, and nothing of the map. Raises FrameError and StampError as the Mapper does.
+
+        `tell` hears of it as soon as that is known; whether the map should look at the frame, and the reason, come after.
+        """
         check_frame(frame, self._last_stamp)
         self._last_stamp = frame.stamp
+        self._pace.frame(frame.stamp)
         self._take_over()
         stopwatch = Stopwatch()
         with stopwatch.time("track"):
             grey = tracking_image(frame.image)
             whole = camera_by(self._keyframe, self._mapper.calibration.camera(frame))
             camera = whole.resized(grey.shape[1], grey.shape[0])
-            tracks = None if self._points is None else step(*self._points, grey)
-            if tracks is not None and self._own is not None:
-                tracks = placed_against(self._own, grey, tracks)
+            tracks = None if self._points is None else step(*self._points, grey, self._own)
             tracked = self._pose_of(tracks, camera, frame.stamp)
             if tracked is not None and tracks is not None and not self._recovery.believes(frame.stamp, tracked, tracks):
                 tracked = None
-            moved, overlap = (None, 0.0) if tracks is None else (parallax(tracks, camera), tracks.overlap)
-            new = 0.0 if self._covers is None or tracked is None else self._covers.new_share(camera, tracked.pose)
-            choice = self._selector.choose(frame.stamp, grey, moved, overlap, self._baseline(tracked), new)
-        seen = self._seen
-        reason = self._stand(frame.stamp, grey, tracks, tracked, choice)
-        self._newest = Newest(frame, camera, grey, tracked is not None)
+            seen = self._seen
+            lost = self._stand(frame.stamp, grey, tracks, tracked)
+            self._newest = Newest(frame, camera, grey, tracked is not None)
+        update = self._told(frame, lost, tracked, stopwatch)
+        if tell is not None:
+            tell(update)
+        choice = self._choice(frame.stamp, grey, tracks, tracked, camera)
         if not self._ask(frame, grey, tracks, tracked, choice, seen):
             self._remember(frame.stamp, tracks, tracked, camera)
-        return self._told(frame, reason, tracked, stopwatch)
+        return replace(update, reason=lost or choice.reason)
+
+    def _choice(self, stamp: int, grey: Grey, tracks: Tracks | None, tracked: TrackedPose | None, camera: Camera) -> Choice:
+        """Whether this frame is due as a keyframe; not asked while the map looks at another."""
+        if self._handover.is_busy:
+            self._selector.see(grey)
+            return BUSY
+        moved, overlap = (None, 0.0) if tracks is None else (parallax(tracks, camera), tracks.overlap)
+        new = 0.0 if self._covers is None or tracked is None else self._covers.new_share(camera, tracked.pose)
+        return self._selector.choose(stamp, grey, moved, overlap, self._baseline(tracked), new)
 
     def take_over(self) -> MapUpdate | None:
         """What the map has found since, as `add` does: the newest frame's pose, if that was not known before."""
@@ -148,10 +157,11 @@ class LiveTracking:
         return None if found is None else self._told(*found, Stopwatch())
 
     def _take_over(self) -> tuple[Frame, str, TrackedPose] | None:
-        with self._lock:
-            mapped, self._result = self._result, None
+        mapped = self._handover.take()
         if mapped is None:
             return None
+        if mapped.update is not None and "pair" in mapped.update.seconds:
+            self._pace.took(sum(mapped.update.seconds.values()))
         if mapped.reference is None:
             self._reference = self._points = None
             return None
@@ -165,8 +175,8 @@ class LiveTracking:
         self._pending = []
         return None if self._newest is None else self._stand_on_new_reference(self._newest, mapped.update)
 
-    def _stand(self, stamp: int, grey: Grey, tracks: Tracks | None, tracked: TrackedPose | None, choice: Choice) -> str:
-        """The newest frame is there, or its place is not known; why."""
+    def _stand(self, stamp: int, grey: Grey, tracks: Tracks | None, tracked: TrackedPose | None) -> str:
+        """The newest frame is there, or its place, which was, is not known: since when and why. Else nothing is said."""
         self._points = None if tracks is None else (grey, tracks)
         if tracked is not None and self._reference is not None and self._reference.keyframe is not None:
             self._see(stamp)
@@ -179,7 +189,7 @@ class LiveTracking:
             self._recovery.lost(stamp)
             self._points = self._good  # the newest frame led nowhere: the next one is followed from the last good one
             return f"lost for {self._recovery.seconds(stamp):.1f} s: {self._reason or 'looked for in the map'}"
-        return choice.reason
+        return ""
 
     def _see(self, stamp: int) -> None:
         self.state, self._seen = TrackingState.TRACKING, stamp
@@ -187,28 +197,22 @@ class LiveTracking:
 
     def _ask(self, frame: Frame, grey: Grey, tracks: Tracks | None, tracked: TrackedPose | None, choice: Choice, seen: int | None) -> bool:
         """Have the map look at this frame, if there is something to be found and it is free; whether it does."""
-        with self._lock:
-            if self._since is not None:
-                self._since.append(grey)
-                if len(self._since) > MAX_SINCE:
-                    del self._since[:-1:2]
-                return False
-            if self._result is not None:  # it comes with the next frame
-                return False
+        if not self._handover.is_free(grey):
+            return False
         is_lost = self.state is TrackingState.LOST
-        if not is_lost and not (choice.is_due and self._mapper.may_try(frame.stamp)):
+        is_due = choice.is_due and self._mapper.may_try(frame.stamp)
+        with_pair = self.state is not TrackingState.INITIALISING and not (is_due and not is_lost) and self._pace.is_wanted()
+        if not is_lost and not is_due and not with_pair:
             if self._mapper.correction_is_ready:
-                with self._lock:
-                    self._since = []
+                self._handover.begin()
                 epoch = self._epoch
                 self._run(lambda: self.refresh() if epoch == self._epoch else None)
             return False
         relative = None if tracked is None else tracked.pose
         # `add` has put this frame's pose there; the Mapper finds it again from those before it.
         recent = tuple(entry for entry in self._turning.recent if entry[0] < frame.stamp)
-        followed = Followed(grey, None if is_lost else tracks, relative, choice, seen, tuple(self._pending), recent)
-        with self._lock:
-            self._since = []
+        followed = Followed(grey, None if is_lost else tracks, relative, choice, seen, tuple(self._pending), recent, with_pair)
+        self._handover.begin()
         epoch = self._epoch
         self._run(lambda: self._map(frame, followed) if epoch == self._epoch else None)
         return True
@@ -244,7 +248,8 @@ class LiveTracking:
         return None if self._reference is None else self._reference.keyframe
 
     def _pose_of(self, tracks: Tracks | None, camera: Camera, stamp: int) -> TrackedPose | None:
-        return pose_by(tracks, self._keyframe, camera, self._relative, stamp, self._turning, self._mapper.calibration.readout)
+        found = pose_by(tracks, self._keyframe, camera, self._relative, stamp, self._turning, self._mapper.calibration.readout)
+        return corrected(found, self._offset)
 
     def _baseline(self, tracked: TrackedPose | None) -> float | None:
         return None if self._keyframe is None else baseline(self._keyframe, tracked)
@@ -255,21 +260,25 @@ class LiveTracking:
         own = relative.copy()
         own[:3, 3] /= self._reference.unit
         at, turning = self._reference.index, self._turning
-        used = None if tracks is None else Remembered(stamp, at, tracks, camera, turning.newest, turning.reference)
+        offset = None
+        if self._offset is not None:
+            offset = self._offset.copy()
+            offset[:3, 3] /= self._reference.unit
+        used = None if tracks is None else Remembered(stamp, at, tracks, camera, turning.newest, turning.reference, own, offset)
         self._passed.append((stamp, at, own, used))
 
     # ---- a reference that is new, or has moved -----------------------------------------------------------------------------------------
 
     def _follow(self, reference: Reference) -> None:
-        self._reference, self._relative = reference, reference.relative
+        self._reference, self._relative, self._offset = reference, reference.relative, reference.offset
         self._covers = None if reference.keyframe is None else Coverage(reference.keyframe)
         if reference.grey is not None and reference.tracks is not None:
             self._points = self._good = (reference.grey, reference.tracks)
             self._own = reference.own
 
     def _corrected(self, reference: Reference) -> None:
-        """The same keyframe, elsewhere or of another size."""
-        before, self._reference = self._reference, reference
+        """The same keyframe, elsewhere or of another size, with other depth, or with other corrections of what its points say."""
+        before, self._reference, self._offset = self._reference, reference, reference.offset
         self._covers = None if reference.keyframe is None else Coverage(reference.keyframe)
         if before is not None and before.index == reference.index and before.unit != reference.unit:
             ratio = reference.unit / before.unit
@@ -277,6 +286,15 @@ class LiveTracking:
             if self._relative is not None:
                 self._relative = self._relative.copy()
                 self._relative[:3, 3] *= ratio
+        if before is not None and before.offset is not reference.offset and self._newest is not None and self._newest.has_pose:
+            self._stand_corrected(self._newest, reference)
+
+    def _stand_corrected(self, newest: Newest, reference: Reference) -> None:
+        """A pair has refined what the newest frame is followed by: it is elsewhere then, and the odometry is not."""
+        tracked = self._pose_of(None if self._points is None else self._points[1], newest.camera, newest.frame.stamp)
+        if tracked is not None:
+            self._relative = tracked.pose
+            self._odometry.anchor(reference.index, tracked.pose)
 
     def _stand_on_new_reference(self, newest: Newest, update: MapUpdate) -> tuple[Frame, str, TrackedPose] | None:
         """Where the newest frame is by the new reference; the odometry does not move. It, why and where, if it had no place before."""
@@ -324,7 +342,7 @@ class LiveTracking:
     def refresh(self) -> None:
         """The map has been corrected, or may have to be: tracking goes on with the reference as it is now."""
         corrected = self._mapper.take_corrections()
-        self._publish(self._current(self._points_of_mapper()), None)
+        self._handover.publish(self._current(self._points_of_mapper()), None)
         if corrected:
             self._on_mapped(None)
 
@@ -338,7 +356,7 @@ class LiveTracking:
             update = replace(update, corrected=corrected)
             self._reason = update.reason.partition(": ")[2] if update.state is TrackingState.LOST else ""
         finally:
-            self._publish(self._current(before), update)
+            self._handover.publish(self._current(before), update)
         self._on_mapped(update)
 
     def _points_of_mapper(self) -> Tracks | None:
@@ -348,30 +366,3 @@ class LiveTracking:
     def _current(self, before: Tracks | None) -> Reference | None:
         following = self._mapper.following
         return reference_of(following, 1.0 if following.reference is None else self._mapper.unit(following.reference), before)
-
-    def _publish(self, reference: Reference | None, update: MapUpdate | None) -> None:
-        """For the tracking thread, once the points have been followed through the images that came meanwhile."""
-        while True:
-            with self._lock:
-                newer = self._since
-                if not newer or reference is None or reference.grey is None or reference.tracks is None:
-                    self._result = _together(self._result, Mapped(reference, update))
-                    self._since = None
-                    return
-                self._since = []
-            grey, tracks = caught_up(reference.grey, reference.tracks, newer)
-            reference = replace(reference, grey=grey, tracks=tracks)
-
-
-def _together(earlier: Mapped | None, later: Mapped) -> Mapped:
-    """What has not been taken over yet, as the map has it now."""
-    if earlier is None or earlier.reference is None or later.reference is None or later.reference.tracks is not None:
-        return later
-    if earlier.reference.index != later.reference.index or earlier.reference.relative is None:
-        return later
-    relative = earlier.reference.relative.copy()
-    relative[:3, 3] *= later.reference.unit / earlier.reference.unit
-    reference = replace(
-        later.reference, grey=earlier.reference.grey, tracks=earlier.reference.tracks, relative=relative, own=earlier.reference.own
-    )
-    return Mapped(reference, later.update or earlier.update)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dust3r_ros.estimators import Estimator, Tokens, create_estimator
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import ConfigError, MapperConfig
+from dust3r_ros.mapping.every_frame import EveryFrame, Shown, runs_offline
 from dust3r_ros.mapping.followed import Followed, taken_over
 from dust3r_ros.mapping.following import Following, Pending
 from dust3r_ros.mapping.keyframes.keyframe_map import Growth, KeyframeMap
@@ -24,7 +25,7 @@ from dust3r_ros.mapping.scale.scale_estimator import ScaleEstimator
 from dust3r_ros.mapping.scale.scale_fusion import MapScale
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.tracking.frame_check import FrameError, StampError, check_frame
-from dust3r_ros.mapping.tracking.keyframe_selection import KeyframeSelector
+from dust3r_ros.mapping.tracking.keyframe_selection import Choice, KeyframeSelector
 from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks, parallax, tracking_image
 from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, TrackingState
 
@@ -60,6 +61,8 @@ class Mapper(MapView, Measured):
         self.estimator = estimator or configured_estimator(self.config)
         self._scale = ScaleEstimator(self.config.scale, bool(getattr(self.estimator, "metric", False)))
         self.calibration = SelfCalibration(self.estimator, self.config.estimator, may_calibrate=pieces)
+        self._every_frame = EveryFrame(self.estimator, self.calibration)
+        self._pairs_offline = pieces and runs_offline(self.config.estimator.every_frame, self.estimator)
         self.reset()
 
     def reset(self) -> None:
@@ -75,7 +78,7 @@ class Mapper(MapView, Measured):
         """Go on with this map, and no camera in it yet."""
         self.state = TrackingState.INITIALISING
         self.keyframe_map, self.following = keyframe_map, self._new_following(keyframe_map)
-        self.following.remembers = self.calibration.is_open
+        self.following.remembers_all = self.calibration.is_open
         self._apart = self._no_pieces()
         self._lost = self._nothing_lost()
         self._selector = KeyframeSelector(self.config.keyframes)
@@ -134,6 +137,10 @@ class Mapper(MapView, Measured):
             else:
                 new = self.following.new_share(tracked, tracked_camera)
                 choice = self._selector.choose(frame.stamp, grey, moved, overlap, self.following.baseline(tracked), new)
+        if self.state is TrackingState.TRACKING and (self._pairs_offline if followed is None else followed.with_pair):
+            shown = Shown(frame, camera, grey, tracked_camera, tracks)
+            if tracked is None or not (choice.is_due and self.may_try(frame.stamp)):
+                choice, tracked = self._paired(shown, choice, tracked, stopwatch)
         if tracked is None and self.keyframe_map.exists:
             return self._look_for(frame, camera, grey, stopwatch, corrected)
         if tracked is not None:
@@ -149,7 +156,7 @@ class Mapper(MapView, Measured):
                 if tracks is None:
                     self._first_keyframe(frame, tokens)
                 else:
-                    growth, reason = self._grow(frame, grey, tokens, tracks, tracked, reason, stopwatch)
+                    growth, reason = self._grow(frame, grey, tokens, (tracks, tracked_camera), tracked, reason, stopwatch)
                     joined = 0 if growth is None else self._join_beside(growth, tokens, stopwatch)
                     reason += f"; a piece of {joined} keyframes joined" if joined else ""
                     corrected = self._after_correction() or joined > 0 or corrected
@@ -163,6 +170,14 @@ class Mapper(MapView, Measured):
     def correction_is_ready(self) -> bool:
         """Whether `take_corrections` would bring news; for any thread while no frame is looked at."""
         return self.keyframe_map.correction_is_ready
+
+    def _paired(self, shown: Shown, choice: Choice, tracked: TrackedPose | None, stopwatch: Stopwatch) -> tuple[Choice, TrackedPose | None]:
+        """A frame that is not to be a keyframe, or whose points were lost, by its pair with the reference."""
+        with stopwatch.time("pair"):
+            found = self._every_frame.place(shown, tracked, self.keyframe_map, self.following)
+        if tracked is None and found is not None:
+            choice = Choice(False, "its points were lost: placed by its pair with the last keyframe")
+        return choice, found
 
     def take_corrections(self) -> bool:
         """An alignment of the whole graph that is done, and the scale, move the map; whether they did."""
@@ -251,22 +266,22 @@ class Mapper(MapView, Measured):
         frame: Frame,
         grey: NDArray[np.uint8],
         tokens: Tokens,
-        tracks: Tracks,
+        followed: tuple[Tracks, Camera],
         tracked: TrackedPose | None,
         reason: str,
         stopwatch: Stopwatch,
     ) -> tuple[Growth | None, str]:
-        """Place the frame as a keyframe: what it brought, and why or why not."""
+        """Place the frame as a keyframe: what it brought, and why or why not. `followed`: its points, and its tracking image's camera."""
         stamp, is_first = frame.stamp, not self.keyframe_map.exists
         growth = self.keyframe_map.grow(stamp, tokens, stopwatch)
         if growth is None:
             self._last_failure = stamp
-            if not self.keyframe_map.exists and tracks.overlap < self.config.keyframes.min_overlap:
+            if not self.keyframe_map.exists and followed[0].overlap < self.config.keyframes.min_overlap:
                 self._start_over(frame, grey, tokens)
                 return None, "the view changed before there was depth: starting from here"
             return None, f"{reason}; but no depth or place could be found for it"
         if is_first:
-            self.following.place(self._pending)
+            self.following.place(self._pending, ((stamp, *followed), growth.index))
             self._pending = []
         anew = self.calibration.improved(self.keyframe_map, frame, tokens, growth.index, self.following.turn_at)
         if anew is not None:
@@ -274,14 +289,16 @@ class Mapper(MapView, Measured):
             self.following.go_over_to(self.keyframe_map, self.calibration.camera(frame), self.calibration.readout)
             self._lost = self._nothing_lost()
             reason += "; the camera is calibrated, the map made anew"
-        if not self.calibration.is_open:
-            self.following.forget()
+        self.following.remembers_all = self.calibration.is_open
         self._is_keyframe(growth, stamp, grey, had_pose=tracked is not None)
         return growth, reason
 
     def _is_keyframe(self, growth: Growth, stamp: int, grey: NDArray[np.uint8], had_pose: bool, was_lost: bool = False) -> None:
         """The newest frame is what the next ones are followed from."""
+        before = self.following.reference
         self.following.refer_to(growth.index, stamp, grey, had_pose, was_lost)
+        if before is not None:
+            self.following.settle(before, self.calibration.readout)
         self._scale.observe(growth.revised, growth.predictions, self.keyframe_map.poses, self.keyframe_map.units)
         self.keyframe_map.know_lengths(self._scale.lengths)
         self._is_seen(stamp)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,12 @@ class Keyframe:
     depth: NDArray[np.float32]  # [h, w] along z, map units, 0 where nothing is known
     confidence: NDArray[np.float32]  # [h, w] >= 1
     name: str = ""  # of its camera, where there are several
+
+    @cached_property
+    def median_depth(self) -> float:
+        """Of the pixels whose depth is known, map units; NaN if none is."""
+        known = self.depth > 0
+        return float(np.median(self.depth[known])) if known.any() else math.nan
 
 
 @dataclass(frozen=True, eq=False)

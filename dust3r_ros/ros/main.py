@@ -46,6 +46,7 @@ def _run(args: list[str] | None) -> int:
     from dust3r_ros.errors import Dust3rError
     from dust3r_ros.ros.log_handler import RosLogHandler
     from dust3r_ros.ros.node import Dust3rNode
+    from dust3r_ros.ros.urgency import share_the_cores
 
     stopped: list[int] = []
 
@@ -60,6 +61,7 @@ def _run(args: list[str] | None) -> int:
         return 1
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    share_the_cores()
     node = None
     try:
         node = Dust3rNode()

@@ -84,10 +84,13 @@ class Dust3rNode(LifecycleNode):
             self.book.set(cameras=self.rig.states(update.agreeing))
         with self.threads.camera:
             self._tell_motion(update)
+            self._tell_state(update)
         self._tell_map(update)
 
-    def _tell_motion(self, update: MapUpdate, again: bool = False) -> None:
+    def _tell_motion(self, update: MapUpdate) -> None:
         self._map_publishers.motion(update, self._camera_frame)
+
+    def _tell_state(self, update: MapUpdate, again: bool = False) -> None:
         self.book.handled(update, self._camera_frame, again)
 
     def _tell_map(self, update: MapUpdate | None) -> None:
@@ -180,7 +183,7 @@ class Dust3rNode(LifecycleNode):
         self._teardown.callback(self.reports.destroy)
         self._map_services = MapServices(self, self)
         self._teardown.callback(self._map_services.destroy)
-        tell = Listener(self._tell_motion, self._tell_map, self._hand_over_metres, self._on_failure)
+        tell = Listener(self._tell_motion, self._tell_state, self._tell_map, self._hand_over_metres, self._on_failure)
         self.threads = TwoThreads(mapper, self._track_image, self._map_at_once, tell)
         self._teardown.callback(self._stop_threads)  # before what they publish with
         if config.map_file:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dust3r_ros.mapping import LiveTracking, Localiser, Mapper, MapSnapshot, MapUpdate, RigMapper
 from dust3r_ros.mapping.config import MapperConfig
+from dust3r_ros.ros.urgency import give_way
 from dust3r_ros.ros.worker import Worker
 
 
@@ -17,7 +18,8 @@ from dust3r_ros.ros.worker import Worker
 class Listener:
     """Whom the threads tell."""
 
-    motion: Callable[[MapUpdate, bool], None]  # an image's pose; True: of one that was told of before. The camera's place is held meanwhile
+    motion: Callable[[MapUpdate], None]  # an image's pose, at once. The camera's place is held meanwhile
+    tracked: Callable[[MapUpdate, bool], None]  # an image was; True: it had been before, and has its pose only now
     map: Callable[[MapUpdate | None], None]  # on the mapping thread: what an image has changed; None: all has moved
     before_mapping: Callable[[], None]  # on the mapping thread
     failure: Callable[[Exception, bool], None]  # True: while mapping
@@ -33,6 +35,7 @@ class TwoThreads:
         self._listener = listener
         self.camera = threading.RLock()  # held where an image is tracked and told, and where the map under it is replaced
         self.front: LiveTracking | None = None
+        self._gives_way = False
         self.tracking: Worker[Any] = Worker(track, lambda error: listener.failure(error, False), "tracking")
         self.mapping: Worker[Any] = Worker(map_at_once, lambda error: listener.failure(error, True), "mapping")
         self.take(mapper)
@@ -64,7 +67,7 @@ class TwoThreads:
             self.mapping.offer(frame)
             return
         with self.camera:
-            self._listener.motion(self.front.add(frame), False)
+            self._listener.tracked(self.front.add(frame, self._listener.motion), False)
 
     def _have_mapped(self, job: Callable[[], None]) -> None:
         def look() -> None:
@@ -81,7 +84,8 @@ class TwoThreads:
         with self.camera:
             update = None if self.front is None else self.front.take_over()
             if update is not None:
-                self._listener.motion(update, True)
+                self._listener.motion(update)
+                self._listener.tracked(update, True)
 
     def _mapping_done(self, done: Future[Any]) -> None:
         if not done.cancelled() and isinstance(error := done.exception(), Exception):
@@ -99,6 +103,9 @@ class TwoThreads:
             waits = isinstance(mapper, Localiser) and not mapper.standpoints  # for a map to localise in, and says so
             by_itself = waits or isinstance(mapper, RigMapper)
             self.front = None if by_itself else LiveTracking(mapper, self._have_mapped, self._mapped)
+        if self.front is not None and not self._gives_way:  # from now on, whatever comes: a thread cannot be made more urgent again
+            self._gives_way = True
+            self.mapping.submit(give_way)
 
     def restart(self) -> None:
         """The map began anew."""

@@ -244,3 +244,18 @@ def test_in_a_map_that_stands_the_scale_comes_in_without_a_jump(views: list[Simu
     way = np.linalg.norm(trajectory[last][:3, 3] - trajectory[first][:3, 3])
     by_stamp = {view.stamp: view.pose[:3, 3] for view in views}
     assert way == pytest.approx(np.linalg.norm(by_stamp[last] - by_stamp[first]), rel=0.04)
+
+
+def test_a_pose_is_told_before_the_map_is_asked_about_the_frame(views: list[SimulatedView]) -> None:
+    live, told = Live(views), []
+    for view in views:
+        waiting = len(live.jobs)
+        told.clear()
+        update = live.front.add(frame_of(view), lambda early, w=waiting: told.append((early, len(live.jobs) - w)))
+        ((early, asked),) = told
+        assert asked == 0
+        assert early.frame is update.frame
+        assert early.pose is update.pose
+        assert early.odometry is update.odometry
+        assert update.reason
+        live.finish()

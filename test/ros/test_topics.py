@@ -187,7 +187,7 @@ def test_each_image_goes_with_the_camera_info_of_its_own_stamp(rig, views: list)
     running = rig(**{"camera_info_wait": 5.0})
     seen = []
     add = running.node.threads.front.add
-    running.node.threads.front.add = lambda frame: seen.append(frame.camera) or add(frame)
+    running.node.threads.front.add = lambda frame, tell: seen.append(frame.camera) or add(frame, tell)
     for k, view in enumerate(views[:3]):
         camera = replace(view.camera, fx=200.0 + k, fy=200.0 + k)
         running._images.publish(image_message(view.image, view.stamp))  # comes first, and waits

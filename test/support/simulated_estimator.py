@@ -73,7 +73,7 @@ class SimulatedEstimator:
         return [self._pair(i, j, views[i], views[j]) for i, j in pairs]
 
     def _pair(self, i: int, j: int, view_i: Tokens, view_j: Tokens) -> PairPrediction:
-        rng = np.random.default_rng([self._seed, i, j])
+        rng = self._random(i, j, view_j)
         scale = float(np.exp(rng.normal(0, 0.5))) if self._scales else 1.0
         bend = self._bend * (j - i) if abs(j - i) <= NEIGHBOURS else 0.0
         larger = float(np.exp(self._growth * (j - i))) if abs(j - i) <= NEIGHBOURS else 1.0
@@ -83,6 +83,10 @@ class SimulatedEstimator:
             points_i, points_j = torch.from_numpy(rng.normal(size=(2, *points_i.shape)).astype(np.float32))
             confidence_i, confidence_j = torch.ones_like(confidence_i), torch.ones_like(confidence_j)
         return PairPrediction(i, j, points_i, points_j, confidence_i, confidence_j)
+
+    def _random(self, i: int, j: int, view_j: Tokens) -> np.random.Generator:  # noqa: ARG002
+        """What a pair's errors are drawn from."""
+        return np.random.default_rng([self._seed, i, j])
 
     def _view(
         self, view: Tokens, front: Tokens, scale: float, rng: np.random.Generator, bend: float, larger: float = 1.0

@@ -57,7 +57,7 @@ class View:
     def orb(self) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
         """ORB corners [K, 2] and their descriptors [K, 32] (None where the image has no corner)."""
         corners, descriptors = cv2.ORB.create(ORB_FEATURES).detectAndCompute(self.gray, None)
-        return np.array([corner.pt for corner in corners], np.float32).reshape(-1, 2), descriptors
+        return np.asarray(cv2.KeyPoint.convert(corners), np.float32).reshape(-1, 2), descriptors
 
     @property
     def focal(self) -> float:

@@ -46,6 +46,7 @@ class NetworkEstimator:
         self.name = name
         self.metric = name == "mast3r_512_catmlpdpt" or name.lower().endswith("_metric")  # as published: trained to give metres
         self.hardware = hardware or choose_hardware()
+        self.beside_cpu = self.hardware.device.type != "cpu"
         self.network, self.config = network, network.config
         self.size = (size or network.config.image_size) // network.config.patch_size * network.config.patch_size
         if self.size < 2 * network.config.patch_size:

@@ -17,6 +17,7 @@ from dust3r_ros.mapping.keyframes.keyframe_store import KeyframeStore
 from dust3r_ros.mapping.keyframes.loop_closing import LoopCloser
 from dust3r_ros.mapping.keyframes.map_parts import MapParts
 from dust3r_ros.mapping.keyframes.place_search import PlaceSearch
+from dust3r_ros.mapping.keyframes.refined_depth import RefinedDepths
 from dust3r_ros.mapping.keyframes.rig_pairs import Placing
 from dust3r_ros.mapping.keyframes.window import MIN_TRUSTED_SHARE, Entry, KeyframeWindow, first_map_frame, in_frame, trusted_share
 from dust3r_ros.mapping.places.loops import LoopFinder
@@ -59,6 +60,7 @@ class KeyframeMap:
         self._finder = LoopFinder(near, folder)
         self._store = KeyframeStore(config.map.max_keyframes, near, folder)
         self._loops = LoopCloser(estimator, self._window, self._aligner, self._finder, self._store)
+        self._refined = RefinedDepths()
         self._points = MapPoints(config.map)
         self._parts = MapParts(self._store, self._finder, self._aligner, self._points)
         self._search = PlaceSearch(self._parts, self._window, estimator)
@@ -172,6 +174,12 @@ class KeyframeMap:
             self._schedule.keyframe(bool(loops), self._config.alignment.every, len(self.poses))
             self._align_graph()
         return Growth(index, pairs, tuple(self._as_it_is(keyframe) for keyframe in revised), loops, tuple(predictions))
+
+    def refine(self, index: int, depth: NDArray[np.float32], confidence: NDArray[np.float32]) -> None:
+        """A pair with a frame that is no keyframe tells of a keyframe of the window too: [h, w] in map units, on its scale, 0 unknown."""
+        keyframe = self._store.latest[index]
+        self._store.put(self._refined.fuse(keyframe, self.units.get(index, 1.0), self._pairs_of(index), depth, confidence))
+        self._points.window_changed()
 
     def align(self) -> Sequence[Keyframe]:
         """Estimate and solve the window once more, then the whole graph; the keyframes (none while there is no map)."""
@@ -316,6 +324,8 @@ class KeyframeMap:
         if not views or newest not in views or trusted_share(views[newest]) < MIN_TRUSTED_SHARE:
             return ()
         if not self.exists:
+            if trusted_share(views[min(views)]) < MIN_TRUSTED_SHARE:
+                return ()
             frame = first_map_frame(views)
             self._aligner.rescale(frame)
             views = {index: in_frame(view, frame) for index, view in views.items()}
@@ -323,6 +333,7 @@ class KeyframeMap:
         for index, view in sorted(views.items()):
             keyframe = self._window.keyframe(index, view, self._store.latest.get(index))
             if keyframe is not None and (index in self._store.latest or trusted_share(view) >= MIN_TRUSTED_SHARE):
+                keyframe = self._with_refined(keyframe, view)
                 self._store.put(keyframe)
                 revised.append(keyframe)
         return tuple(revised)
@@ -377,9 +388,23 @@ class KeyframeMap:
         view, known = self._aligner.retire(oldest), self._store.latest.get(oldest)
         if known is not None:
             if oldest not in self._points.fused:  # else it has been in the window before, and its depth is better than what it is here for
-                known = (None if view is None else self._window.keyframe(oldest, view, known)) or known
+                aligned = None if view is None else self._window.keyframe(oldest, view, known)
+                known = known if aligned is None or view is None else self._with_refined(aligned, view)
                 self._store.put(known)
-                self._points.fuse(known)
+                self._points.fuse(known, list(self._in_window()))
                 self._finder.remember(oldest, known.image, known.camera)
             self._parts.shelve(oldest)
         self._window.remove(oldest)
+        self._refined.forget(oldest)
+
+    def _with_refined(self, keyframe: Keyframe, view: AlignedView) -> Keyframe:
+        """Its depth, where it was just aligned, with what pairs with frames that are no keyframes have said."""
+        return (
+            keyframe
+            if view.depth is None
+            else self._refined.aligned(keyframe, self.units.get(keyframe.index, 1.0), self._pairs_of(keyframe.index))
+        )
+
+    def _pairs_of(self, index: int) -> int:
+        """How many of the window's newest pairs tell of a keyframe; at least one."""
+        return max(1, sum(index in pair for pair in self._parts.edges[-8 * len(self._window) :]))

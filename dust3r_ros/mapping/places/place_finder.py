@@ -41,12 +41,12 @@ class PlaceFinder:
     def alike(self, image: NDArray[np.uint8], attempt: int = 0) -> list[Keyframe]:
         """Those of the whole map that look most like the picture [H, W, 3]; with every `attempt` the next ones, then the first again.
 
-        First those of each place that looks like it, which do not contradict each other; then the most alike whatever their place.
+        First the most alike whatever their place, then those of each place that looks like it, which do not contradict each other.
         """
         ranked = self._ranked(image)
-        rounds = [list(place.keyframes) for place in distinct_places(ranked, self.standpoints)]
         most = [index for index, _ in ranked[: 3 * CANDIDATES]]
-        rounds += [most[n : n + CANDIDATES] for n in range(0, len(most), CANDIDATES)]
+        rounds = [most[n : n + CANDIDATES] for n in range(0, len(most), CANDIDATES)]
+        rounds[1:1] = [list(place.keyframes) for place in distinct_places(ranked, self.standpoints)]
         return [self._keyframe(index) for index in rounds[attempt % len(rounds)]]
 
     def near(self, image: NDArray[np.uint8], pose: NDArray[np.float64]) -> list[Keyframe]:

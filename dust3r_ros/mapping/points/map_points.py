@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.config import MapConfig
+from dust3r_ros.mapping.points.floaters import without_floaters
 from dust3r_ros.mapping.points.keyframe_views import keyframe_cloud
 from dust3r_ros.mapping.points.map_tiles import MapVersion, TileChanges, tile_changes
 from dust3r_ros.mapping.points.saved_map import owners_of, voxel_size_of
@@ -37,11 +38,11 @@ class MapPoints:
         """What the window's keyframes show is asked of them anew."""
         self._whole = None
 
-    def fuse(self, keyframe: Keyframe | None) -> None:
-        """Keep a keyframe's points for good."""
-        if keyframe is not None:
-            self._add(keyframe, self.past)
-            self.fused.add(keyframe.index)
+    def fuse(self, keyframe: Keyframe, beside: Sequence[Keyframe] = ()) -> None:
+        """Keep a keyframe's points for good, but what those `beside` it see through: the keyframes of the window, itself among them."""
+        at = [n for n, other in enumerate(beside) if other.index == keyframe.index]
+        self._add(self._cleaned(beside, at)[0] if at else keyframe, self.past)
+        self.fused.add(keyframe.index)
         self._whole = None
 
     def move(self, moves: Mapping[int, Similarity]) -> None:
@@ -91,11 +92,14 @@ class MapPoints:
         if self._whole is None:
             whole = self.past.copy()
             whole.max_points *= 2  # the window comes on top: it does not change tiles that are far away
-            for keyframe in window:
-                if keyframe.index not in self.fused:
-                    self._add(keyframe, whole)
+            beside = list(window)
+            for keyframe in self._cleaned(beside, [n for n, keyframe in enumerate(beside) if keyframe.index not in self.fused]):
+                self._add(keyframe, whole)
             self._whole = whole
         return self._whole
+
+    def _cleaned(self, beside: Sequence[Keyframe], judged: Sequence[int]) -> list[Keyframe]:
+        return without_floaters(beside, judged) if judged and self._config.remove_floaters else [beside[n] for n in judged]
 
     def _add(self, keyframe: Keyframe, voxels: VoxelMap) -> None:
         voxels.add(keyframe_cloud(keyframe, self._config.min_confidence), keyframe.index)

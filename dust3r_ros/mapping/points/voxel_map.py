@@ -179,11 +179,11 @@ class VoxelMap:
 
     def _merge(self, keys: Keys, sums: Sums, owners: Owners) -> None:
         """Voxels, sorted by key, into their tiles."""
-        cells = np.stack([keys >> (2 * BITS), keys >> BITS & (2 * HALF - 1), keys & (2 * HALF - 1)], axis=1) - HALF
-        tiles, group = np.unique(np.floor_divide(cells, self._across), axis=0, return_inverse=True)
-        order = np.argsort(group.ravel(), kind="stable")
-        ends = np.cumsum(np.bincount(group.ravel(), minlength=len(tiles)))
-        for name, rows in zip(tiles.tolist(), np.split(order, ends[:-1]), strict=True):
+        tile_keys = _key(np.floor_divide(_cells_of(keys), self._across))  # one number each: rows are sorted slowly, and Python waits
+        tiles, group = np.unique(tile_keys, return_inverse=True)
+        order = np.argsort(group, kind="stable")
+        ends = np.cumsum(np.bincount(group, minlength=len(tiles)))
+        for name, rows in zip(_cells_of(tiles).tolist(), np.split(order, ends[:-1]), strict=True):
             place: Tile = (name[0], name[1], name[2])
             tile = self._own(place)
             before = len(tile)
@@ -239,6 +239,12 @@ def _cloud(tile: MapTile) -> PointCloud:
     return PointCloud(means[:, :3].astype(np.float32), np.rint(means[:, 3:]).astype(np.uint8), tile.sums[:, LARGEST].astype(np.float32))
 
 
-def _key(cells: NDArray[np.float64]) -> Keys:
+def _cells_of(keys: Keys) -> NDArray[np.int64]:
+    """[N, 3] the cells that `_key` made these of."""
+    return np.stack([keys >> (2 * BITS), keys >> BITS & (2 * HALF - 1), keys & (2 * HALF - 1)], axis=1) - HALF
+
+
+def _key(cells: NDArray[np.floating] | NDArray[np.int64]) -> Keys:
+    """[N] of cells [N, 3]; they sort alike."""
     cell = cells.astype(np.int64) + HALF
     return np.asarray((cell[:, 0] << (2 * BITS)) | (cell[:, 1] << BITS) | cell[:, 2])

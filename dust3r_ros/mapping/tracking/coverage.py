@@ -17,12 +17,14 @@ class Coverage:
     """Of one keyframe's points, seen from frames near it."""
 
     def __init__(self, keyframe: Keyframe) -> None:
-        step = max(1, keyframe.camera.width // SAMPLES)
-        here = (slice(step // 2, None, step), slice(step // 2, None, step))
+        camera = keyframe.camera
+        step = max(1, camera.width // SAMPLES)
+        here = np.ix_(np.arange(step // 2, camera.height, step), np.arange(step // 2, camera.width, step))
         known = (keyframe.depth[here] > 0) & (keyframe.confidence[here] > TRUSTED)
-        rays = keyframe.camera.rays()[here][known]
-        self._points = np.asarray(rays * keyframe.depth[here][known][:, None], np.float64)
-        self._own = self._covered(keyframe.camera, np.eye(4))
+        rows, columns = (np.broadcast_to(at, known.shape)[known] for at in here)
+        rays = camera.unproject(np.stack([columns, rows], axis=-1)).astype(np.float32)
+        self._points = np.asarray(rays * keyframe.depth[rows, columns][:, None], np.float64)
+        self._own = self._covered(camera, np.eye(4))
 
     def new_share(self, camera: Camera, pose: NDArray[np.float64]) -> float:
         """Of the picture that `camera` takes at `pose` (4x4, to the keyframe's camera): the share without the keyframe's points, 0..1.
@@ -35,6 +37,8 @@ class Coverage:
         points = transform_points(inverse_pose(pose), self._points)
         pixels = camera.project(points[points[:, 2] > 0])
         pixels = pixels[np.isfinite(pixels).all(1)]
-        cells = np.floor((pixels + 0.5) * (CELLS[0] / camera.width, CELLS[1] / camera.height)).astype(int)
-        inside = ((cells >= 0) & (cells < CELLS)).all(1)
-        return len(np.unique(cells[inside] @ (1, CELLS[0]))) / (CELLS[0] * CELLS[1])
+        x, y = np.floor((pixels.T + 0.5) * ((CELLS[0] / camera.width,), (CELLS[1] / camera.height,)))
+        inside = (x >= 0) & (x < CELLS[0]) & (y >= 0) & (y < CELLS[1])
+        covered = np.zeros(CELLS, bool)
+        covered[x[inside].astype(int), y[inside].astype(int)] = True
+        return float(covered.mean())

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dust3r_ros.mapping.tracking.frame_legs import FrameLegs
 from dust3r_ros.mapping.tracking.odometry_covariance import OdometryCovariance
 
+OUT_OF_ORDER = 60_000_000_000  # ns by which frames may come later than newer ones
 MAX_FRAMES = 200_000  # nearly two hours at 30 Hz; the oldest are forgotten first
 
 Pose = NDArray[np.float64]
@@ -20,6 +22,7 @@ class FrameTrajectory:
 
     def __init__(self) -> None:
         self._frames: deque[tuple[int, int, NDArray[np.float32]]] = deque(maxlen=MAX_FRAMES)
+        self.legs = FrameLegs()
         self._newest: tuple[int, Pose] | None = None
         self.odometry: Pose | None = None
         self._believed = OdometryCovariance()
@@ -34,6 +37,7 @@ class FrameTrajectory:
 
     def reset(self) -> None:
         self._frames.clear()
+        self.legs.clear()
         self._newest = self.odometry = None
         self._believed = OdometryCovariance()
 
@@ -45,14 +49,18 @@ class FrameTrajectory:
 
     def revise(self, found: Mapping[tuple[int, int], Pose], units: Mapping[int, float]) -> None:
         """Frames by stamp and keyframe: their camera-to-keyframe poses (4x4) are these, in map units, after all."""
-        frames = list(self._frames)
-        self._frames.clear()
-        for stamp, keyframe, own in frames:
-            relative = found.get((stamp, keyframe))
-            if relative is None:
-                self._frames.append((stamp, keyframe, own))
-            else:
-                self.append(stamp, keyframe, relative, units.get(keyframe, 1.0))
+        own = {}
+        for (stamp, keyframe), relative in found.items():
+            own[stamp, keyframe] = relative.copy()
+            own[stamp, keyframe][:3, 3] /= units.get(keyframe, 1.0)
+        oldest = min((stamp for stamp, _ in own), default=0)
+        for at in range(len(self._frames) - 1, -1, -1):  # the newest, for the most part
+            stamp, keyframe, _ = self._frames[at]
+            if stamp < oldest - OUT_OF_ORDER:
+                break
+            if (stamp, keyframe) in own:
+                self._frames[at] = (stamp, keyframe, own[stamp, keyframe][:3].astype(np.float32))
+        self.legs.revise(own)
 
     def advance(self, keyframe: int, relative: Pose, poses: Mapping[int, Pose], covariance: NDArray[np.float64] | None = None) -> Pose:
         """Move the odometry by the motion since the newest frame, both ends measured in the map as it is now; the new odometry.
@@ -80,6 +88,7 @@ class FrameTrajectory:
 
     def take_over(self, other: FrameTrajectory, new_index: Mapping[int, int], but: int) -> None:
         """The frames of a map piece, whose keyframes have other indices here; not the one of stamp `but`, which is known here."""
+        self.legs.take_over(other.legs, new_index)
         of_piece = [frame for frame in other._frames if frame[1] in new_index and frame[0] != but]
         self._frames.extend((stamp, new_index[keyframe], own) for stamp, keyframe, own in of_piece)
 
@@ -100,26 +109,29 @@ class FrameTrajectory:
     ) -> list[tuple[int, Pose]]:
         """[(stamp, camera to world 4x4)], by stamp; evenly thinned to `at_most`, the first and the last among them.
 
-        `units`: how many map units each keyframe's own unit is.
+        Frames between two keyframes agree with both (`FrameLegs`). `units`: how many map units each keyframe's own unit is.
         """
         frames = sorted(self._frames, key=lambda entry: entry[0])
         if at_most is not None and len(frames) > at_most:
             frames = [frames[k] for k in np.linspace(0, len(frames) - 1, at_most).round().astype(int)]
-        return self._placed(frames, keyframes, units)
+        if not frames:
+            return []
+        found = self.legs.placed([frame[:2] for frame in frames], _relative(frames, units or {}), keyframes, units or {})
+        return [(frame[0], pose) for frame, pose in zip(frames, found, strict=True)]
 
     def around(self, stamp: int, reach: int, keyframes: Mapping[int, Pose], units: Mapping[int, float]) -> list[tuple[int, Pose]]:
-        """As `poses`, of the frames within `reach` nanoseconds of `stamp`."""
+        """As `poses`, of the frames within `reach` nanoseconds of `stamp`, as they were tracked."""
         near = [frame for frame in self._frames if abs(frame[0] - stamp) <= reach]
-        return self._placed(sorted(near, key=lambda entry: entry[0]), keyframes, units)
+        own = _relative(near, units)
+        return [
+            (frame[0], keyframes[frame[1]] @ pose) for frame, pose in sorted(zip(near, own, strict=True), key=lambda entry: entry[0][0])
+        ]
 
-    @staticmethod
-    def _placed(
-        frames: Iterable[tuple[int, int, NDArray[np.float32]]], keyframes: Mapping[int, Pose], units: Mapping[int, float] | None
-    ) -> list[tuple[int, Pose]]:
-        found = []
-        for stamp, keyframe, relative in frames:
-            pose = np.eye(4)
-            pose[:3] = relative
-            pose[:3, 3] *= (units or {}).get(keyframe, 1.0)
-            found.append((stamp, keyframes[keyframe] @ pose))
-        return found
+
+def _relative(frames: Sequence[tuple[int, int, NDArray[np.float32]]], units: Mapping[int, float]) -> Pose:
+    """[N, 4, 4] to their keyframes, map units."""
+    own = np.tile(np.eye(4), (len(frames), 1, 1))
+    for n, (_, keyframe, relative) in enumerate(frames):
+        own[n, :3] = relative
+        own[n, :3, 3] *= units.get(keyframe, 1.0)
+    return own

@@ -53,17 +53,22 @@ class KeyframeSelector:
         `baseline` the way from the last keyframe as a share of its median depth (None while there is no map), `new_share` the share of
         the picture that the last keyframe has not seen.
         """
-        sharpness = float(cv2.Laplacian(grey, cv2.CV_32F).var())
-        typical = float(np.median(self._sharpness)) if self._sharpness else sharpness
-        self._sharpness.append(sharpness)
+        typical = float(np.median(self._sharpness)) if self._sharpness else None
+        sharpness = self.see(grey)
         because = self._due(stamp, parallax, overlap, baseline, new_share)
         if not because.is_due:
             return because
-        waits = self._quality(grey, sharpness, typical)
+        waits = self._quality(grey, sharpness, sharpness if typical is None else typical)
         if waits is not None and (parallax is None or self._waited < WAITS_AT_MOST):
             self._waited += 1
             return Choice(False, waits)
         return because
+
+    def see(self, grey: NDArray[np.uint8]) -> float:
+        """How sharp a frame is: the variance of its Laplacian, in grey levels squared. Later ones are compared with it."""
+        sharpness = float(cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))[1][0, 0] ** 2)
+        self._sharpness.append(sharpness)
+        return sharpness
 
     def accepted(self, stamp: int) -> None:
         """The chosen frame is a keyframe now."""

@@ -27,13 +27,13 @@ def pnp_covariance(points: Array, camera: Camera, pose: Array, error_px: float, 
     the reprojection errors, taken as alike; lenses as pinholes. What the points leave open gets a large variance, not an infinite one.
     """
     x, y, z = transform_points(inverse_pose(pose), points).T
-    zero = np.zeros_like(z)
-    pixel = np.stack(
-        [np.stack([camera.fx / z, zero, -camera.fx * x / z**2], -1), np.stack([zero, camera.fy / z, -camera.fy * y / z**2], -1)], 1
-    )
-    cross = np.stack([np.stack([zero, -z, y], -1), np.stack([z, zero, -x], -1), np.stack([-y, x, zero], -1)], 1)
-    jacobian = pixel @ np.concatenate([cross, np.broadcast_to(-np.eye(3), cross.shape)], axis=2)
-    hessian = np.einsum("nca,ncb->ab", jacobian, jacobian)
+    u, v = x / z, y / z
+    jacobian = np.zeros((2, 6, len(z)))
+    jacobian[0, :3] = camera.fx * np.stack([u * v, -1.0 - u * u, v])
+    jacobian[1, :3] = camera.fy * np.stack([1.0 + v * v, -u * v, -u])
+    jacobian[0, 3], jacobian[0, 5] = -camera.fx / z, camera.fx * u / z
+    jacobian[1, 4], jacobian[1, 5] = -camera.fy / z, camera.fy * v / z
+    hessian = jacobian[0] @ jacobian[0].T + jacobian[1] @ jacobian[1].T
     # An error is that of a point: both its pixels' coordinates.
     alike = max(1.0, float(np.sqrt(len(z) / INDEPENDENT)))  # N points say as much as sqrt(30 N): the more there are, the closer they stand
     variance = 0.5 * max(error_px, LEAST_ERROR) ** 2 * alike / share**BIAS

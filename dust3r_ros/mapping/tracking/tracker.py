@@ -21,7 +21,7 @@ from dust3r_ros.mapping.types import Keyframe
 LONGEST_SIDE = 640  # pixels; larger images are tracked reduced
 MAX_POINTS = 400
 MIN_POINTS = 12
-WINDOW, QUICK_WINDOW = (21, 21), (15, 15)  # pixels about a point that are compared, from frame to frame
+WINDOW = (21, 21)  # pixels about a point that are compared, from frame to frame
 FINE_WINDOW = (7, 7)  # and with the keyframe
 MAX_RETURN_ERROR = 1.0  # pixels between a point and where tracking it forth and back ends
 THRESHOLD = 0.006  # of the image's width: an error below it agrees with a pose
@@ -37,6 +37,7 @@ class Tracks:
     keyframe: NDArray[np.float32]  # [N, 2]
     current: NDArray[np.float32]  # [N, 2]
     overlap: float  # share of the keyframe's points that are still followed, 0..1
+    motion: float | None = None  # pixels that most of them moved in the newest step, where steps are of one image
 
     def __len__(self) -> int:
         return len(self.current)
@@ -123,18 +124,11 @@ def corner_count(grey: NDArray[np.uint8]) -> int:
 
 
 def follow_points(
-    previous: NDArray[np.uint8], grey: NDArray[np.uint8], points: NDArray[np.float32], quickly: bool = False
+    previous: NDArray[np.uint8], grey: NDArray[np.uint8], points: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Where points [N, 2] of one tracking image lie in the next, of the same size, and which of them [N] come back where they were.
-
-    `quickly`: by smaller windows, and the way back begins where the points were; for frames that follow each other closely.
-    """
-    after, found = _lucas_kanade(previous, grey, points, QUICK_WINDOW if quickly else WINDOW)
-    if quickly:
-        start, flags = points.copy(), cv2.OPTFLOW_USE_INITIAL_FLOW
-        back, returned, _ = cv2.calcOpticalFlowPyrLK(grey, previous, after, start, winSize=QUICK_WINDOW, maxLevel=1, flags=flags)
-    else:
-        back, returned = _lucas_kanade(grey, previous, after)
+    """Where points [N, 2] of one tracking image lie in the next, of the same size, and which of them [N] come back where they were."""
+    after, found = _lucas_kanade(previous, grey, points)
+    back, returned = _lucas_kanade(grey, previous, after)
     height, width = grey.shape
     kept = (found.ravel() == 1) & (returned.ravel() == 1) & (np.abs(back - points).max(axis=1) < MAX_RETURN_ERROR)
     kept &= (after >= 0).all(axis=1) & (after[:, 0] <= width - 1) & (after[:, 1] <= height - 1)
@@ -176,10 +170,10 @@ def points_seen_again(grey: NDArray[np.uint8], keyframe: Keyframe, camera: Camer
 
 
 def _lucas_kanade(
-    previous: NDArray[np.uint8], following: NDArray[np.uint8], points: NDArray[np.float32], window: tuple[int, int] = WINDOW
+    previous: NDArray[np.uint8], following: NDArray[np.uint8], points: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Where points [N, 2] of one image lie in the next, and which were found [N, 1]."""
-    after, found, _ = cv2.calcOpticalFlowPyrLK(previous, following, points, cast(Any, None), winSize=window, maxLevel=4)
+    after, found, _ = cv2.calcOpticalFlowPyrLK(previous, following, points, cast(Any, None), winSize=WINDOW, maxLevel=4)
     return after, found
 
 
@@ -189,15 +183,22 @@ def placed_against(keyframe: NDArray[np.uint8], grey: NDArray[np.uint8], tracks:
     A large window is pulled along by what moves beside the point, nearer or farther, and errors of steps add up: on a sideways walk both
     make the way too short. A small one against the keyframe does neither, but has to begin near the right place.
     """
-    own, found = tracks.keyframe, tracks.current
     if not len(tracks) or keyframe.shape != grey.shape:
         return tracks
+    there, better = compared(keyframe, grey, tracks.keyframe, tracks.current)
+    return Tracks(tracks.keyframe, np.where(better[:, None], there, tracks.current), tracks.overlap)
+
+
+def compared(
+    keyframe: NDArray[np.uint8], grey: NDArray[np.uint8], own: NDArray[np.float32], found: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Where the keyframe's points `own` [N, 2] lie in `grey`, near where they were `found` [N, 2], and which [N] agree both ways."""
     there, seen = _finely(keyframe, grey, own, found)
     back, returned = _finely(grey, keyframe, there, own)
     better = seen & returned & (np.abs(there - found).max(axis=1) < MAX_CORRECTION) & (np.abs(back - own).max(axis=1) < MAX_FINE_RETURN)
     height, width = grey.shape
     better &= (there >= 0).all(axis=1) & (there[:, 0] <= width - 1) & (there[:, 1] <= height - 1)
-    return Tracks(own, np.where(better[:, None], there, found), tracks.overlap)
+    return there, better
 
 
 def _finely(
@@ -217,17 +218,20 @@ def parallax(tracks: Tracks, camera: Camera) -> float:
     if len(tracks) < MIN_POINTS:
         return 0.0
     first, second = _directions(camera, tracks.keyframe), _directions(camera, tracks.current)
-    seen = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)  # a fisheye's rim has no ray at z = 1
+    seen = np.isfinite(first[:, 0]) & np.isfinite(second[:, 0])  # a fisheye's rim has no ray at z = 1
     if int(seen.sum()) < MIN_POINTS:
         return 0.0
     first, second = first[seen], second[seen]
-    weights = np.ones(len(first))
+    weights = np.ones((len(first), 1))
+    middle = 0.0
     for _ in range(5):
-        u, _, vt = np.linalg.svd((second * weights[:, None]).T @ first)
-        rotation = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
-        residual = np.linalg.norm(second - first @ rotation.T, axis=1)
-        weights = 1.0 / (1.0 + (residual / max(float(np.median(residual)), 1e-9)) ** 2)
-    return float(np.median(residual)) * camera.fx / camera.width
+        u, _, vt = np.linalg.svd((second * weights).T @ first)
+        rotation = (u * (1.0, 1.0, np.sign(np.linalg.det(u @ vt)))) @ vt
+        off = second - first @ rotation.T
+        squared = np.einsum("ni,ni->n", off, off)
+        middle = float(np.median(squared))  # of the squares: an order is all that a median asks for
+        weights = (1.0 / (1.0 + squared / max(middle, 1e-18)))[:, None]
+    return float(np.sqrt(middle)) * camera.fx / camera.width
 
 
 def frame_pose(tracks: Tracks, keyframe: Keyframe, camera: Camera, guess: NDArray[np.float64] | None) -> TrackedPose | None:

@@ -1,0 +1,111 @@
+"""Frames and the points by which they were placed: to place them anew once their keyframe's depth, or the camera, is known better."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dust3r_ros.geometry import Camera
+from dust3r_ros.mapping.tracking.tracker import Tracks, frame_pose
+from dust3r_ros.mapping.tracking.turning import straight_tracks
+from dust3r_ros.mapping.types import Keyframe
+
+MAX_REMEMBERED = 1000
+MAX_ANEW = 60  # placed anew when the next keyframe comes: some milliseconds each
+SAMPLES = 24  # of the keyframe's depth, across and down: whether it has changed
+SAME_DEPTH = 2e-3  # median change as a share of the depth, below which frames stay where they are
+
+Pose = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Remembered:
+    """What a frame's pose was computed from."""
+
+    stamp: int
+    reference: int
+    tracks: Tracks
+    camera: Camera  # of the tracked image
+    turn: NDArray[np.float64]
+    reference_turn: NDArray[np.float64]
+    own: Pose | None = None  # [4, 4] the frame's camera to the keyframe's, in the keyframe's own unit: near where it will be
+    offset: Pose | None = None  # [4, 4] by which pairs have corrected what the points say, in the keyframe's own unit
+
+
+class RememberedFrames:
+    """The newest frames of one camera."""
+
+    def __init__(self) -> None:
+        self._frames: deque[Remembered] = deque(maxlen=MAX_REMEMBERED)
+        self._placed_by: dict[int, NDArray[np.float32]] = {}  # some of the depth of each reference, in its own unit
+
+    def add(self, one: Remembered, keyframe: Keyframe | None, unit: float) -> None:
+        """`keyframe`: its reference, as it was placed by."""
+        self._frames.append(one)
+        if keyframe is not None and one.reference not in self._placed_by:
+            self._placed_by[one.reference] = _some(keyframe, unit)
+
+    def correct_newest(self, offset: Pose) -> None:
+        """A pair has corrected the newest frame: [4, 4] on the left, in the keyframe's own unit."""
+        if self._frames:
+            self._frames[-1] = replace(self._frames[-1], offset=offset)
+
+    def forget(self) -> None:
+        """They are where they are for good."""
+        self._frames.clear()
+        self._placed_by.clear()
+
+    def by_camera(self, camera: Camera, readout: float, keyframe_of: Callable[[int], Keyframe | None]) -> dict[tuple[int, int], Pose]:
+        """All, placed by another camera in a map made with it: camera to keyframe [4, 4] by stamp and reference, map units."""
+        found = {}
+        for one in self._frames:
+            keyframe = keyframe_of(one.reference)
+            placed = (
+                None if keyframe is None else _placed(one, keyframe, camera.resized(one.camera.width, one.camera.height), readout, None)
+            )
+            if placed is not None:
+                found[one.stamp, one.reference] = placed
+        return found
+
+    def by_depth(self, reference: int, readout: float, keyframe: Keyframe | None, unit: float) -> dict[tuple[int, int], Pose]:
+        """The newest of one reference's, placed by its depth as it is now, as `by_camera`; none if it has not changed.
+
+        `unit`: how many map units the reference's own unit is.
+        """
+        before, found = self._placed_by.get(reference), dict[tuple[int, int], Pose]()
+        if keyframe is None or before is None or not _differ(before, _some(keyframe, unit)):
+            return found
+        for one in [one for one in self._frames if one.reference == reference][-MAX_ANEW:]:
+            source = keyframe.source if one.camera.assumed else one.camera
+            camera = source.resized(one.camera.width, one.camera.height)
+            placed = _placed(one, keyframe, camera, readout, None if one.own is None else _scaled(one.own, unit))
+            if placed is not None:
+                found[one.stamp, reference] = placed if one.offset is None else _scaled(one.offset, unit) @ placed
+        return found
+
+
+def _placed(one: Remembered, keyframe: Keyframe, camera: Camera, readout: float, guess: Pose | None) -> Pose | None:
+    straight = straight_tracks(one.tracks, camera, one.reference_turn, one.turn, readout)
+    found = frame_pose(straight, keyframe, camera, guess)
+    return None if found is None else found.pose
+
+
+def _scaled(pose: Pose, unit: float) -> Pose:
+    scaled = pose.copy()
+    scaled[:3, 3] *= unit
+    return scaled
+
+
+def _some(keyframe: Keyframe, unit: float) -> NDArray[np.float32]:
+    height, width = keyframe.depth.shape
+    rows, columns = (np.linspace(0, size - 1, SAMPLES).astype(int) for size in (height, width))
+    return keyframe.depth[np.ix_(rows, columns)] / np.float32(unit)
+
+
+def _differ(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+    both = (one > 0) & (other > 0)
+    return bool(both.any() and np.median(np.abs(other[both] / one[both] - 1.0)) > SAME_DEPTH)

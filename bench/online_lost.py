@@ -1,7 +1,8 @@
 """Lost and found, measured: `python bench/online_lost.py`.
 
 Along a corridor of identical doors, where all that looks alike is another place: loops that were tried, and how many were false. Then
-in the simulated room, from which the camera is taken away in several ways: frames until it is found again, and how far off. The estimator
+in the simulated room, from which the camera is taken away in several ways: frames until it is found again, and how far off; and a round in
+eight parts, in any order, the camera covered and carried between them: whether all becomes one map, and how far off it is. The estimator
 is told the truth with 1 % noise (in the corridor: but for which door it is), so that what is measured is not a network's quality.
 """
 
@@ -29,6 +30,8 @@ STEPS, DOOR = 4, 2.4  # views a door; metres from door to door
 WINDOW = 4  # keyframes; within it the estimator is not fooled, or the odometry would be
 PERIOD = 100_000_000  # ns between frames
 MAPPED = 80  # of the 110 views of a round
+PARTS, SHARED = 8, 3  # of the round; views that follow each other in two of them
+SMALL = {"window.size": 5, "window.scene_graph": "swin-2", "map.voxel_size": 0.02}
 
 
 def doors(count: int) -> Row:
@@ -97,9 +100,8 @@ def lost(
     return found, float(max(off, default=np.nan)), float(np.median(spent)) if spent else np.nan
 
 
-def room() -> Iterator[Row]:
-    views = list(circle_sequence(110, 160, 120))
-    config = with_settings(MapperConfig(), {"window.size": 5, "window.scene_graph": "swin-2", "map.voxel_size": 0.02})
+def room(views: list[SimulatedView] | None = None) -> Iterator[Row]:
+    views, config = views or list(circle_sequence(110, 160, 120)), with_settings(MapperConfig(), SMALL)
     results: dict[str, list[tuple[float, float, float]]] = {}
     for name, unseen, there in ways_to_be_lost(views):
         results.setdefault(name, []).append(lost(Mapper(config, SimulatedEstimator(views, size=160, noise=0.01)), views, unseen, there))
@@ -110,13 +112,40 @@ def room() -> Iterator[Row]:
         yield Row(what, most, "within 10", bool(found.max() < 10))
 
 
+def parts(views: list[SimulatedView], orders: int = 5) -> Row:
+    """The first part, then the others in random orders; each shares its last pictures with the next one's first."""
+    dark, config = replace(views[0], image=np.zeros_like(views[0].image)), with_settings(MapperConfig(), SMALL)
+    bounds, rows = np.linspace(0, len(views), PARTS + 1).round().astype(int), []
+    for seed in range(orders):
+        order = [0, *(1 + np.random.default_rng(seed).permutation(PARTS - 1))]
+        mapper, stamp, truth, most = Mapper(config, SimulatedEstimator(views, size=160, noise=0.01)), 0, {}, 0
+        for part in order:
+            shown = [views[n % len(views)] for n in range(bounds[part], bounds[part + 1] + SHARED)]
+            for view in [*([dark] * 31 if stamp else []), *shown]:
+                stamp += PERIOD
+                truth[stamp] = view.pose[:3, 3]
+                mapper.add(Frame(stamp, view.image, view.camera))
+            most = max(most, len(mapper.pieces))
+        found = mapper.trajectory()
+        mine, true = np.stack([pose[:3, 3] for _, pose in found]), np.stack([truth[t] for t, _ in found])
+        off = np.linalg.norm(procrustes(mine, true).apply(mine) - true, axis=1)
+        rows.append((len(mapper.pieces), most, len(found) / (len(views) + PARTS * SHARED), np.sqrt((off**2).mean()), off.max()))
+    left, most, share, rms, off = np.array(rows).T
+    what = f"a round in {PARTS} parts, {orders} orders: pieces that are left over"
+    poses = f"poses of {100 * share.min():.0f} to {100 * share.max():.0f} % of the frames"
+    off_by = f"{100 * rms.min():.1f} to {100 * rms.max():.1f} cm rms, at most {100 * off.max():.1f} cm off"
+    return Row(what, f"{left.max():.0f} of up to {most.max():.0f}, {poses}, {off_by}", "0", bool(left.max() == 0))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--doors", type=int, default=1000)
     arguments = parser.parse_args()
     print(doors(arguments.doors), flush=True)
-    for row in room():
+    views = list(circle_sequence(110, 160, 120))
+    for row in room(views):
         print(row, flush=True)
+    print(parts(views), flush=True)
 
 
 if __name__ == "__main__":

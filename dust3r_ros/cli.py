@@ -156,7 +156,7 @@ def _mapper(config: MapperConfig, saved_map: Path | None, localise: bool) -> Map
         if localise:
             raise CommandError("--localise needs a map: give --map FILE")
         return Mapper(config)
-    snapshot = load_map(saved_map)
+    snapshot = load_map(saved_map, in_memory=not localise)
     mapper = Localiser(config) if localise else Mapper(config)
     mapper.restore(snapshot)
     return mapper
@@ -199,6 +199,9 @@ def _map_frames(
         save_map(save_to, mapper.snapshot())
     points = len(mapper.cloud())
     typer.echo(f"{len(mapper.trajectory())} poses, {len(mapper.keyframes)} keyframes, {points:,} points: {output / 'report.html'}")
+    if mapper.pieces:
+        left = ", ".join(map(str, mapper.pieces))
+        typer.echo(f"what was seen while the camera was lost is not joined to the map: {len(mapper.pieces)} pieces of {left} keyframes")
 
 
 @contextmanager

@@ -27,6 +27,11 @@ def info(file: MapFile) -> None:
     typer.echo(f"points of past keyframes: {len(snapshot.cloud):,}; scale: {snapshot.scale_source}")
     loops = sum(link.loop for link in snapshot.links)
     typer.echo(f"version {version_of(file)}, {file.stat().st_size / 1e6:.1f} MB; {len(snapshot.links)} links, {loops} of them loops")
+    if snapshot.pieces:
+        sizes = ", ".join(str(len(piece.keyframes)) for piece in snapshot.pieces)
+        typer.echo(f"beside it {len(snapshot.pieces)} pieces seen by a lost camera, not joined yet, of {sizes} keyframes")
+    if snapshot.readout:
+        typer.echo(f"rolling shutter: {1000 * snapshot.readout:.1f} ms from the camera's first row to its last")
     if stamps:
         extent = np.ptp(np.stack([keyframe.pose[:3, 3] for keyframe in snapshot.keyframes]), axis=0)
         typer.echo(f"from {min(stamps) * 1e-9:.3f} s to {max(stamps) * 1e-9:.3f} s, over {' x '.join(f'{side:.2f}' for side in extent)}")

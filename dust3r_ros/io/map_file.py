@@ -1,7 +1,8 @@
 """A map in one file: tensors and JSON in a zip, versioned and checksummed, written atomically.
 
 The archive holds `map.json` (format, version, keyframes, edges, SHA-256 of every other member) and one `.npy` member an array. Version 2
-adds the links between keyframes, each keyframe's own frame and units, and with which keyframe every point moves.
+adds the links between keyframes, each keyframe's own frame and units, and with which keyframe every point moves; version 3 the camera's
+readout and the pieces that were not joined to the map, each as a map of its own (`pieces/0/...`).
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from dust3r_ros.alignment import Link
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.geometry import Camera, Similarity
 from dust3r_ros.io.atomic import atomic_file
+from dust3r_ros.io.map_members import ChecksumError, MapMembers
+from dust3r_ros.mapping.keyframes.keyframe_store import KeyframeSequence
 from dust3r_ros.mapping.storage.disk_shelf import StorageError
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
 
 log = logging.getLogger(__name__)
 
-FORMAT, VERSION, OLDEST = "dust3r_ros map", 2, 1
+FORMAT, VERSION, OLDEST = "dust3r_ros map", 3, 1
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same map makes the same file
 
 
@@ -40,13 +43,20 @@ class MapFileError(Dust3rError):
 def save_map(path: Path | str, snapshot: MapSnapshot) -> None:
     """Write a map, one keyframe at a time; a file that was there before is replaced only by a whole new one. Raises OutputError."""
     with atomic_file(Path(path)) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        keyframes: list[dict[str, Any]] = []
         digests: dict[str, str] = {}
-        for name, array in _arrays(snapshot, keyframes):
-            data = _npy(array)
-            digests[f"{name}.npy"] = hashlib.sha256(data).hexdigest()
-            _write(archive, f"{name}.npy", data)
-        _write(archive, "map.json", json.dumps(_about_map(snapshot, keyframes, digests), indent=1).encode())
+        about = {"format": FORMAT, "version": VERSION, **_written(archive, snapshot, "", digests), "sha256": digests}
+        _write(archive, "map.json", json.dumps(about, indent=1).encode())
+
+
+def _written(archive: zipfile.ZipFile, snapshot: MapSnapshot, prefix: str, digests: dict[str, str]) -> dict[str, Any]:
+    """The arrays of a map and its pieces into the archive, their checksums into `digests`; what is said of them in words."""
+    keyframes: list[dict[str, Any]] = []
+    for name, array in _arrays(snapshot, keyframes):
+        data = _npy(array)
+        digests[f"{prefix}{name}.npy"] = hashlib.sha256(data).hexdigest()
+        _write(archive, f"{prefix}{name}.npy", data)
+    pieces = [_written(archive, piece, f"{prefix}pieces/{n}/", digests) for n, piece in enumerate(snapshot.pieces)]
+    return {**_about_map(snapshot, keyframes), "pieces": pieces}
 
 
 def _arrays(snapshot: MapSnapshot, keyframes: list[dict[str, Any]]) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -77,36 +87,49 @@ def _arrays(snapshot: MapSnapshot, keyframes: list[dict[str, Any]]) -> Iterator[
         )
 
 
-def _about_map(snapshot: MapSnapshot, keyframes: list[dict[str, Any]], digests: dict[str, str]) -> dict[str, Any]:
+def _about_map(snapshot: MapSnapshot, keyframes: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "format": FORMAT,
-        "version": VERSION,
         "scale_source": snapshot.scale_source,
         "scale_uncertainty": snapshot.scale_uncertainty if math.isfinite(snapshot.scale_uncertainty) else None,
         "voxel_size": snapshot.voxel_size,
+        "readout": snapshot.readout,
         "keyframes": keyframes,
         "edges": [list(edge) for edge in snapshot.edges],
         "window": list(snapshot.window),
-        "sha256": digests,
     }
 
 
-def load_map(path: Path | str) -> MapSnapshot:
-    """Read a map. Raises MapFileError for a file that is missing, foreign, newer than this version or damaged."""
+def load_map(path: Path | str, in_memory: bool = True) -> MapSnapshot:
+    """Read a map. Raises MapFileError for a file that is missing, foreign, newer than this version or damaged.
+
+    `in_memory`: False: keyframes are read from the file, which stays open, whenever they are asked for; StorageError if it is gone then.
+    """
     path = Path(path)
     if not path.is_file():
         raise MapFileError(f"map {path} does not exist: give a file written by ~/save_map")
+    archive = None
     try:
-        with zipfile.ZipFile(path) as archive:
-            about = _about(path, archive)
-            arrays = {name: _checked(path, archive, name, digest) for name, digest in about["sha256"].items()}
-        return _snapshot(about, arrays)
-    except MapFileError:
-        raise
-    except zipfile.BadZipFile as error:
-        raise MapFileError(f"map {path} is not a dust3r_ros map or was cut short: {error}; save it again") from error
+        archive = zipfile.ZipFile(path)
+        about = _about(path, archive)
+        members = MapMembers(path, archive, about["sha256"], in_memory)
+        snapshot = _snapshot(about, members, "", about["version"], in_memory)
     except Exception as error:
-        raise MapFileError(f"map {path} is damaged ({type(error).__name__}: {error}): save it again") from error
+        if archive is not None:
+            archive.close()
+        raise _refusal(path, error) from error
+    if in_memory:
+        archive.close()
+    return snapshot
+
+
+def _refusal(path: Path, error: Exception) -> MapFileError:
+    if isinstance(error, MapFileError):
+        return error
+    if isinstance(error, ChecksumError):
+        return MapFileError(f"map {path} is damaged: {error}; save it again")
+    if isinstance(error, zipfile.BadZipFile):
+        return MapFileError(f"map {path} is not a dust3r_ros map or was cut short: {error}; save it again")
+    return MapFileError(f"map {path} is damaged ({type(error).__name__}: {error}): save it again")
 
 
 def version_of(path: Path | str) -> int:
@@ -127,41 +150,44 @@ def _about(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
     return about
 
 
-def _checked(path: Path, archive: zipfile.ZipFile, name: str, digest: str) -> NDArray[Any]:
-    data = archive.read(name)
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise MapFileError(f"map {path} is damaged: the checksum of {name} is wrong; save it again")
-    return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
-
-
-def _snapshot(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> MapSnapshot:
-    keyframes = []
-    for entry in about["keyframes"]:
-        name = f"keyframes/{entry['index']}"
-        keyframes.append(
-            Keyframe(
-                index=int(entry["index"]),
-                stamp=int(entry["stamp"]),
-                pose=np.array(entry["pose"], np.float64),
-                source=_camera(entry["source"]),
-                camera=_camera(entry["camera"]),
-                image=arrays[f"{name}/image.npy"],
-                depth=arrays[f"{name}/depth.npy"],
-                confidence=arrays[f"{name}/confidence.npy"],
-                name=str(entry.get("name", "")),
-            )
-        )
-    cloud = PointCloud(arrays["cloud/points.npy"], arrays["cloud/colors.npy"], arrays["cloud/confidence.npy"])
+def _snapshot(about: dict[str, Any], members: MapMembers, prefix: str, version: int, in_memory: bool) -> MapSnapshot:
+    entries = about["keyframes"]
+    missing = [name for entry in entries for name in _arrays_of(entry, prefix) if name not in members]
+    if missing:
+        raise KeyError(missing[0])
+    lazily = KeyframeSequence(range(len(entries)), lambda n: _keyframe(entries[n], members, prefix))
+    keyframes = tuple(lazily) if in_memory else lazily
+    cloud = PointCloud(*(members[f"{prefix}cloud/{name}.npy"] for name in ("points", "colors", "confidence")))
     edges = tuple((int(i), int(j)) for i, j in about["edges"])
     said = about.get("scale_uncertainty")
     uncertainty = math.nan if said is None else float(said)
-    snapshot = MapSnapshot(tuple(keyframes), edges, cloud, tuple(about["window"]), str(about["scale_source"]), uncertainty)
-    snapshot = replace(snapshot, voxel_size=float(about.get("voxel_size", 0.0)))
-    return snapshot if about["version"] == 1 else _with_links(snapshot, arrays)
+    snapshot = MapSnapshot(keyframes, edges, cloud, tuple(about["window"]), str(about["scale_source"]), uncertainty)
+    pieces = tuple(_snapshot(one, members, f"{prefix}pieces/{n}/", version, in_memory) for n, one in enumerate(about.get("pieces", ())))
+    snapshot = replace(snapshot, voxel_size=float(about.get("voxel_size", 0.0)), readout=float(about.get("readout", 0.0)), pieces=pieces)
+    return snapshot if version == 1 else _with_links(snapshot, members, prefix)
+
+
+def _arrays_of(entry: dict[str, Any], prefix: str) -> list[str]:
+    return [f"{prefix}keyframes/{entry['index']}/{name}.npy" for name in ("image", "depth", "confidence")]
+
+
+def _keyframe(entry: dict[str, Any], members: MapMembers, prefix: str) -> Keyframe:
+    image, depth, confidence = (members[name] for name in _arrays_of(entry, prefix))
+    return Keyframe(
+        index=int(entry["index"]),
+        stamp=int(entry["stamp"]),
+        pose=np.array(entry["pose"], np.float64),
+        source=_camera(entry["source"]),
+        camera=_camera(entry["camera"]),
+        image=image,
+        depth=depth,
+        confidence=confidence,
+        name=str(entry.get("name", "")),
+    )
 
 
 def _held_together(snapshot: MapSnapshot) -> dict[str, NDArray[Any]]:
-    """What version 2 has more than version 1."""
+    """What holds it together: since version 2."""
     links, frames = snapshot.links, sorted(snapshot.frames.items())
     arrays: dict[str, NDArray[Any]] = {
         "links/ends": np.array([(link.i, link.j) for link in links], np.int32).reshape(-1, 2),
@@ -177,15 +203,15 @@ def _held_together(snapshot: MapSnapshot) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _with_links(snapshot: MapSnapshot, arrays: dict[str, NDArray[Any]]) -> MapSnapshot:
-    index, similarities = arrays["frames/index.npy"], arrays["frames/similarity.npy"]
+def _with_links(snapshot: MapSnapshot, members: MapMembers, prefix: str) -> MapSnapshot:
+    index, similarities = members[f"{prefix}frames/index.npy"], members[f"{prefix}frames/similarity.npy"]
     frames = {int(n): Similarity.from_matrix(matrix) for n, matrix in zip(index, similarities, strict=True)}
-    columns = [arrays[f"links/{name}.npy"] for name in ("ends", "relative", "information", "loop", "depth")]
+    columns = [members[f"{prefix}links/{name}.npy"] for name in ("ends", "relative", "information", "loop", "depth")]
     links = tuple(
         Link(int(ends[0]), int(ends[1]), Similarity.from_matrix(relative), information, bool(loop), float(depth))
         for ends, relative, information, loop, depth in zip(*columns, strict=True)
     )
-    owners = arrays.get("cloud/owners.npy")
+    owners = members[name] if (name := f"{prefix}cloud/owners.npy") in members else None
     missing = {n for link in links for n in (link.i, link.j)} - set(frames)
     if missing:
         raise ValueError(f"links of keyframes {sorted(missing)}, which have no frame")

@@ -145,6 +145,7 @@ class MapWriter:
             "frames_with_pose": len(self._mapper.trajectory()),
             "keyframes": keyframes,
             "map_points": points,
+            "pieces": list(self._mapper.pieces),
             "image_sizes": sorted(f"{width}x{height}" for width, height in self._sizes),
             "model": self._mapper.estimator.name,
             "scale_source": scale.source,

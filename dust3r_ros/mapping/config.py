@@ -115,6 +115,9 @@ class MapConfig:
     min_confidence: float = setting(3.0, "points below this confidence stay out of the map", 1.0, 1e6)
     remove_floaters: bool = setting(True, "leave out points that hide in front of what the keyframes around see")
     max_keyframes: int = setting(10_000, "keyframes kept with their pose and small picture; older ones are thinned out", 16, 1_000_000)
+    max_pieces: int = setting(
+        8, "pieces of map kept, which a lost camera has seen and whose place in the map is not known yet; the smallest go first", 0, 1000
+    )
     keyframes_in_memory: int = setting(500, "of these, how many are kept in memory; the others are files", 1, 1_000_000)
     folder: str = setting("", "folder for keyframes that are not in memory; empty: the system's for temporary files. Removed at the end")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +45,16 @@ class Reference:
     tracks: Tracks | None = None  # the keyframe's points in it; None: those that are followed already
     relative: Pose | None = None  # [4, 4] that image's camera to the keyframe's
     own: Grey | None = None  # the keyframe's own tracking image
-    turn: Turn = field(default_factory=lambda: np.zeros(3))  # how the camera turned when it took the keyframe
+    turn: Turn | None = None  # how the camera turned when it took the keyframe; None: yet to be seen
     offset: Pose | None = None  # [4, 4] by which pairs have corrected what its points say
+
+
+def taken_over(following: Following, followed: Followed) -> Tracks | None:
+    """Go on from what was followed elsewhere: the points in the newest frame."""
+    if followed.tracks is not None:
+        following.tracker.go_on(followed.grey, followed.tracks)
+        following.relative, following.turning.recent = followed.relative, followed.recent
+    return followed.tracks
 
 
 def reference_of(following: Following, unit: float, before: Tracks | None) -> Reference | None:
@@ -54,7 +62,7 @@ def reference_of(following: Following, unit: float, before: Tracks | None) -> Re
     if following.reference is None:
         return None
     now = following.tracker.now
-    turn, offset = following.turning.reference, following.offset
+    turn, offset = following.turning.told, following.offset
     if now is None or now[1] is before:
         return Reference(following.reference, following.keyframe, unit, turn=turn, offset=offset)
     own = following.tracker.keyframe_image

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.geometry import Camera, inverse_pose, turn_between
 from dust3r_ros.mapping.keyframes.keyframe_map import KeyframeMap
+from dust3r_ros.mapping.places.relocalisation import Relocalisation
 from dust3r_ros.mapping.tracking.coverage import Coverage
 from dust3r_ros.mapping.tracking.frame_trajectory import FrameTrajectory
 from dust3r_ros.mapping.tracking.odometry_covariance import KEYFRAME_SCALE
@@ -24,10 +26,22 @@ Pose = NDArray[np.float64]
 Pending = tuple[int, Tracks, Camera]  # a frame from before there was depth: its stamp, points and camera
 
 
+class Keyframes(Protocol):
+    """What a camera is followed from: a KeyframeMap, or frames that were placed in a map that stands."""
+
+    @property
+    def poses(self) -> Mapping[int, Pose]: ...
+
+    @property
+    def units(self) -> Mapping[int, float]: ...
+
+    def keyframe(self, index: int) -> Keyframe | None: ...
+
+
 class Following:
     """One camera in one map."""
 
-    def __init__(self, keyframe_map: KeyframeMap) -> None:
+    def __init__(self, keyframe_map: Keyframes) -> None:
         self._map = keyframe_map
         self.tracker = Tracker()
         self.trajectory = FrameTrajectory()
@@ -49,7 +63,7 @@ class Following:
         """That of a frame; one that nobody measured is as the alignment has its keyframe's."""
         return camera_by(self.keyframe, camera)
 
-    def go_over_to(self, keyframe_map: KeyframeMap, camera: Camera, readout: float) -> None:
+    def go_over_to(self, keyframe_map: Keyframes, camera: Camera, readout: float) -> None:
         """To a map of the same keyframes made with another camera: the frames that are remembered are placed in it anew."""
         self._map = keyframe_map
         self.trajectory.revise(self._remembered.by_camera(camera, readout, keyframe_map.keyframe), keyframe_map.units)
@@ -152,7 +166,7 @@ class Following:
         self.trajectory.legs.begin(index, stamp)
         self.trajectory.anchor(index)
         self.reference, self.relative, self.offset = index, np.eye(4), None
-        self.turning.refer_to(stamp, np.eye(4), self.turning.newest)
+        self.turning.refer_to(stamp, np.eye(4), self.turning.newest if self.turning.newest.any() else None)
         self.tracker.start(grey)
 
     def go_on_from(self, index: int, pose: Pose, stamp: int, grey: NDArray[np.uint8], camera: Camera) -> Pose:
@@ -167,6 +181,15 @@ class Following:
         self._stand(stamp, index, relative)
         self.trajectory.found_again(index, relative, self._map.poses)
         return relative
+
+    def go_on_by(
+        self, keyframe_map: KeyframeMap, found: Relocalisation, stamp: int, grey: NDArray[np.uint8], camera: Camera
+    ) -> TrackedPose:
+        """A camera that was lost is there, by this map's keyframes: follow the most alike of them. `camera` is that of the frame."""
+        assert found.where.pose is not None
+        tracked = self.camera(camera).resized(grey.shape[1], grey.shape[0])
+        relative = self.go_on_from(keyframe_map.go_on_from(found), found.where.pose, stamp, grey, tracked)
+        return TrackedPose(relative, found.where.inliers)
 
     def place(self, pending: Sequence[Pending], newest: tuple[Pending, int] | None = None) -> None:
         """The reference is the first keyframe and has depth now: it, and the frames since, get their poses.

@@ -38,6 +38,12 @@ class Handover:
         with self._lock:
             return self._since is None and self._result is None
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether the map looks at a frame."""
+        with self._lock:
+            return self._since is not None
+
     # ---- the tracking thread -----------------------------------------------------------------------------------------------------------
 
     def is_free(self, grey: Grey) -> bool:

@@ -22,6 +22,7 @@ from dust3r_ros.mapping.every_frame import beside_cpu
 from dust3r_ros.mapping.followed import Followed, Grey, Reference, reference_of
 from dust3r_ros.mapping.following import Pending, baseline, corrected
 from dust3r_ros.mapping.handover import Handover
+from dust3r_ros.mapping.localiser import Localiser
 from dust3r_ros.mapping.mapper import MAX_PENDING, Mapper
 from dust3r_ros.mapping.recovery import Recovery
 from dust3r_ros.mapping.stopwatch import Stopwatch
@@ -52,9 +53,14 @@ class Newest:
 
 
 class LiveTracking:
-    """In front of one Mapper. `add` and `take_over` belong to the tracking thread, what is given to `run` to the mapping thread."""
+    """In front of one Mapper, or of a Localiser, which has its methods.
 
-    def __init__(self, mapper: Mapper, run: Callable[[Callable[[], None]], Any], on_mapped: Callable[[MapUpdate | None], None]) -> None:
+    `add` and `take_over` belong to the tracking thread, what is given to `run` to the mapping thread.
+    """
+
+    def __init__(
+        self, mapper: Mapper | Localiser, run: Callable[[Callable[[], None]], Any], on_mapped: Callable[[MapUpdate | None], None]
+    ) -> None:
         """`run(job)` has a job done on the mapping thread, one after the other; the Mapper is used by these jobs alone.
 
         `on_mapped` is called there with what each frame that the Mapper looked at has changed; None: the map as a whole has moved.
@@ -72,7 +78,10 @@ class LiveTracking:
         self.abandon()
         self.state = self._mapper.state
         self._selector = KeyframeSelector(self._mapper.config.keyframes)
-        self._pace = PairPace(self._mapper.config.estimator.every_frame, beside_cpu(self._mapper.estimator))
+        self._pace = PairPace(
+            "never" if isinstance(self._mapper, Localiser) else self._mapper.config.estimator.every_frame,
+            beside_cpu(self._mapper.estimator),
+        )
         self._recovery, self._odometry = Recovery(), FrameTrajectory()
         self._reference: Reference | None = None
         self._covers: Coverage | None = None
@@ -175,7 +184,7 @@ class LiveTracking:
             self._turning.stand(stamp, tracked.pose)
             at = self._reference.index
             self._odometry.advance(at, tracked.pose, {at: self._reference.keyframe.pose}, tracked.covariance)
-        elif self._reference is not None and self._reference.keyframe is not None:
+        elif self.state is TrackingState.LOST or self._keyframe is not None:
             self.state = TrackingState.LOST
             self._recovery.lost(stamp)
             self._points = self._good  # the newest frame led nowhere: the next one is followed from the last good one
@@ -194,7 +203,7 @@ class LiveTracking:
         is_due = choice.is_due and self._mapper.may_try(frame.stamp)
         with_pair = self.state is not TrackingState.INITIALISING and not (is_due and not is_lost) and self._pace.is_wanted()
         if not is_lost and not is_due and not with_pair:
-            if self._mapper.keyframe_map.correction_is_ready:
+            if self._mapper.correction_is_ready:
                 self._handover.begin()
                 epoch = self._epoch
                 self._run(lambda: self.refresh() if epoch == self._epoch else None)
@@ -296,7 +305,7 @@ class LiveTracking:
         if self._points[0] is not newest.grey:
             self._points = newest.grey, step(*self._points, newest.grey)
         tracked = TrackedPose(reference.relative, update.inliers) if at_it and reference.relative is not None else None
-        self._turning.reference, self._turning.recent = reference.turn, ()
+        self._turning.refer_before(reference.turn)
         camera = camera_by(reference.keyframe, self._mapper.calibration.camera(newest.frame))
         camera = camera.resized(newest.camera.width, newest.camera.height)  # the map may know it better by now
         tracked = tracked or self._pose_of(self._points[1], camera, newest.frame.stamp)

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from dust3r_ros.estimators import Estimator, Tokens, create_estimator
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import ConfigError, MapperConfig
 from dust3r_ros.mapping.every_frame import EveryFrame, Shown, runs_offline
-from dust3r_ros.mapping.followed import Followed
+from dust3r_ros.mapping.followed import Followed, taken_over
 from dust3r_ros.mapping.following import Following, Pending
 from dust3r_ros.mapping.keyframes.keyframe_map import Growth, KeyframeMap
 from dust3r_ros.mapping.keyframes.self_calibration import SelfCalibration
 from dust3r_ros.mapping.lost_camera import LostCamera
-from dust3r_ros.mapping.points.map_tiles import MapVersion, TileChanges
+from dust3r_ros.mapping.map_pieces import MapPieces
+from dust3r_ros.mapping.map_view import MapView
+from dust3r_ros.mapping.places.relocalisation import Relocalisation
+from dust3r_ros.mapping.scale.measured import Measured
 from dust3r_ros.mapping.scale.scale_estimator import ScaleEstimator
 from dust3r_ros.mapping.scale.scale_fusion import MapScale
-from dust3r_ros.mapping.scene_graph import Pair
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.tracking.frame_check import FrameError, StampError, check_frame
 from dust3r_ros.mapping.tracking.keyframe_selection import KeyframeSelector
 from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks, parallax, tracking_image
-from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, Standpoint, TrackingState
+from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, TrackingState
 
 SECONDS_BETWEEN_TRIES = 0.5
 MAX_PENDING = 100  # frames before the first map that get their pose afterwards
@@ -41,7 +43,7 @@ def configured_estimator(config: MapperConfig) -> Estimator:
 __all__ = ["FrameError", "Mapper", "StampError", "configured_estimator"]
 
 
-class Mapper:
+class Mapper(MapView, Measured):
     """Frames in, poses and a map out. Not thread-safe: one thread owns it."""
 
     def __init__(
@@ -77,6 +79,7 @@ class Mapper:
         self.state = TrackingState.INITIALISING
         self.keyframe_map, self.following = keyframe_map, self._new_following(keyframe_map)
         self.following.remembers_all = self.calibration.is_open
+        self._apart = self._no_pieces()
         self._lost = self._nothing_lost()
         self._selector = KeyframeSelector(self.config.keyframes)
         self._pending: list[Pending] = []
@@ -87,8 +90,15 @@ class Mapper:
         return Following(keyframe_map)
 
     def _nothing_lost(self) -> LostCamera:
-        new_piece = (lambda: Mapper(self.config, self.estimator, pieces=False)) if self._pieces else None
-        return LostCamera(self.keyframe_map, self.following, self.estimator, new_piece)
+        return LostCamera(self.keyframe_map, self.following, self.estimator, self._apart)
+
+    def _no_pieces(self) -> MapPieces:
+        return MapPieces(self._new_piece if self._pieces else None, self.config.map)
+
+    def _new_piece(self) -> Mapper:
+        piece = Mapper(self.config, self.estimator, pieces=False)
+        piece.calibration.readout = self.calibration.readout
+        return piece
 
     def configure(self, config: MapperConfig) -> None:
         """Go on with new settings. Another estimator needs a new Mapper (ConfigError); a new voxel size re-bins the map."""
@@ -98,8 +108,7 @@ class Mapper:
         self._selector.config = config.keyframes
         self._scale.config = config.scale
         self.config = config
-        if self._lost.piece is not None:
-            self._lost.piece.configure(config)
+        self._apart.configure(config)
 
     def add(self, frame: Frame, followed: Followed | None = None) -> MapUpdate:
         """Track a frame and, if it is due as a keyframe, let the map grow by it.
@@ -149,12 +158,19 @@ class Mapper:
                     self._first_keyframe(frame, tokens)
                 else:
                     growth, reason = self._grow(frame, grey, tokens, (tracks, tracked_camera), tracked, reason, stopwatch)
-                    corrected = self._after_correction() or corrected
+                    joined = 0 if growth is None else self._join_beside(growth, tokens, stopwatch)
+                    reason += f"; a piece of {joined} keyframes joined" if joined else ""
+                    corrected = self._after_correction() or joined > 0 or corrected
             else:
                 reason = "waits: no texture to follow"
         elif tracks is not None and self.state is TrackingState.INITIALISING:
             self._pending = [*self._pending[1 - MAX_PENDING :], (frame.stamp, tracks, tracked_camera)]
         return self._told(frame, reason, tracked, growth, corrected, stopwatch)
+
+    @property
+    def correction_is_ready(self) -> bool:
+        """Whether `take_corrections` would bring news; for any thread while no frame is looked at."""
+        return self.keyframe_map.correction_is_ready
 
     def take_corrections(self) -> bool:
         """An alignment of the whole graph that is done, and the scale, move the map; whether they did."""
@@ -168,11 +184,7 @@ class Mapper:
         self._pending = list(followed.pending)
         if followed.seen is not None:
             self._lost.recovery.seen_before(followed.seen)
-        if followed.tracks is not None:
-            self.following.tracker.go_on(followed.grey, followed.tracks)
-            self.following.relative = followed.relative
-            self.following.turning.recent = followed.recent
-        return followed.tracks
+        return taken_over(self.following, followed)
 
     def _told(
         self,
@@ -217,7 +229,19 @@ class Mapper:
 
     def _is_seen(self, stamp: int) -> None:
         self.state = TrackingState.TRACKING
-        self._lost.recovery.seen(stamp)
+        self._lost.seen(stamp)
+
+    def go_on_by(self, found: Relocalisation, stamp: int, grey: NDArray[np.uint8], camera: Camera) -> None:
+        """Somebody else has found this frame (`grey`: its tracking image) in the map: the camera goes on from there."""
+        self.following.go_on_by(self.keyframe_map, found, stamp, grey, camera)
+        self._is_seen(stamp)
+        self._last_failure = None
+
+    def _join_beside(self, growth: Growth, tokens: Tokens, stopwatch: Stopwatch) -> int:
+        if not self._apart.waiting:
+            return 0
+        with stopwatch.time("relocalise"):
+            return self._apart.join_beside(self.keyframe_map, self.following, growth.index, tokens)
 
     # ---- keyframes -------------------------------------------------------------------------------------------------------------------
 
@@ -293,64 +317,12 @@ class Mapper:
         if self.following.start(grey):
             self._first_keyframe(frame, tokens)
 
-    # ---- metric scale ----------------------------------------------------------------------------------------------------------------
-
-    @property
-    def scale(self) -> MapScale:
-        """Whether a map unit is a metre, who says so, and how sure that is."""
-        return self._scale.scale
-
-    def add_odometry(self, stamp: int, pose: ArrayLike) -> None:
-        """Where the camera was at `stamp` (ns) by another odometry: its pose [4, 4] in that odometry's frame, metres.
-
-        At any rate, in order of time, before or after the images. Raises ScaleError for what is no pose.
-        """
-        self._scale.add_odometry(stamp, pose)
-
-    def add_depth(self, stamp: int, depth: NDArray[np.floating]) -> None:
-        """What a sensor measured at the image of `stamp` (ns): [H, W] metres along z, aligned with the image, 0 where nothing is known.
-
-        Dense or a few pixels (`depth_of_ranges`), before or after the image. Raises DepthError for what is no such array.
-        """
-        self._scale.add_depth(stamp, depth)
-
-    def set_up(self, up: ArrayLike) -> None:
-        """[3] which way is up in the camera's frame, for `scale.camera_height`; without it `scale.camera_pitch` says so."""
-        self._scale.set_up(up)
-
     # ---- the map ---------------------------------------------------------------------------------------------------------------------
 
     @property
-    def keyframes(self) -> Sequence[Keyframe]:
-        """All that are remembered, oldest first; those that have left the window are smaller than they were, and read when asked for."""
-        return self.keyframe_map.keyframes
-
-    @property
-    def standpoints(self) -> Mapping[int, Standpoint]:
-        """Of all keyframes that are remembered, by index: when and where, without the pictures, which may be on the disk."""
-        return self.keyframe_map.standpoints
-
-    def unit(self, index: int) -> float:
-        """How many times its first size a keyframe with its depths has now: corrections of the whole map changed it."""
-        return self.keyframe_map.units.get(index, 1.0)
-
-    @property
-    def edges(self) -> tuple[Pair, ...]:
-        """Directed pairs of keyframe indices that the map was made from."""
-        return self.keyframe_map.edges
-
-    def cloud(self) -> PointCloud:
-        """The whole map, one point a voxel, bounded by `map.max_points`."""
-        return self.keyframe_map.cloud()
-
-    @property
-    def points(self) -> int:
-        """How many points the map has."""
-        return self.keyframe_map.points
-
-    def tiles(self, since: MapVersion | None = None) -> TileChanges:
-        """The map's tiles that have changed since `since`, the `version` of what was told before; None: all there are."""
-        return self.keyframe_map.tiles(since)
+    def pieces(self) -> tuple[int, ...]:
+        """Keyframes of each piece of map that the camera saw while it was lost, and whose place is not known yet."""
+        return self._apart.sizes
 
     def trajectory(self, at_most: int | None = None) -> list[tuple[int, Pose]]:
         """[(stamp in ns, camera to world 4x4)] of the frames that have a pose, by stamp, as corrected as the map is now.
@@ -367,16 +339,21 @@ class Mapper:
 
     def snapshot(self) -> MapSnapshot:
         """The map as it is now, to be saved and gone on from."""
-        return replace(self.keyframe_map.snapshot(), scale_source=self.scale.source, scale_uncertainty=self.scale.uncertainty)
+        scale, readout = self.scale, self.calibration.readout
+        held, pieces = self.keyframe_map.snapshot(), self._apart.snapshots()
+        return replace(held, scale_source=scale.source, scale_uncertainty=scale.uncertainty, readout=readout, pieces=pieces)
 
     def restore(self, snapshot: MapSnapshot) -> None:
         """Replace the map by a saved one and go on from its newest keyframe. If that fails the running map stands."""
         restored = self._new_map()
         restored.restore(snapshot)
+        apart = self._no_pieces()
+        apart.restore(snapshot.pieces)
         self._scale.restart()
         if snapshot.keyframes:
-            self.calibration.know(snapshot.keyframes[-1].source)
+            self.calibration.know(snapshot.keyframes[-1].source, snapshot.readout)
         self._take(restored)
+        self._apart, self._lost = apart, LostCamera(restored, self.following, self.estimator, apart)
         self._scale.resume(MapScale(snapshot.scale_source, snapshot.scale_uncertainty))
         for keyframe in snapshot.keyframes:
             self.following.trajectory.append(keyframe.stamp, keyframe.index, np.eye(4))

@@ -221,6 +221,7 @@ def _united(
     frames = {n: moves[n] @ frame if n in moves else frame for n, frame in (*held_together(first)[0].items(), *second.frames.items())}
     edges = (*first.edges, *second.edges, *(edge for i, j in joined for edge in ((i, j), (j, i))))
     whole = replace(first, keyframes=tuple(keyframes), edges=edges, cloud=voxels.cloud(), window=second.window)
+    whole = replace(whole, pieces=(*first.pieces, *second.pieces))
     return replace(whole, links=tuple(links), frames=frames, owners=voxels.owners().copy(), voxel_size=voxels.voxel_size)
 
 

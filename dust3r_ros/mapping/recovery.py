@@ -9,7 +9,7 @@ from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks
 
 SECONDS_BETWEEN_SEARCHES = 0.2  # a search costs as much as a few keyframes
 BRIEFLY, FEW = 2.0, 5  # seconds or frames for which it may still be by the newest keyframes, though it looks different there
-TO_A_PIECE = 3.0  # seconds after which what is seen is mapped apart, until it is known where it lies
+TO_A_PIECE = 3.0  # seconds after which what is seen is mapped apart; and after which a piece's camera is lost for good, and another begins
 GAP = 0.5  # seconds without a frame after which points are followed with doubt
 MIN_INLIERS, MIN_OVERLAP = 0.5, 0.3  # of the points followed across the gap, to go on as if nothing had been
 

@@ -112,4 +112,6 @@ class MapSnapshot:
     links: tuple[Link, ...] = ()  # between keyframes, those of loops too
     frames: Mapping[int, Similarity] = field(default_factory=dict)  # each keyframe's own frame and depth units to the world's
     voxel_size: float = 0.0  # map units that the cloud's points are apart; 0: not known
+    readout: float = 0.0  # seconds from the camera's first row to its last (rolling shutter); 0: at once, or not known
+    pieces: tuple[MapSnapshot, ...] = ()  # seen while the camera was lost, each in a frame and on a scale of its own
     owners: NDArray[np.int32] | None = None  # [N] of the cloud's points: the keyframe that each moves with

@@ -34,6 +34,7 @@ class Health:
     keyframes: int = 0
     window: tuple[int, ...] = ()  # indices of the keyframes in the window
     map_points: int = 0
+    pieces: tuple[int, ...] = ()  # keyframes of each piece of map that is not joined yet
     model: str = ""
     scale_source: str = "none"
     cameras: dict[str, str] = field(default_factory=dict)  # of a rig: each one's state in words
@@ -62,8 +63,9 @@ class HealthBook:
             self._now = replace(self._now, **changes)  # type: ignore[arg-type]
             return self._now
 
-    def set_scale(self, scale: MapScale) -> None:
-        self.set(scale_source=scale.source, scale_uncertainty=scale.uncertainty)
+    def set_numbers(self, scale: MapScale, pieces: tuple[int, ...]) -> None:
+        """`pieces`: keyframes of each map piece that is not joined yet."""
+        self.set(scale_source=scale.source, scale_uncertainty=scale.uncertainty, pieces=pieces)
 
     def arrival(self) -> None:
         """An image message has come."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 from dust3r_ros_msgs.msg import MapTiles
@@ -46,7 +47,7 @@ class MapCommands:
     def _reset(self, mapper: Mapper | Localiser) -> str:
         mapper.reset()
         self._threads.restart()
-        self._book.set_scale(mapper.scale)
+        self._book.set_numbers(mapper.scale, mapper.pieces)
         if isinstance(mapper, Localiser):  # only where the camera is has been forgotten
             self._restarted(same_map_frame=True)
             self._book.set(frames=0, tracking=mapper.state, reason="reset", fault=False, map_fault="")
@@ -78,6 +79,12 @@ class MapCommands:
     def map_tiles(self) -> MapTiles:
         return self._publishers.all_tiles(self._threads.mapper)
 
+    def read_map(self, path: Path) -> MapSnapshot:
+        """From a file, on any thread. A map that a camera is only localised in stays there for the most part."""
+        from dust3r_ros.io.map_file import load_map
+
+        return load_map(path, in_memory=not isinstance(self._threads.mapper, Localiser))
+
     def replace_map(self, snapshot: MapSnapshot) -> str:
         """The running map stands until the new one is whole."""
         mapper = self._new_mapper(self._threads.mapper.estimator)
@@ -88,7 +95,7 @@ class MapCommands:
             return self._replaced(mapper, snapshot)
 
     def _replaced(self, mapper: Mapper | Localiser, snapshot: MapSnapshot) -> str:
-        self._book.set_scale(mapper.scale)
+        self._book.set_numbers(mapper.scale, mapper.pieces)
         last = snapshot.keyframes[-1].index if snapshot.keyframes else -1
         self._restarted(True, snapshot.window, last)
         count = len(snapshot.keyframes)

@@ -18,7 +18,6 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from dust3r_ros.alignment import warm_up
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.estimators import Estimator
-from dust3r_ros.io.map_file import load_map
 from dust3r_ros.mapping import ConfigError, Localiser, Mapper, MapUpdate, Rig, RigMapper
 from dust3r_ros.mapping.config import settings
 from dust3r_ros.ros.errors import ParameterError
@@ -71,7 +70,7 @@ class Dust3rNode(LifecycleNode):
         self.threads.follow(frame)
 
     def _map_at_once(self, frame: Any) -> None:
-        """On the mapping thread: a Localiser and a rig track by themselves."""
+        """On the mapping thread: a rig, and a Localiser without a map, track by themselves."""
         if self.rig is not None and isinstance(self.mapper, RigMapper):
             self.rig.mount_on(self.mapper)
             self._camera_frame = self.rig.frame_of(self.mapper.lead)
@@ -101,7 +100,7 @@ class Dust3rNode(LifecycleNode):
             self.book.mapped(update)
             if update.is_keyframe:
                 self.book.set(keyframes=len(self.mapper.standpoints))
-        self.book.set_scale(self.mapper.scale)
+        self.book.set_numbers(self.mapper.scale, self.mapper.pieces)
 
     @property
     def mapper(self) -> Mapper | Localiser:
@@ -187,7 +186,7 @@ class Dust3rNode(LifecycleNode):
         self._map_services = MapServices(self, self.commands)
         self._teardown.callback(self._map_services.destroy)
         if config.map_file:
-            self.get_logger().info(self.commands.replace_map(load_map(Path(config.map_file).expanduser())))
+            self.get_logger().info(self.commands.replace_map(self.commands.read_map(Path(config.map_file).expanduser())))
         self._warmed_up = self.threads.mapping.submit(warm_up)
         self._warmed_up.add_done_callback(self._log_failure)
         transforms = TransformListener(self, config, self.buffer, self.metric_inputs.moved, self._warn)

@@ -66,11 +66,9 @@ class MapServices:
         return await self._answer(response, save())
 
     async def _load(self, request: LoadMap.Request, response: LoadMap.Response) -> LoadMap.Response:
-        from dust3r_ros.io.map_file import load_map
-
         async def load() -> str:
             path = _path(request.path)
-            snapshot = await self._in_files(lambda: load_map(path))
+            snapshot = await self._in_files(lambda: self._commands.read_map(path))
             done = await self._in_worker(lambda: self._commands.replace_map(snapshot))
             return f"{done} from {path}"
 

@@ -26,7 +26,7 @@ class Listener:
 
 
 class TwoThreads:
-    """A Mapper is tracked in front of; a Localiser and a rig track by themselves, on the mapping thread."""
+    """A Mapper and a Localiser with a map are tracked in front of; a rig tracks by itself, on the mapping thread."""
 
     def __init__(
         self, mapper: Mapper | Localiser, track: Callable[[Any], None], map_at_once: Callable[[Any], None], listener: Listener
@@ -100,7 +100,9 @@ class TwoThreads:
             if self.front is not None:
                 self.front.abandon()
             self.mapper = mapper
-            self.front = None if isinstance(mapper, Localiser | RigMapper) else LiveTracking(mapper, self._have_mapped, self._mapped)
+            waits = isinstance(mapper, Localiser) and not mapper.standpoints  # for a map to localise in, and says so
+            by_itself = waits or isinstance(mapper, RigMapper)
+            self.front = None if by_itself else LiveTracking(mapper, self._have_mapped, self._mapped)
         if self.front is not None and not self._gives_way:  # from now on, whatever comes: a thread cannot be made more urgent again
             self._gives_way = True
             self.mapping.submit(give_way)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,9 +70,18 @@ def test_info_says_what_is_in_it(place: Path, snapshot: MapSnapshot) -> None:
     done = command("map", "info", place / "early.map")
     assert done.exit_code == 0, done.exception
     assert f"{len(snapshot.keyframes)} keyframes (3 in the window)" in done.stdout
-    assert "version 2" in done.stdout
+    assert "version 3" in done.stdout
+    assert "pieces" not in done.stdout
     assert f"{len(snapshot.links)} links" in done.stdout
     assert "scale: none" in done.stdout
+
+
+def test_info_tells_of_pieces_and_of_the_readout(snapshot: MapSnapshot, tmp_path: Path) -> None:
+    save_map(tmp_path / "m.map", replace(snapshot, pieces=(snapshot, snapshot), readout=0.02))
+    done = command("map", "info", tmp_path / "m.map")
+    count = len(snapshot.keyframes)
+    assert f"2 pieces seen by a lost camera, not joined yet, of {count}, {count} keyframes" in done.stdout
+    assert "20.0 ms" in done.stdout
 
 
 def test_points_come_out_as_the_run_had_them(place: Path, tmp_path: Path) -> None:

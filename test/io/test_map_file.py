@@ -82,11 +82,50 @@ def test_a_map_of_version_1_is_still_read() -> None:
     assert_same(load_map(Path(__file__).parent / "data" / "version_1.map"), snapshot())
 
 
+def test_a_map_of_version_2_is_still_read() -> None:
+    """As above."""
+    found = load_map(Path(__file__).parent / "data" / "version_2.map")
+    assert_same(found, with_links())
+    assert (found.readout, found.pieces) == (0.0, ())
+
+
+def test_the_readout_and_pieces_that_are_not_joined_come_back(tmp_path: Path) -> None:
+    pieces = (with_links(1), replace(snapshot(2), pieces=(snapshot(3),)))
+    save_map(tmp_path / "a.map", replace(with_links(), readout=0.021, pieces=pieces))
+    found = load_map(tmp_path / "a.map")
+    assert found.readout == 0.021
+    assert_same(found, with_links())
+    for one, other in zip(found.pieces, pieces, strict=True):
+        assert_same(one, other)
+    assert_same(found.pieces[1].pieces[0], snapshot(3))
+
+
 def test_links_that_hang_on_nothing_are_damage(tmp_path: Path) -> None:
     whole = with_links()
     save_map(tmp_path / "m.map", replace(whole, frames={n: frame for n, frame in whole.frames.items() if n != 7}))
     with pytest.raises(MapFileError, match=r"m\.map is damaged .*keyframes \[7\]"):
         load_map(tmp_path / "m.map")
+
+
+def test_keyframes_that_stay_in_the_file_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
+    path, pieces = tmp_path / "a.map", (snapshot(2),)
+    save_map(path, replace(with_links(), pieces=pieces))
+    found = load_map(path, in_memory=False)
+    save_map(path, snapshot(5))  # another map takes the file's name: what was opened stays
+    assert_same(found, with_links())
+    assert_same(found.pieces[0], pieces[0])
+    assert found.keyframes[0].image is not found.keyframes[0].image
+    save_map(tmp_path / "b.map", found)
+    assert_same(load_map(tmp_path / "b.map"), with_links())
+
+
+def test_a_file_that_is_spoilt_while_it_is_read_from_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.map"
+    save_map(path, snapshot())
+    found = load_map(path, in_memory=False)
+    os.truncate(path, 100)
+    with pytest.raises(StorageError, match=r"keyframes/2/image\.npy cannot be read from .*a\.map any more.*load the map again"):
+        found.keyframes[2]
 
 
 @pytest.mark.parametrize("keyframes", [0, 3])
@@ -122,9 +161,9 @@ def test_every_other_file_is_refused_by_name_and_reason(tmp_path: Path) -> None:
         with pytest.raises(MapFileError, match=r"m\.map"):
             load_map(path)
     path.write_bytes(whole)
-    for version in (3, 0, "2", None):
+    for version in (4, 0, "2", None):
         rewritten(path, version=version)
-        with pytest.raises(MapFileError, match=f"m.map has version {version}, this program reads versions 1 to 2"):
+        with pytest.raises(MapFileError, match=f"m.map has version {version}, this program reads versions 1 to 3"):
             load_map(path)
     path.write_bytes(whole)
     rewritten(path, format="something else")

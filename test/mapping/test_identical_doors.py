@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.simulated_estimator import FooledEstimator
 
-from dust3r_ros.mapping import Frame, Mapper, MapperConfig, MapUpdate, TrackingState
+from dust3r_ros.mapping import Frame, Localiser, Mapper, MapperConfig, MapUpdate, TrackingState
 from dust3r_ros.mapping.config import with_settings
 from dust3r_ros.mapping.places.image_descriptor import image_descriptor
 from dust3r_ros.simulation import SimulatedView, identical_doors_sequence
@@ -34,7 +34,7 @@ def back(views: list[SimulatedView]) -> list[SimulatedView]:
     return [replace(again[2 * FORTH * STEPS + k], pose=views[k].pose) for k in range(FORTH * STEPS - 2, (FORTH - BACK) * STEPS, -1)]
 
 
-def walk(mapper: Mapper, views: Iterable[SimulatedView], start: int) -> list[MapUpdate]:
+def walk(mapper: Mapper | Localiser, views: Iterable[SimulatedView], start: int) -> list[MapUpdate]:
     return [mapper.add(Frame(start + n * SECOND // 10, view.image, view.camera)) for n, view in enumerate(views)]
 
 
@@ -69,3 +69,33 @@ def test_a_lost_camera_that_could_be_at_any_door_waits(views: list[SimulatedView
     assert {update.state for update in updates} == {TrackingState.LOST}
     assert any("waits for more to be seen" in update.reason for update in updates)
     assert {keyframe.index for keyframe in mapper.keyframes} == set(poses)
+
+
+def test_a_piece_at_one_of_the_doors_is_not_joined_at_another(views: list[SimulatedView]) -> None:
+    """Each of them looks as if the piece knew it; but the map itself has it more than once."""
+    estimator, there = FooledEstimator(views, PERIOD, size=96, noise=0.01), 2 * STEPS + 2
+    one, piece = Mapper(CONFIG, estimator), Mapper(CONFIG, estimator)
+    walk(one, views[:there], SECOND)
+    walk(piece, views[6 * STEPS : 7 * STEPS - 2], SECOND)
+    assert len(piece.keyframes) >= 2
+    mapper = Mapper(CONFIG, estimator)
+    mapper.restore(replace(one.snapshot(), pieces=(piece.snapshot(),)))
+    before = len(mapper.keyframes)
+    updates = walk(mapper, views[there - 1 : there + STEPS - 1], 100 * SECOND)
+    assert updates[-1].state is TrackingState.TRACKING
+    assert len(mapper.keyframes) > before + 3
+    assert len(mapper.pieces) == 1
+    # Lost, it maps another door apart: nor are the two pieces one.
+    walk(mapper, [replace(views[0], image=np.zeros_like(views[0].image))] * 31, 110 * SECOND)
+    walk(mapper, views[8 * STEPS : 9 * STEPS - 2], 114 * SECOND)
+    assert len(mapper.pieces) == 2
+
+
+def test_in_a_map_that_stands_a_camera_that_could_be_at_any_door_waits_too(views: list[SimulatedView]) -> None:
+    estimator = FooledEstimator(views, PERIOD, size=96, noise=0.01)
+    mapper = Mapper(CONFIG, estimator)
+    walk(mapper, views[: 4 * STEPS], SECOND)
+    localiser = Localiser(CONFIG, estimator, mapper.snapshot())
+    updates = walk(localiser, views[2 * STEPS : 3 * STEPS : 2], 100 * SECOND)
+    assert {update.state for update in updates} == {TrackingState.LOST}
+    assert any("waits for more to be seen" in update.reason for update in updates)

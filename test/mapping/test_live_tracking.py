@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.simulated_estimator import SimulatedEstimator
 
-from dust3r_ros.mapping import Frame, LiveTracking, Mapper, MapperConfig, MapUpdate, StampError, TrackingState
+from dust3r_ros.mapping import Frame, LiveTracking, Localiser, Mapper, MapperConfig, MapUpdate, StampError, TrackingState
 from dust3r_ros.mapping.config import with_settings
 from dust3r_ros.simulation import SimulatedView, circle_sequence
 
@@ -33,8 +33,8 @@ def frame_of(view: SimulatedView, **changes: object) -> Frame:
 class Live:
     """A LiveTracking whose mapping thread takes `slow` frames for each job."""
 
-    def __init__(self, views: list[SimulatedView], slow: int = SLOW, **errors: object) -> None:
-        self.mapper = Mapper(CONFIG, SimulatedEstimator(views, size=160, **errors))  # type: ignore[arg-type]
+    def __init__(self, views: list[SimulatedView], slow: int = SLOW, localiser: Localiser | None = None, **errors: object) -> None:
+        self.mapper = localiser or Mapper(CONFIG, SimulatedEstimator(views, size=160, **errors))  # type: ignore[arg-type]
         self.jobs: list[Callable[[], None]] = []
         self.mapped: list[MapUpdate | None] = []
         self.most_waiting, self._slow, self._age = 0, slow, 0
@@ -168,6 +168,82 @@ def test_a_frame_that_the_map_cannot_use_does_not_stop_tracking(views: list[Simu
         live.finish()
     with pytest.raises(StampError):
         live.show(frame_of(views[-1]))
+
+
+@pytest.fixture(scope="module")
+def localiser(views: list[SimulatedView]) -> Localiser:
+    """In a map of every other view."""
+    mapper = Mapper(CONFIG, SimulatedEstimator(views, size=160))
+    for view in views[::2]:
+        mapper.add(frame_of(view))
+    return Localiser(CONFIG, mapper.estimator, mapper.snapshot())
+
+
+def test_in_a_map_that_stands_every_frame_has_its_pose_while_places_are_looked_for(
+    views: list[SimulatedView], localiser: Localiser
+) -> None:
+    localiser.reset()
+    live = Live(views, slow=6, localiser=localiser)
+    updates = [live.show(frame_of(view)) for view in views]
+    first = next(n for n, update in enumerate(updates) if update.pose is not None)
+    assert first <= 8  # the first place takes as long
+    assert all("lost for" in update.reason and update.state is TrackingState.LOST for update in updates[:first])
+    placed = {update.frame.stamp: update.pose for update in updates[first:] if update.pose is not None}
+    assert len(placed) == FRAMES - first  # without a gap
+    assert errors_of(placed, views).max() < 0.05
+    assert sum("placed by" in update.reason for update in live.mapped if update is not None) > 2
+    assert live.most_waiting == 1
+    odometry = [update.odometry for update in updates if update.odometry is not None]
+    steps = np.array([np.linalg.norm(b[:3, 3] - a[:3, 3]) for a, b in itertools.pairwise(odometry)])
+    assert steps.max() < 2 * np.median(steps)
+    live.finish()
+    live.front.hand_in()
+    trajectory = dict(localiser.trajectory())
+    assert set(placed) <= set(trajectory)
+    assert len(trajectory) == len(localiser.trajectory())
+    assert errors_of(trajectory, views).max() < 0.05
+
+
+def test_in_a_map_that_stands_a_kidnapped_camera_is_found_while_frames_go_on(views: list[SimulatedView], localiser: Localiser) -> None:
+    localiser.reset()
+    live = Live(views, localiser=localiser)
+    for view in views[:20]:
+        live.show(frame_of(view))
+    here = views[19].stamp
+    for n in range(30):
+        update = live.show(Frame(here + (n + 1) * 10**8, np.zeros_like(views[0].image), views[0].camera))
+    assert (update.state, update.pose) == (TrackingState.LOST, None)
+    assert update.lost_seconds == pytest.approx(3.0)
+    again = [live.show(frame_of(view, stamp=here + (31 + n) * 10**8)) for n, view in enumerate(views[40:60])]
+    found = [u for u in again if u.pose is not None]
+    assert again.index(found[0]) <= 2 * SLOW + 2
+    assert [u.found_again for u in found] == [True] + [False] * (len(found) - 1)
+    assert len(found) == len(again) - again.index(found[0])
+    there = [replace(view, stamp=here + (31 + n) * 10**8) for n, view in enumerate(views[40:60])]
+    poses = {u.frame.stamp: u.pose for u in found}
+    assert errors_of(poses, [views[0], *(v for v in there if v.stamp in poses)]).max() < 0.06
+
+
+def test_in_a_map_that_stands_the_scale_comes_in_without_a_jump(views: list[SimulatedView], localiser: Localiser) -> None:
+    live = Live(views, localiser=Localiser(CONFIG, localiser.estimator, localiser.snapshot()))
+    updates = []
+    for view in views:
+        live.mapper.add_depth(view.stamp, view.depth)
+        updates.append(live.show(frame_of(view)))
+    live.finish()
+    assert live.mapper.scale.source == "depth"
+    odometry = [update.odometry for update in updates if update.odometry is not None]
+    steps = np.array([np.linalg.norm(b[:3, 3] - a[:3, 3]) for a, b in itertools.pairwise(odometry)])
+    was, now = np.median(steps[:10]), np.median(steps[-5:])
+    assert now > 1.5 * was  # metres from then on
+    assert steps.max() < 2 * now
+    live.front.hand_in()
+    trajectory = dict(live.mapper.trajectory())
+    assert errors_of(trajectory, views).max() < 0.05  # also of frames from before
+    first, last = min(trajectory), max(trajectory)
+    way = np.linalg.norm(trajectory[last][:3, 3] - trajectory[first][:3, 3])
+    by_stamp = {view.stamp: view.pose[:3, 3] for view in views}
+    assert way == pytest.approx(np.linalg.norm(by_stamp[last] - by_stamp[first]), rel=0.04)
 
 
 def test_a_pose_is_told_before_the_map_is_asked_about_the_frame(views: list[SimulatedView]) -> None:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from support.simulated_estimator import SimulatedEstimator
+from support.lost_walk import CONFIG, PERIOD, Walk
 
 from dust3r_ros.geometry import inverse_pose, procrustes
-from dust3r_ros.mapping import Frame, Mapper, MapperConfig, MapUpdate, TrackingState
-from dust3r_ros.mapping.config import with_settings
+from dust3r_ros.mapping import Mapper, MapUpdate, TrackingState
 from dust3r_ros.simulation import SimulatedView, circle_sequence, room_sequence
 
-ROUND, MAPPED, PERIOD = 80, 56, 100_000_000
+ROUND, MAPPED = 80, 56
 WITHIN = 10  # frames of seeing a mapped place
-CONFIG = with_settings(MapperConfig(), {"window.size": 5, "window.scene_graph": "swin-2", "map.voxel_size": 0.02})
 
 
 @pytest.fixture(scope="module")
@@ -31,47 +27,12 @@ def elsewhere() -> list[SimulatedView]:
     return list(room_sequence(12, 120, 90, seed=5))
 
 
-class Walk:
-    """A Mapper that has seen most of a round, and what it said; frames follow each other at 10 Hz unless some are left out."""
-
-    def __init__(self, views: list[SimulatedView], also: Sequence[SimulatedView] = (), mapped: int = MAPPED) -> None:
-        self.mapper = Mapper(CONFIG, SimulatedEstimator([*views, *also], size=120, noise=0.01))
-        self.truth: dict[int, np.ndarray] = {}
-        self.updates: list[MapUpdate] = []
-        self._stamp = views[0].stamp
-        self.show(views[:mapped])
-        assert self.mapper.state is TrackingState.TRACKING
-        assert len(self.mapper.keyframes) > CONFIG.window.size
-        self.before = self.updates[-1]
-        self.updates = []
-
-    def show(self, views: list[SimulatedView], times: float = 1.0) -> list[MapUpdate]:
-        shown = []
-        for view in views:
-            self._stamp += int(times * PERIOD)
-            self.truth[self._stamp] = view.pose
-            shown.append(self.mapper.add(Frame(self._stamp, view.image, view.camera)))
-        self.updates += shown
-        return shown
-
-    def dark(self, view: SimulatedView, frames: int) -> list[MapUpdate]:
-        return self.show([replace(view, image=np.zeros_like(view.image))] * frames)
-
-    def errors(self, updates: list[MapUpdate]) -> list[float]:
-        """Metres between poses and the truth, in the frame in which the keyframes lie best on theirs."""
-        keyframes = [k for k in self.mapper.keyframes if k.stamp in self.truth]
-        to_room = procrustes(np.stack([k.pose[:3, 3] for k in keyframes]), np.stack([self.truth[k.stamp][:3, 3] for k in keyframes]))
-        return [
-            float(np.linalg.norm(to_room.apply(u.pose[:3, 3]) - self.truth[u.frame.stamp][:3, 3])) for u in updates if u.pose is not None
-        ]
-
-
 def frames_until_found(updates: list[MapUpdate]) -> int:
     return next(n for n, update in enumerate(updates) if update.state is TrackingState.TRACKING)
 
 
 def test_kidnapped_to_a_mapped_place_it_is_found_and_goes_on_from_there(views: list[SimulatedView]) -> None:
-    walk = Walk(views)
+    walk = Walk(views, mapped=MAPPED)
     before, last = {k.index: k.pose for k in walk.mapper.keyframes}, walk.mapper.trajectory()[-1]
     cloud = len(walk.mapper.cloud())
     after = walk.show(views[10:26])
@@ -98,7 +59,7 @@ def test_kidnapped_to_a_mapped_place_it_is_found_and_goes_on_from_there(views: l
 
 
 def test_blinded_for_five_seconds_and_moved_meanwhile(views: list[SimulatedView]) -> None:
-    walk = Walk(views)
+    walk = Walk(views, mapped=MAPPED)
     dark = walk.dark(views[MAPPED], 50)
     assert {update.state for update in dark} == {TrackingState.LOST}
     assert dark[-1].lost_seconds == pytest.approx(5.0)
@@ -112,7 +73,7 @@ def test_blinded_for_five_seconds_and_moved_meanwhile(views: list[SimulatedView]
 
 
 def test_covered_for_a_moment_it_goes_on_as_if_nothing_had_been(views: list[SimulatedView]) -> None:
-    walk = Walk(views)
+    walk = Walk(views, mapped=MAPPED)
     walk.dark(views[MAPPED], 5)
     after = walk.show([views[MAPPED - 1], *views[MAPPED : MAPPED + 5]])
     assert frames_until_found(after) == 0
@@ -121,21 +82,21 @@ def test_covered_for_a_moment_it_goes_on_as_if_nothing_had_been(views: list[Simu
 
 
 def test_with_nine_frames_of_ten_dropped_it_is_found_wherever_it_turns_up(views: list[SimulatedView]) -> None:
-    walk = Walk(views)
+    walk = Walk(views, mapped=MAPPED)
     after = walk.show(views[4:54:8], times=10)
     assert [update.state for update in after].count(TrackingState.TRACKING) == len(after)
     assert max(walk.errors(after)) < 0.1
 
 
 def test_a_camera_that_was_paused_and_carried_away(views: list[SimulatedView]) -> None:
-    walk = Walk(views)
+    walk = Walk(views, mapped=MAPPED)
     walk.show([views[33]], times=300)
     assert frames_until_found([*walk.updates, *walk.show(views[34:44])]) < WITHIN
     assert max(walk.errors(walk.updates)) < 0.1
 
 
 def test_what_was_never_seen_is_not_found_and_the_map_stands(views: list[SimulatedView], elsewhere: list[SimulatedView]) -> None:
-    walk = Walk(views, elsewhere)
+    walk = Walk(views, elsewhere, mapped=MAPPED)
     keyframes, edges = {k.index: k.pose for k in walk.mapper.keyframes}, walk.mapper.edges
     walk.dark(views[MAPPED], 25)
     away = walk.show(elsewhere)
@@ -149,7 +110,7 @@ def test_what_was_never_seen_is_not_found_and_the_map_stands(views: list[Simulat
 
 
 def test_found_at_an_old_place_the_map_grows_on_from_it_and_stays_one(views: list[SimulatedView]) -> None:
-    walk = Walk(views)
+    walk = Walk(views, mapped=MAPPED)
     count = len(walk.mapper.keyframes)
     after = walk.show(views[10::-1] + views[:-12:-1])  # back over the start and beyond it, where nothing has been seen
     assert after[-1].state is TrackingState.TRACKING
@@ -158,7 +119,7 @@ def test_found_at_an_old_place_the_map_grows_on_from_it_and_stays_one(views: lis
 
 
 def test_a_loaded_map_is_searched_whole(views: list[SimulatedView]) -> None:
-    walk = Walk(views)
+    walk = Walk(views, mapped=MAPPED)
     other = Mapper(CONFIG, walk.mapper.estimator)
     other.restore(walk.mapper.snapshot())
     walk.mapper = other

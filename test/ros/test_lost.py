@@ -60,3 +60,16 @@ def test_lost_it_says_so_and_holds_still_and_found_it_corrects_map_odom_alone(ri
     place = {from_time(m.header.stamp): np.array([getattr(m.pose.pose.position, axis) for axis in "xyz"]) for m in odometry}
     assert max(np.linalg.norm(place[stamp(MAPPED + n + 1)] - place[stamp(MAPPED + n)]) for n in range(DARK + 6)) < 0.1
     assert np.linalg.norm(heard("map")[last][:3, 3] - held[-1][:3, 3]) > 0.1
+
+
+def test_what_is_seen_while_lost_is_counted(rig) -> None:
+    views = circle_sequence(60, 120, 90)[:34]
+    running = rig(**SETTINGS)
+    running.node.mapper = Mapper(with_settings(running.node.mapper.config, {}), SimulatedEstimator(views, size=120))
+    told = running.listen(Status, "~/status")
+    dark = np.zeros_like(views[0].image)
+    walk = [*views[:14], *[replace(views[0], image=dark)] * 31, *views[26:]]
+    running.show([replace(view, stamp=views[0].stamp + n * PERIOD) for n, view in enumerate(walk)])
+    pieces = running.node.mapper.pieces
+    assert len(pieces) == 1
+    running.until(lambda: (1, pieces[0]) in {(one.map_pieces, one.piece_keyframes) for one in told}, "the status counts them")

@@ -7,13 +7,14 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from support.rig import CAMERA_FRAME, image_message
 from support.simulated_estimator import SimulatedEstimator
 from tf2_msgs.msg import TFMessage
 
-from dust3r_ros.mapping import Mapper, with_settings
+from dust3r_ros.mapping import Frame, Localiser, Mapper, with_settings
 from dust3r_ros.ros.conversion import camera_info_message, from_time, matrix_from_transform, to_header
-from dust3r_ros.simulation import circle_sequence
+from dust3r_ros.simulation import SimulatedView, circle_sequence
 
 SETTINGS = {"window.size": 4, "window.scene_graph": "swin-2", "map.voxel_size": 0.02}
 BEFORE, MEANWHILE, AFTER = 24, 10, 6
@@ -34,14 +35,26 @@ class Gated(SimulatedEstimator):
         return super().estimate(*given)  # type: ignore[arg-type]
 
 
-def test_transforms_go_on_while_a_keyframe_is_estimated_and_do_not_jump_when_it_is_there(rig) -> None:
+@pytest.fixture(scope="module")
+def walk() -> list[SimulatedView]:
     sequence = circle_sequence(150, 160, 120)
-    views = [replace(sequence[k], stamp=sequence[0].stamp + k * 100_000_000) for k in range(BEFORE + 40 + MEANWHILE + AFTER)]
-    estimator = Gated(views, size=160)
-    running = rig(**SETTINGS)
-    running.node.mapper = Mapper(with_settings(running.node.mapper.config, {}), estimator, background=True)
+    return [replace(sequence[k], stamp=sequence[0].stamp + k * 100_000_000) for k in range(BEFORE + 40 + MEANWHILE + AFTER)]
+
+
+@pytest.mark.parametrize("mode", ["mapping", "localisation"])
+def test_transforms_go_on_while_a_picture_is_estimated_and_do_not_jump_when_it_is_there(rig, mode: str, walk: list[SimulatedView]) -> None:
+    estimator = Gated(walk, size=160)
+    running = rig(**SETTINGS, mode=mode)
+    config = with_settings(running.node.mapper.config, {})
+    mapper = Mapper(config, estimator, background=True)
+    if mode == "mapping":
+        running.node.mapper = mapper
+    else:
+        for view in walk[::3]:
+            mapper.add(Frame(view.stamp, view.image, view.camera))
+        running.node.mapper = Localiser(config, estimator, mapper.snapshot())
     heard = running.listen(TFMessage, "/tf")
-    coming = iter(views)
+    coming = iter(walk)
     running.show([next(coming) for _ in range(BEFORE)])
     estimator.open.clear()
 
@@ -53,7 +66,7 @@ def test_transforms_go_on_while_a_keyframe_is_estimated_and_do_not_jump_when_it_
         running.until(lambda: running.node.book.now.frames > tracked, "the image is tracked")
         return view.stamp
 
-    while not estimator.waits.is_set():  # until an image is due as a keyframe
+    while not estimator.waits.is_set():  # until an image is due as a keyframe, or to be placed anew
         show_one()
         running.until(lambda: estimator.waits.is_set() or running.node.threads.front.is_idle, "the map is at it, or has nothing to do")
     meanwhile = {show_one() for _ in range(MEANWHILE)}
@@ -63,10 +76,11 @@ def test_transforms_go_on_while_a_keyframe_is_estimated_and_do_not_jump_when_it_
         return {from_time(t.header.stamp): matrix_from_transform(t.transform) for t in found}
 
     running.until(lambda: meanwhile <= set(placed()), "each of them has its transform")
-    assert not running.node.threads.front.is_idle  # and the keyframe is still not there
+    assert not running.node.threads.front.is_idle  # and the map is still at it
     keyframes = running.node.book.now.keyframes
     estimator.open.set()
-    running.until(lambda: running.node.book.now.keyframes > keyframes and running.node.is_idle(), "the keyframe is there")
+    running.until(running.node.is_idle, "the map has done it")
+    assert running.node.book.now.keyframes == keyframes + (mode == "mapping")
     last = [show_one() for _ in range(AFTER)][-1]
     running.until(lambda: last in placed(), "the last transform is heard")
     steps = np.array([np.linalg.norm(b[:3, 3] - a[:3, 3]) for a, b in pairwise(placed().values())])

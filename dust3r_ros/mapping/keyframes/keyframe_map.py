@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.alignment import AlignedView, Aligner, Correction, Length, Link
+from dust3r_ros.alignment import AlignedView, Aligner, Correction, Length
 from dust3r_ros.estimators import Estimator, PairPrediction, Tokens
 from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.config import MapperConfig
 from dust3r_ros.mapping.keyframes.alignment_schedule import AlignmentSchedule
 from dust3r_ros.mapping.keyframes.keyframe_store import KeyframeStore
 from dust3r_ros.mapping.keyframes.loop_closing import LoopCloser
+from dust3r_ros.mapping.keyframes.map_parts import MapParts
+from dust3r_ros.mapping.keyframes.place_search import PlaceSearch
 from dust3r_ros.mapping.keyframes.refined_depth import RefinedDepths
 from dust3r_ros.mapping.keyframes.rig_pairs import Placing
 from dust3r_ros.mapping.keyframes.window import MIN_TRUSTED_SHARE, Entry, KeyframeWindow, first_map_frame, in_frame, trusted_share
-from dust3r_ros.mapping.places.image_descriptor import image_descriptor
 from dust3r_ros.mapping.places.loops import LoopFinder
-from dust3r_ros.mapping.places.relocalisation import Relocalisation, relocalise
+from dust3r_ros.mapping.places.relocalisation import Relocalisation
 from dust3r_ros.mapping.points.keyframe_views import whole
 from dust3r_ros.mapping.points.map_points import MapPoints
 from dust3r_ros.mapping.points.map_tiles import MapVersion, TileChanges
-from dust3r_ros.mapping.points.saved_map import GUESSED_INFORMATION, held_together
 from dust3r_ros.mapping.scene_graph import Pair, SceneGraph, directed
 from dust3r_ros.mapping.stopwatch import Stopwatch
-from dust3r_ros.mapping.storage.disk_shelf import ScratchFolder, StorageError
+from dust3r_ros.mapping.storage.disk_shelf import ScratchFolder
 from dust3r_ros.mapping.storage.index_table import IndexTable
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud, Standpoint
 
-NEWEST = 3  # keyframes that a camera which was lost a moment ago is compared with first
+IN_MEMORY_AT_REST = 32  # keyframes of a map that nothing is added to
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +62,8 @@ class KeyframeMap:
         self._loops = LoopCloser(estimator, self._window, self._aligner, self._finder, self._store)
         self._refined = RefinedDepths()
         self._points = MapPoints(config.map)
-        self._edges: list[Pair] = []
+        self._parts = MapParts(self._store, self._finder, self._aligner, self._points)
+        self._search = PlaceSearch(self._parts, self._window, estimator)
         self._schedule = AlignmentSchedule()
         self._ratios: IndexTable[float] = IndexTable()  # how much larger keyframes became since somebody asked
 
@@ -92,10 +92,15 @@ class KeyframeMap:
 
     @property
     def edges(self) -> tuple[Pair, ...]:
-        return tuple(self._edges)
+        return tuple(self._parts.edges)
 
     def keyframe(self, index: int) -> Keyframe | None:
         return self._store.latest.get(index)
+
+    @property
+    def newest(self) -> int:
+        """The highest index that a keyframe has, or had; -1: there was none yet."""
+        return self._store.peek_index() - 1
 
     @property
     def graph(self) -> SceneGraph:
@@ -111,7 +116,7 @@ class KeyframeMap:
         if config.map != self._config.map:
             self._points.configure(config.map)
             self._store.max_pictures = config.map.max_keyframes
-            self._store.shelf.in_memory = self._finder.shelf.in_memory = config.map.keyframes_in_memory
+            self._parts.keep_in_memory(config.map.keyframes_in_memory)
         self._config = config
         self._graph = SceneGraph.parse(config.window.scene_graph)
 
@@ -161,7 +166,7 @@ class KeyframeMap:
                 self._aligner.discard(index)
             return None
         pairs = tuple(pair for pair in pairs if not placing.doubtful or pair in {(p.i, p.j) for p in predictions})
-        self._edges.extend(pairs)
+        self._parts.edges.extend(pairs)
         loops = self._close_loops(index, stopwatch)
         with stopwatch.time("fuse"):
             self._slide()
@@ -193,16 +198,16 @@ class KeyframeMap:
 
         `moved_little`: the camera was at the newest keyframes a moment ago.
         """
-        descriptor = image_descriptor(query.image)
-        ranked = [(n, a) for n, a in self._finder.ranked(descriptor) if n not in self._window.indices]
-        ranked += [(n, float(image_descriptor(self._window[n].tokens.image) @ descriptor)) for n in self._window.indices]
-        ranked.sort(key=lambda entry: (-entry[1], entry[0]))
-        newest = [n for n in self._window.indices if n in self._store.latest][: -NEWEST - 1 : -1] if moved_little else []
-        return relocalise(query, ranked, self._store.latest, self._store.standpoints, self._tokens, self._estimator, newest)
+        return self._search.find(query, moved_little)
+
+    def likeness(self, query: Tokens) -> float:
+        """How alike, -1..1, the picture is to the keyframe that looks most like it; costs no estimate."""
+        return self._search.likeness(query)
 
     def go_on_from(self, found: Relocalisation) -> int:
         """The keyframe that was found, and those that agree with it, are what comes next is paired with; its index."""
         self._points.window_changed()
+        self._parts.keep_in_memory(self._config.map.keyframes_in_memory)
         best = found.where.keyframes[0]
         partners = {i for pair in self._graph.new_pairs(self._window.indices, self._store.peek_index()) for i in pair}
         if best not in partners:
@@ -219,26 +224,14 @@ class KeyframeMap:
         `place`: the piece's world to this one's. The two hang together by keyframe `anchor` of this map and `nearest` of the piece.
         The piece is used up.
         """
-        for index in piece._window.indices:
-            piece._retire(index)
-        new = {index: self._store.next_index() for index in sorted(piece.poses)}
-        for index, pose in piece.poses.items():
-            self._store.units[new[index]] = place.scale * piece.units.get(index, 1.0)
-            self._store.poses[new[index]] = place.apply_pose(pose)
-            keyframe = piece._store.latest.get(index)
-            if keyframe is not None:
-                depth = keyframe.depth * np.float32(place.scale)
-                self._store.put(replace(keyframe, index=new[index], pose=place.apply_pose(pose), depth=depth))
-                self._finder.remember(new[index], piece._finder.picture(index), piece._finder.camera(index))
-                self._shelve(new[index])
-        frames = {new[index]: place @ frame for index, frame in piece._aligner.frames.items() if index in new}
-        links = [replace(link, i=new[link.i], j=new[link.j]) for link in piece._aligner.links if link.i in new and link.j in new]
-        there = self._aligner.frames[anchor].inverse() @ frames[new[nearest]]
-        self._aligner.know(frames, [*links, Link(anchor, new[nearest], there, GUESSED_INFORMATION)])
-        self._points.take_over(piece._points, place, new)
-        self._edges.extend((new[i], new[j]) for i, j in piece.edges if i in new and j in new)
-        self._edges.extend([(anchor, new[nearest]), (new[nearest], anchor)])
-        return new
+        piece._close_window()
+        self._points.window_changed()
+        return self._parts.take_over(piece._parts, place, anchor, nearest)
+
+    def rest(self) -> None:
+        """Nothing comes for now: the window closes, and little stays in memory. `go_on_from` opens it again."""
+        self._close_window()
+        self._parts.keep_in_memory(min(IN_MEMORY_AT_REST, self._config.map.keyframes_in_memory))
 
     @property
     def correction_is_ready(self) -> bool:
@@ -276,38 +269,27 @@ class KeyframeMap:
         """How many `cloud` has."""
         return self._points.count(self._in_window())
 
+    @property
+    def settled_points(self) -> int:
+        """Of keyframes that have left the window."""
+        return len(self._points.past)
+
     def tiles(self, since: MapVersion | None = None) -> TileChanges:
         """The map's tiles that have changed since somebody was told, or all of them."""
         return self._points.tiles(self._in_window(), since)
 
     def snapshot(self) -> MapSnapshot:
-        window = tuple(index for index in self._window.indices if index in self._store.latest)
-        past = self._points.past
-        held = MapSnapshot(self._store.all(), self.edges, past.cloud(), window)
-        return replace(
-            held,
-            links=tuple(self._aligner.links),
-            frames=self._aligner.frames,
-            owners=past.owners().copy(),
-            voxel_size=past.voxel_size,
-        )
+        return self._parts.snapshot(tuple(index for index in self._window.indices if index in self._store.latest))
 
-    def restore(self, snapshot: MapSnapshot) -> None:
-        """Take over a saved map; this one must be new."""
+    def restore(self, snapshot: MapSnapshot, reopen: bool = True) -> None:
+        """Take over a saved map; this one must be new. `reopen`: its window too, else all of it is remembered compactly."""
+        self._parts.load(snapshot)
         for keyframe in snapshot.keyframes:
-            self._store.put(keyframe)
-        self._aligner.know(*held_together(snapshot))
-        self._edges = list(snapshot.edges)
-        self._points.load(snapshot)
-        for keyframe in snapshot.keyframes:
-            if keyframe.index in snapshot.window and not keyframe.name:
+            was_in_window = keyframe.index in snapshot.window
+            if reopen and was_in_window and not keyframe.name:
                 self._enter(keyframe.index, self._window.encode(keyframe))
-            else:
-                if keyframe.index in snapshot.window:  # of a rig: looked for first, wherever it is, and gone on from there
-                    self._points.fuse(keyframe)
-                self._points.fused.add(keyframe.index)
-                self._finder.remember(keyframe.index, keyframe.image, keyframe.camera)
-                self._shelve(keyframe.index)
+            else:  # of a rig: looked for first, wherever it is, and gone on from there
+                self._parts.remember(keyframe, was_in_window)
         if len(self._window) > 1:
             # The map stays as it was saved: only what comes next is aligned with the window.
             self._aligner.again(self._window.estimate_all(self._graph), self._there())
@@ -319,13 +301,6 @@ class KeyframeMap:
 
     def _is_rigs(self) -> bool:
         return any(self._window[index].name for index in self._window.indices)
-
-    def _tokens(self, index: int) -> Tokens:
-        """Of any keyframe that is remembered."""
-        if index in self._window.indices:
-            return self._window[index].tokens
-        tokens = self._estimator.encode(self._finder.picture(index), self._finder.camera(index))
-        return replace(tokens, source=self._store.latest[index].source)
 
     def _reopen(self, keyframe: Keyframe, tokens: Tokens) -> None:
         """An old keyframe is the window's newest, held where it is."""
@@ -371,7 +346,7 @@ class KeyframeMap:
             return ()
         with stopwatch.time("loops"):
             joined = self._loops.close(index, ranked)
-        self._edges.extend(edge for i, j in joined for edge in ((i, j), (j, i)))
+        self._parts.edges.extend(edge for i, j in joined for edge in ((i, j), (j, i)))
         return joined
 
     def _align_graph(self) -> None:
@@ -390,8 +365,7 @@ class KeyframeMap:
             self._points.move(moves)
         indices = moves.indices
         self._ratios.put(indices, self._ratios.at_or(indices, 1.0) * moves.at(indices).scale)
-        gone = set(correction.rejected)
-        self._edges = [edge for edge in self._edges if (min(edge), max(edge)) not in gone] if gone else self._edges
+        self._parts.disconnect(set(correction.rejected))
 
     def _as_it_is(self, keyframe: Keyframe) -> Keyframe:
         """Whole, though it may just have left the window, and where the map has it now."""
@@ -399,6 +373,11 @@ class KeyframeMap:
         if now.depth.shape == keyframe.depth.shape:
             return now
         return replace(keyframe, pose=now.pose, depth=keyframe.depth * np.float32(self._ratios.get(keyframe.index, 1.0)))
+
+    def _close_window(self) -> None:
+        self._points.window_changed()
+        for index in self._window.indices:
+            self._retire(index)
 
     def _slide(self) -> None:
         """Let the oldest keyframes go: their points into the map for good, themselves remembered compactly."""
@@ -414,7 +393,7 @@ class KeyframeMap:
                 self._store.put(known)
                 self._points.fuse(known, list(self._in_window()))
                 self._finder.remember(oldest, known.image, known.camera)
-            self._shelve(oldest)
+            self._parts.shelve(oldest)
         self._window.remove(oldest)
         self._refined.forget(oldest)
 
@@ -428,13 +407,4 @@ class KeyframeMap:
 
     def _pairs_of(self, index: int) -> int:
         """How many of the window's newest pairs tell of a keyframe; at least one."""
-        return max(1, sum(index in pair for pair in self._edges[-8 * len(self._window) :]))
-
-    def _shelve(self, index: int) -> None:
-        """A keyframe that is not of the window is remembered compactly, for the most part on the disk."""
-        gone = self._store.retire(index)
-        gone += self._store.make_room()
-        with suppress(StorageError):  # the store has said so
-            self._finder.shelf.make_room()
-        if gone:
-            self._finder.forget(set(gone))
+        return max(1, sum(index in pair for pair in self._parts.edges[-8 * len(self._window) :]))

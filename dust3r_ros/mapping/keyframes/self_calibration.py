@@ -58,9 +58,14 @@ class SelfCalibration:
         self._kept: list[_Kept] = []
         self.is_open = self._wanted != "never"
 
-    def know(self, camera: Camera) -> None:
-        """A saved map was loaded, whose newest keyframe this camera took. The map stays as it is."""
+    def know(self, camera: Camera, readout: float = 0.0) -> None:
+        """A saved map was loaded, whose newest keyframe this camera took. The map stays as it is.
+
+        `readout`: of that camera, as it was found out; it counts where nobody says another one (`estimator.readout`).
+        """
         self._close()
+        if not self._config.readout and self._config.self_calibration != "never":
+            self.readout = readout
         if not camera.assumed and self._calibrated is None:
             self._calibrated = camera
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dust3r_ros.estimators import Estimator, Tokens
 from dust3r_ros.mapping.places.places import Place, distinct_places
 from dust3r_ros.mapping.places.placing import Localisation, nowhere, place_picture, same_pose
@@ -60,18 +63,35 @@ def relocalise(
     if best is None or best.pose is None:
         return Relocalisation(nowhere(failed), {})
     depth = standpoints[best.keyframes[0]].depth
-    for place in places:
-        # One keyframe is enough to doubt, where it takes most of a place's to believe.
-        rival = place.keyframes[0]
-        if rival in best.tried:
-            continue
-        if rival not in views:
-            views[rival] = tokens(rival)
-        other = place_picture([keyframes[rival]], views, estimator, query, both_ways=True)
-        if other.pose is not None and not same_pose(best.pose, other.pose, depth):
-            reason = f"it could be at keyframes {best.keyframes[0]} and {rival} alike: waits for more to be seen"
-            return Relocalisation(nowhere(reason), {}, ambiguous=True)
+    others = [place.keyframes[0] for place in places if place.keyframes[0] not in best.tried]
+    other = rival(best.pose, depth, others, keyframes.__getitem__, lambda n: views[n] if n in views else tokens(n), estimator, query)
+    if other is not None:
+        return Relocalisation(nowhere(undecided(best, other)), {}, ambiguous=True)
     return Relocalisation(best, {index: views[index] for index in best.keyframes})
+
+
+def rival(
+    pose: NDArray[np.float64],
+    depth: float,
+    others: Sequence[int],
+    keyframe: Callable[[int], Keyframe],
+    tokens: Callable[[int], Tokens],
+    estimator: Estimator,
+    query: Tokens,
+) -> int | None:
+    """The first of `others`, keyframes of other places, that verifies too and says another pose than `pose`. `depth`: how far things are.
+
+    One keyframe is enough to doubt, where it takes most of a place's to believe.
+    """
+    for index in others:
+        other = place_picture([keyframe(index)], {index: tokens(index)}, estimator, query, both_ways=True)
+        if other.pose is not None and not same_pose(pose, other.pose, depth):
+            return index
+    return None
+
+
+def undecided(best: Localisation, other: int) -> str:
+    return f"it could be at keyframes {best.keyframes[0]} and {other} alike: waits for more to be seen"
 
 
 def _at(place: Place, views: Mapping[int, Tokens], keyframes: Mapping[int, Keyframe], estimator: Estimator, query: Tokens) -> Localisation:

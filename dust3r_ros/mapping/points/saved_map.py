@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -9,9 +11,10 @@ from scipy.spatial import cKDTree
 from dust3r_ros.alignment import Link
 from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.config import MapConfig
+from dust3r_ros.mapping.keyframes.keyframe_store import KeyframeSequence
 from dust3r_ros.mapping.points.keyframe_views import keyframe_cloud
 from dust3r_ros.mapping.points.voxel_map import SHARE, VoxelMap
-from dust3r_ros.mapping.types import MapSnapshot, PointCloud
+from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
 
 # How firmly the keyframes of a map hold together that was saved without its links: rotation, translation, log scale.
 GUESSED_INFORMATION = np.diag(1.0 / np.array([0.01] * 3 + [0.02] * 3 + [0.02]) ** 2)
@@ -54,10 +57,38 @@ def whole_voxels(snapshot: MapSnapshot, config: MapConfig) -> VoxelMap:
     """The points of all keyframes, those of the window too."""
     voxels = VoxelMap(voxel_size_of(snapshot, config), config.max_points, config.tile_size, config.max_points_per_tile)
     voxels.add(snapshot.cloud, owners_of(snapshot))
-    for keyframe in snapshot.keyframes:
-        if keyframe.index in snapshot.window:
-            voxels.add(keyframe_cloud(keyframe, config.min_confidence), keyframe.index)
+    for keyframe in _window_of(snapshot):
+        voxels.add(keyframe_cloud(keyframe, config.min_confidence), keyframe.index)
     return voxels
+
+
+def _window_of(snapshot: MapSnapshot) -> list[Keyframe]:
+    """Oldest first. Looked for from the newest back: the others may have to be read from a file."""
+    left, found = set(snapshot.window), list[Keyframe]()
+    for keyframe in reversed(snapshot.keyframes):
+        if not left:
+            break
+        if keyframe.index in left:
+            left.remove(keyframe.index)
+            found.insert(0, keyframe)
+    return found
+
+
+def grown(snapshot: MapSnapshot, factor: float) -> MapSnapshot:
+    """The same map, so many times as large about its origin. Its keyframes are made when they are asked for: nothing is held twice."""
+    world, keyframes = Similarity(factor, np.eye(3), np.zeros(3)), snapshot.keyframes
+
+    def larger(n: int) -> Keyframe:
+        one = keyframes[n]
+        return replace(one, pose=world.apply_pose(one.pose), depth=one.depth * np.float32(factor))
+
+    return replace(
+        snapshot,
+        keyframes=KeyframeSequence(range(len(keyframes)), larger),
+        cloud=replace(snapshot.cloud, points=snapshot.cloud.points * np.float32(factor)),
+        frames={index: world @ frame for index, frame in snapshot.frames.items()},
+        voxel_size=factor * snapshot.voxel_size,
+    )
 
 
 def whole_cloud(snapshot: MapSnapshot, config: MapConfig | None = None) -> PointCloud:

@@ -60,6 +60,7 @@ class RigFollowing(Following):
 
     def __init__(self, keyframe_map: KeyframeMap, rig: Rig) -> None:
         super().__init__(keyframe_map)
+        self._map: KeyframeMap = keyframe_map
         self.rig, self.lead, self.mounted = rig, "", False
         self.eyes: dict[str, Eye] = {}
         self._lead_then: Pose = np.eye(4)  # where the leader was in the reference keyframe when that was made

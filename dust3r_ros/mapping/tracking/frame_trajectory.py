@@ -86,10 +86,11 @@ class FrameTrajectory:
         self._newest = (keyframe, relative)
         return self.odometry
 
-    def take_over(self, other: FrameTrajectory, new_index: Mapping[int, int]) -> None:
-        """The frames of a map piece, whose keyframes have other indices here."""
+    def take_over(self, other: FrameTrajectory, new_index: Mapping[int, int], but: int) -> None:
+        """The frames of a map piece, whose keyframes have other indices here; not the one of stamp `but`, which is known here."""
         self.legs.take_over(other.legs, new_index)
-        self._frames.extend((stamp, new_index[keyframe], own) for stamp, keyframe, own in other._frames if keyframe in new_index)
+        of_piece = [frame for frame in other._frames if frame[1] in new_index and frame[0] != but]
+        self._frames.extend((stamp, new_index[keyframe], own) for stamp, keyframe, own in of_piece)
 
     def rescaled(self, ratios: Mapping[int, float]) -> None:
         """Keyframes and their depths have become larger by these ratios."""

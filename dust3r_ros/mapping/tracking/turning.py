@@ -22,8 +22,18 @@ class Turning:
 
     def __init__(self) -> None:
         self.newest: Turn = np.zeros(3)  # of the newest frame
-        self.reference: Turn = np.zeros(3)  # when the reference was taken
+        self._reference: Turn | None = np.zeros(3)  # when the reference was taken; None: it is yet to be seen
         self.recent: Sequence[tuple[int, Pose]] = ()  # stamps and poses of the newest frames, to the same keyframe
+
+    @property
+    def reference(self) -> Turn:
+        """When the reference was taken."""
+        return np.zeros(3) if self._reference is None else self._reference
+
+    @property
+    def told(self) -> Turn | None:
+        """As `reference`; None: nobody knows yet."""
+        return self._reference
 
     def look(self, stamp: int, pose: Pose | None) -> None:
         """The newest frame is at `pose`. By the oldest of those just before it: nearer ones say less of a small turn."""
@@ -34,6 +44,8 @@ class Turning:
             seconds = (stamp - before) * 1e-9
             if 0 < seconds <= (TURN_OVER if before != self.recent[-1][0] else TURN_AT_MOST):
                 self.newest = turn_between(known, pose, seconds)
+                if self._reference is None:  # nobody saw how the camera came to it: as it went on from there
+                    self._reference = self.newest
                 return
 
     def stand(self, stamp: int, pose: Pose) -> None:
@@ -41,9 +53,13 @@ class Turning:
         kept = [entry for entry in self.recent if (stamp - entry[0]) * 1e-9 <= TURN_OVER or entry is self.recent[-1]]
         self.recent = (*kept, (stamp, pose))
 
-    def refer_to(self, stamp: int, pose: Pose, reference: Turn) -> None:
-        """The newest frame is followed from another keyframe now, which was taken while the camera turned so."""
-        self.reference, self.recent = reference, ((stamp, pose),)
+    def refer_to(self, stamp: int, pose: Pose, reference: Turn | None) -> None:
+        """The newest frame is followed from another keyframe now, which was taken while the camera turned so (None: yet to be seen)."""
+        self._reference, self.recent = reference, ((stamp, pose),)
+
+    def refer_before(self, reference: Turn | None) -> None:
+        """As `refer_to`, and where the newest frame is by that keyframe is not known yet."""
+        self._reference, self.recent = reference, ()
 
 
 def pose_by(

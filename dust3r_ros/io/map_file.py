@@ -26,8 +26,8 @@ from dust3r_ros.errors import Dust3rError
 from dust3r_ros.geometry import Camera, Similarity
 from dust3r_ros.io.atomic import atomic_file
 from dust3r_ros.io.map_members import ChecksumError, MapMembers
-from dust3r_ros.mapping.keyframes.keyframe_store import KeyframeSequence
 from dust3r_ros.mapping.storage.disk_shelf import StorageError
+from dust3r_ros.mapping.storage.keyframe_sequence import KeyframeSequence
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
 
 log = logging.getLogger(__name__)

@@ -21,8 +21,8 @@ from dust3r_ros.geometry import Camera, Similarity
 from dust3r_ros.io.atomic import OutputError, _exchanged, atomic_folder
 from dust3r_ros.io.map_file import MapFileError, load_map, save_map
 from dust3r_ros.mapping import Keyframe, MapSnapshot, PointCloud
-from dust3r_ros.mapping.keyframes.keyframe_store import KeyframeSequence
 from dust3r_ros.mapping.storage.disk_shelf import StorageError
+from dust3r_ros.mapping.storage.keyframe_sequence import KeyframeSequence
 
 
 def snapshot(seed: int = 0, keyframes: int = 3) -> MapSnapshot:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar, overload
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from dust3r_ros.mapping.places.places import standpoint, typical_depth
 from dust3r_ros.mapping.points.keyframe_views import compact
 from dust3r_ros.mapping.storage.disk_shelf import DiskShelf, ScratchFolder, StorageError
 from dust3r_ros.mapping.storage.index_table import IndexTable
+from dust3r_ros.mapping.storage.keyframe_sequence import KeyframeSequence
 from dust3r_ros.mapping.types import Keyframe, Standpoint
 
 log = logging.getLogger(__name__)
@@ -181,25 +182,6 @@ class KeyframeStore:
 
     def _has(self, index: object) -> bool:
         return index in self._open or index in self._cards
-
-
-class KeyframeSequence(Sequence[Keyframe]):
-    """Keyframes that are built when they are asked for."""
-
-    def __init__(self, indices: Sequence[int], build: Callable[[int], Keyframe]) -> None:
-        self._indices, self._build = indices, build
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    @overload
-    def __getitem__(self, at: int) -> Keyframe: ...
-    @overload
-    def __getitem__(self, at: slice) -> Sequence[Keyframe]: ...
-    def __getitem__(self, at: int | slice) -> Keyframe | Sequence[Keyframe]:
-        if isinstance(at, slice):
-            return KeyframeSequence(self._indices[at], self._build)
-        return self._build(self._indices[at])
 
 
 class _ByIndex(Mapping[int, Value]):

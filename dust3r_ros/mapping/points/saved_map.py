@@ -11,9 +11,10 @@ from scipy.spatial import cKDTree
 from dust3r_ros.alignment import Link
 from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.config import MapConfig
-from dust3r_ros.mapping.keyframes.keyframe_store import KeyframeSequence
+from dust3r_ros.mapping.points.floaters import without_floaters
 from dust3r_ros.mapping.points.keyframe_views import keyframe_cloud
 from dust3r_ros.mapping.points.voxel_map import SHARE, VoxelMap
+from dust3r_ros.mapping.storage.keyframe_sequence import KeyframeSequence
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
 
 # How firmly the keyframes of a map hold together that was saved without its links: rotation, translation, log scale.
@@ -57,7 +58,8 @@ def whole_voxels(snapshot: MapSnapshot, config: MapConfig) -> VoxelMap:
     """The points of all keyframes, those of the window too."""
     voxels = VoxelMap(voxel_size_of(snapshot, config), config.max_points, config.tile_size, config.max_points_per_tile)
     voxels.add(snapshot.cloud, owners_of(snapshot))
-    for keyframe in _window_of(snapshot):
+    window = _window_of(snapshot)
+    for keyframe in without_floaters(window, range(len(window))) if window and config.remove_floaters else window:
         voxels.add(keyframe_cloud(keyframe, config.min_confidence), keyframe.index)
     return voxels
 

@@ -74,7 +74,11 @@ class Following:
         if found:
             self.trajectory.revise(found, self._map.units)
         if not self.remembers_all:
-            self._remembered.forget()
+            self.forget_frames()
+
+    def forget_frames(self) -> None:
+        """By which points they were placed: they lie where they lie."""
+        self._remembered.forget()
 
     def start(self, grey: NDArray[np.uint8]) -> bool:
         """Follow this frame's points from now on; False, and nothing is followed, if it has too few."""

@@ -69,6 +69,11 @@ class Handover:
 
     # ---- the mapping thread ------------------------------------------------------------------------------------------------------------
 
+    def correct(self, reference: Reference | None) -> None:
+        """The reference is elsewhere, or of another size, and nobody asked: a frame that the map is to look at is still to come."""
+        with self._lock:
+            self._result = _together(self._result, Mapped(reference, None))
+
     def publish(self, reference: Reference | None, update: MapUpdate | None) -> None:
         """For the tracking thread, once the points have been followed through the images that came meanwhile."""
         while True:

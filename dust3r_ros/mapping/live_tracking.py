@@ -70,7 +70,7 @@ class LiveTracking:
             deque()
         )  # tracked frames that the Mapper has not been told of, in keyframes' units
         self._handover = Handover()
-        self._reason, self._epoch = "", 0
+        self._epoch = 0
         self.restart()
 
     def restart(self) -> None:
@@ -96,6 +96,7 @@ class LiveTracking:
         self._last_stamp: int | None = None
         self._seen: int | None = None  # stamp of the newest frame whose place was known
         self._found_again = False
+        self._reason = ""  # why a lost camera was not found
         self._passed.clear()
         self._handover.clear()
         reference = self._current(None)
@@ -206,7 +207,7 @@ class LiveTracking:
             if self._mapper.correction_is_ready:
                 self._handover.begin()
                 epoch = self._epoch
-                self._run(lambda: self.refresh() if epoch == self._epoch else None)
+                self._run(lambda: self._refresh_as_asked() if epoch == self._epoch else None)
             return False
         relative = None if tracked is None else tracked.pose
         # `add` has put this frame's pose there; the Mapper finds it again from those before it.
@@ -340,9 +341,18 @@ class LiveTracking:
                 self._mapper.following.remember(used)
 
     def refresh(self) -> None:
-        """The map has been corrected, or may have to be: tracking goes on with the reference as it is now."""
+        """Somebody else has corrected the map: tracking goes on with the reference as it is now."""
         corrected = self._mapper.take_corrections()
-        self._handover.publish(self._current(self._points_of_mapper()), None)
+        self._handover.correct(self._current(self._points_of_mapper()))
+        if corrected:
+            self._on_mapped(None)
+
+    def _refresh_as_asked(self) -> None:
+        """The tracking thread has seen that a correction is ready."""
+        try:
+            corrected = self._mapper.take_corrections()
+        finally:
+            self._handover.publish(self._current(self._points_of_mapper()), None)
         if corrected:
             self._on_mapped(None)
 

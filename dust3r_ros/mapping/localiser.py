@@ -101,7 +101,8 @@ class Localiser(Measured):
             grey = tracking_image(frame.image) if followed is None else followed.grey
             tracked_camera = self.following.camera(camera).resized(grey.shape[1], grey.shape[0])
             if followed is not None:
-                self._recovery.seen_before(followed.seen if followed.seen is not None else -1)
+                if followed.seen is not None:
+                    self._recovery.seen_before(followed.seen)
                 tracks = taken_over(self.following, followed)
             else:
                 tracks = self.following.tracker.track(grey) if self.following.tracker.running else None
@@ -198,6 +199,7 @@ class Localiser(Measured):
         if tracked is not None and following.reference is not None:
             following.trajectory.advance(following.reference, tracked.pose, self._placed.poses, tracked.covariance)
         following.refer_to(self._placed.put(stamp, query, found), stamp, grey, had_pose=False, was_lost=True)
+        following.forget_frames()  # a frame that was placed keeps its depth
         self._selector.accepted(stamp)
         self._last_failure = None
         if not self._map.saved_scale.is_metric:

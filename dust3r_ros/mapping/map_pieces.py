@@ -18,6 +18,7 @@ from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import MapConfig, MapperConfig
 from dust3r_ros.mapping.following import Following
 from dust3r_ros.mapping.keyframes.keyframe_map import KeyframeMap
+from dust3r_ros.mapping.keyframes.self_calibration import SelfCalibration
 from dust3r_ros.mapping.map_piece import piece_in_map
 from dust3r_ros.mapping.places.relocalisation import MIN_ALIKE, Relocalisation
 from dust3r_ros.mapping.recovery import TO_A_PIECE
@@ -33,6 +34,7 @@ class Piece(Protocol):
 
     keyframe_map: KeyframeMap
     following: Following
+    calibration: SelfCalibration
 
     def add(self, frame: Frame) -> MapUpdate: ...
 
@@ -83,6 +85,11 @@ class MapPieces:
             piece.configure(config)
         self._bound()
 
+    def know(self, readout: float) -> None:
+        """The camera's readout (s), as it is known by now."""
+        for piece in self._all():
+            piece.calibration.readout = readout
+
     def snapshots(self) -> tuple[MapSnapshot, ...]:
         """Of all pieces, to be saved with the map."""
         return (*self._carried, *(piece.snapshot() for piece in self._all() if piece.keyframe_map.exists))
@@ -96,6 +103,8 @@ class MapPieces:
             piece = self._new_piece()
             piece.keyframe_map.restore(snapshot, reopen=False)
             piece.keyframe_map.rest()
+            for keyframe in piece.keyframe_map.standpoints.values():
+                piece.following.trajectory.append(keyframe.stamp, keyframe.index, np.eye(4))
             self.waiting.append(piece)
         self._bound()
 

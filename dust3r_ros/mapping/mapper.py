@@ -281,6 +281,7 @@ class Mapper(MapView, Measured):
             self.keyframe_map, growth = anew
             self.following.go_over_to(self.keyframe_map, self.calibration.camera(frame), self.calibration.readout)
             self._lost = self._nothing_lost()
+            self._apart.know(self.calibration.readout)
             reason += "; the camera is calibrated, the map made anew"
         self.following.remembers_all = self.calibration.is_open
         self._is_keyframe(growth, stamp, grey, had_pose=tracked is not None)
@@ -354,6 +355,7 @@ class Mapper(MapView, Measured):
             self.calibration.know(snapshot.keyframes[-1].source, snapshot.readout)
         self._take(restored)
         self._apart, self._lost = apart, LostCamera(restored, self.following, self.estimator, apart)
+        apart.know(self.calibration.readout)
         self._scale.resume(MapScale(snapshot.scale_source, snapshot.scale_uncertainty))
         for keyframe in snapshot.keyframes:
             self.following.trajectory.append(keyframe.stamp, keyframe.index, np.eye(4))

@@ -71,8 +71,10 @@ class TwoThreads:
 
     def _have_mapped(self, job: Callable[[], None]) -> None:
         def look() -> None:
-            self._listener.before_mapping()
-            job()
+            try:
+                self._listener.before_mapping()
+            finally:  # whoever asked waits for it, and asks for nothing else meanwhile
+                job()
 
         self.mapping.submit(look).add_done_callback(self._mapping_done)
 

@@ -136,6 +136,18 @@ def test_covered_it_is_lost_and_found_by_the_map_while_frames_go_on(views: list[
     assert errors_of(by_stamp, shown).max() < 0.06
 
 
+def test_a_map_that_is_aligned_while_a_frame_waits_is_asked_for_no_other(views: list[SimulatedView]) -> None:
+    live = Live(views, slow=6)
+    for view in views[:40]:
+        live.show(frame_of(view))
+        if live.jobs and len(live.mapper.keyframes) > 2:
+            live.mapper.align()
+            live.front.refresh()
+    live.finish()
+    assert live.most_waiting == 1  # a second frame would come with the points of a keyframe that is no longer the reference
+    assert len(live.mapper.keyframes) > 2
+
+
 def test_after_a_restart_nothing_of_the_old_map_is_done(views: list[SimulatedView]) -> None:
     live = Live(views, slow=1000)
     live.show(frame_of(views[0]))
@@ -202,6 +214,17 @@ def test_in_a_map_that_stands_every_frame_has_its_pose_while_places_are_looked_f
     assert set(placed) <= set(trajectory)
     assert len(trajectory) == len(localiser.trajectory())
     assert errors_of(trajectory, views).max() < 0.05
+
+
+def test_in_a_map_that_stands_a_camera_that_was_never_found_is_lost_since_its_first_frame(
+    views: list[SimulatedView], localiser: Localiser
+) -> None:
+    live = Live(views, slow=0, localiser=localiser)
+    for k in range(3):
+        live.show(Frame(1_700_000_000_000_000_000 + k * 300_000_000, np.full_like(views[0].image, 90), views[0].camera))
+        live.finish()
+    assert live.mapped[-1] is not None
+    assert live.mapped[-1].lost_seconds == pytest.approx(0.6)
 
 
 def test_in_a_map_that_stands_a_kidnapped_camera_is_found_while_frames_go_on(views: list[SimulatedView], localiser: Localiser) -> None:

@@ -125,10 +125,12 @@ def test_a_second_session_elsewhere_loses_nothing(views: list[SimulatedView]) ->
     third = Mapper(CONFIG, walk.mapper.estimator)
     third.restore(saved)
     assert third.pieces == piece
+    apart = {keyframe.stamp for one in saved.pieces for keyframe in one.keyframes}
     walk.mapper, old = third, {k.index for k in third.keyframes}
     walk.show(views[8:34])
     assert third.state is TrackingState.TRACKING
     assert third.pieces == ()
+    assert apart <= {stamp for stamp, _ in third.trajectory()}
     assert is_one(third)
     assert off(walk, third, old) < 0.2
 

@@ -36,7 +36,9 @@ class MapParts:
         for index, pose in piece.store.poses.items():
             self.store.units[new[index]] = place.scale * piece.store.units.get(index, 1.0)
             self.store.poses[new[index]] = place.apply_pose(pose)
-            keyframe = piece.store.latest.get(index)
+            keyframe = None
+            with suppress(StorageError):  # its file is gone: its place stays, and half a piece would be worse than that
+                keyframe = piece.store.latest.get(index)
             if keyframe is not None:
                 depth = keyframe.depth * place.scale
                 self.store.put(replace(keyframe, index=new[index], pose=place.apply_pose(pose), depth=depth.astype("float32")))

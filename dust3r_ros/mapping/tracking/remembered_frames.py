@@ -62,11 +62,10 @@ class RememberedFrames:
     def by_camera(self, camera: Camera, readout: float, keyframe_of: Callable[[int], Keyframe | None]) -> dict[tuple[int, int], Pose]:
         """All, placed by another camera in a map made with it: camera to keyframe [4, 4] by stamp and reference, map units."""
         found = {}
-        for one in self._frames:
-            keyframe = keyframe_of(one.reference)
-            placed = (
-                None if keyframe is None else _placed(one, keyframe, camera.resized(one.camera.width, one.camera.height), readout, None)
-            )
+        for at, one in enumerate(self._frames):
+            keyframe, own = keyframe_of(one.reference), camera.resized(one.camera.width, one.camera.height)
+            placed = None if keyframe is None else _placed(one, keyframe, own, readout, None)
+            self._frames[at] = replace(one, camera=own, offset=None)  # `by_depth` goes on from there
             if placed is not None:
                 found[one.stamp, one.reference] = placed
         return found

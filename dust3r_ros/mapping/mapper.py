@@ -61,7 +61,6 @@ class Mapper(MapView, Measured):
         self.estimator = estimator or configured_estimator(self.config)
         self._scale = ScaleEstimator(self.config.scale, bool(getattr(self.estimator, "metric", False)))
         self.calibration = SelfCalibration(self.estimator, self.config.estimator, may_calibrate=pieces)
-        self._every_frame = EveryFrame(self.estimator, self.calibration)
         self._pairs_offline = pieces and runs_offline(self.config.estimator.every_frame, self.estimator)
         self.reset()
 
@@ -69,6 +68,7 @@ class Mapper(MapView, Measured):
         """Forget the map and start anew with the next frame."""
         self._scale.restart()
         self.calibration.restart()
+        self._every_frame = EveryFrame(self.estimator, self.calibration)
         self._take(self._new_map())
 
     def _new_map(self) -> KeyframeMap:

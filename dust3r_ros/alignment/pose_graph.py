@@ -51,7 +51,7 @@ def solve_pose_graph(
     solved = SimilarityTable(nodes)
     order = solved.indices
     first = int(order[-newest]) if newest is not None and len(order) > newest else 0
-    links = [link for link in links if max(link.i, link.j) >= first and link.i in solved and link.j in solved]
+    links = [link for link in links if (link.j >= first or link.i >= first) and link.i in solved and link.j in solved]
     if not links:
         return Graph(solved, order[order >= first])
     if first:

@@ -219,6 +219,7 @@ def test_in_a_map_that_stands_every_frame_has_its_pose_while_places_are_looked_f
 def test_in_a_map_that_stands_a_camera_that_was_never_found_is_lost_since_its_first_frame(
     views: list[SimulatedView], localiser: Localiser
 ) -> None:
+    localiser.reset()
     live = Live(views, slow=0, localiser=localiser)
     for k in range(3):
         live.show(Frame(1_700_000_000_000_000_000 + k * 300_000_000, np.full_like(views[0].image, 90), views[0].camera))

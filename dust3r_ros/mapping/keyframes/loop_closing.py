@@ -31,7 +31,7 @@ class LoopCloser:
     def close(self, index: int, ranked: Sequence[tuple[int, float]]) -> tuple[Pair, ...]:
         """What was joined. `index`: the newest keyframe of the window; `ranked`: (old keyframe, how alike), the most alike first."""
         depth = typical_depth(self._store.latest[index])
-        near = self._aligner.within_drift(index, depth)
+        near = self._aligner.judge.within_drift(index, depth)
         places = distinct_places([entry for entry in ranked if entry[0] in near], self._store.standpoints)
         if not places:
             return ()
@@ -43,9 +43,9 @@ class LoopCloser:
         if support is None:
             return ()
         rivals = [place.keyframes[0] for place in places[1:]]
-        carried = self._aligner.carried_by(link, CARRIED * depth)
+        carried = self._aligner.judge.carried_by(link, CARRIED * depth)
         others = [n for n in self._finder.indices if n not in carried]
-        rivals += [n for n in self._aligner.nearest(index, NEAREST, others) if n not in rivals]
+        rivals += [n for n in self._aligner.judge.nearest(index, NEAREST, others) if n not in rivals]
         if any(self._contradicts(link, rival, tokens) for rival in rivals):
             return ()
         return tuple(self._aligner.join([link, support]))
@@ -56,14 +56,14 @@ class LoopCloser:
         others = [n for n in place.keyframes if n != link.i][:1] or self._beside(link.i)
         for old, new in [(old, new) for new in before for old in [*others, link.i]][:2]:
             second = self._link(old, new, tokens)
-            if second is not None and self._aligner.same_loop(link, second):
+            if second is not None and self._aligner.judge.same_loop(link, second):
                 return second
         return None
 
     def _contradicts(self, link: Link, rival: int, tokens: dict[int, Tokens]) -> bool:
         """Whether another old keyframe is verified too, and puts the new one at another place."""
         other = self._link(rival, link.j, tokens)
-        return other is not None and not self._aligner.same_loop(link, other)
+        return other is not None and not self._aligner.judge.same_loop(link, other)
 
     def _beside(self, old: int) -> list[int]:
         """The remembered keyframe that came next to `old`."""
@@ -81,5 +81,5 @@ class LoopCloser:
         if not believable(predictions):
             return None
         views = {n: settled(self._store.latest[n]) for n in (old, new)}
-        links = self._aligner.loop_links(predictions, views)
+        links = self._aligner.judge.links(predictions, views)
         return links[0] if links else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from dust3r_ros_msgs.msg import Status
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo
 from support.rig import CAMERA_FRAME, image_message
@@ -167,8 +168,8 @@ def test_configure_again_after_clean_up(rig, views: list) -> None:
     running.show(views[:2])
     node = running.node
     for step in (node.trigger_deactivate, node.trigger_cleanup, node.trigger_configure, node.trigger_activate):
-        running.until(lambda step=step: running.executor.create_task(step), "the step is asked for")
-    running.until(lambda: node._active and node.book.now.frames == 0, "it is active again")
+        assert running.do(step) == TransitionCallbackReturn.SUCCESS
+    assert node.book.now.frames == 0
     running.until(lambda: running._images.get_subscription_count(), "it listens again")
     assert node.set_parameters([Parameter("keyframes.max_rate", value=5.0)])[0].successful
     running.show(views)

@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from dust3r_ros_msgs.msg import Status
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import Image, PointCloud2
-from support.rig import CAMERA_FRAME, LATCHED, RELIABLE, image_message
+from support.rig import CAMERA_FRAME, LATCHED, image_message
 from support.simulated_estimator import SimulatedEstimator
 from support.walk import once_round, wheels
 from tf2_msgs.msg import TFMessage
@@ -48,7 +48,7 @@ def test_wheel_odometry_on_tf_makes_the_map_metric_and_stays_what_it_is(rig) -> 
     know_the_room(running)
     running.static_transform("base_link", CAMERA_FRAME, BASE_CAMERA)
     running.until(lambda: running.node.buffer.parent(CAMERA_FRAME), "the static transform is known")
-    tf = running.client.create_publisher(TFMessage, "/tf", RELIABLE)
+    tf = running.publisher(TFMessage, "/tf")
     running.until(lambda: tf.get_subscription_count(), "the node listens to /tf")
     heard, statuses = running.listen(TFMessage, "/tf"), running.listen(Status, "~/status")
     diagnostics, clouds = running.listen(DiagnosticArray, "/diagnostics"), running.listen(PointCloud2, "~/map", LATCHED)
@@ -88,8 +88,8 @@ def test_the_nodes_own_odom_goes_on_in_metres_without_a_jump(rig) -> None:
     know_the_room(running)
     running.static_transform("base_link", CAMERA_FRAME, BASE_CAMERA)
     running.until(lambda: running.node.buffer.parent(CAMERA_FRAME), "the static transform is known")
-    odometry = running.client.create_publisher(Odometry, "wheels", RELIABLE)
-    sensor = running.client.create_publisher(Image, "sensor/depth", RELIABLE)
+    odometry = running.publisher(Odometry, "wheels")
+    sensor = running.publisher(Image, "sensor/depth")
     running.until(lambda: odometry.get_subscription_count() and sensor.get_subscription_count(), "the node listens to both")
     heard, statuses = running.listen(TFMessage, "/tf"), running.listen(Status, "~/status")
     sensor.publish(image_message(views[0].image, views[0].stamp))  # of the wrong kind

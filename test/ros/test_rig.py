@@ -13,7 +13,7 @@ from dust3r_ros_msgs.msg import Status
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image
-from support.rig import RELIABLE, Rig, image_message
+from support.rig import Rig, image_message
 from support.rig_walk import TWO, RigEstimator, rig_views
 from support.truth import depth_error
 from tf2_msgs.msg import TFMessage
@@ -37,9 +37,9 @@ class Cameras:
 
     def __init__(self, running: Rig, names: tuple[str, ...]) -> None:
         self._running = running
-        publisher = running.client.create_publisher
-        self.images = {name: publisher(Image, f"{running.space}/{name}/image_raw", RELIABLE) for name in names}
-        self.infos = {name: publisher(CameraInfo, f"{running.space}/{name}/camera_info", RELIABLE) for name in names}
+        publisher = running.publisher
+        self.images = {name: publisher(Image, f"{running.space}/{name}/image_raw") for name in names}
+        self.infos = {name: publisher(CameraInfo, f"{running.space}/{name}/camera_info") for name in names}
         every = [*self.images.values(), *self.infos.values()]
         running.until(lambda: all(one.get_subscription_count() for one in every), "the node listens to all cameras")
 

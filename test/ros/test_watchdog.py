@@ -26,7 +26,7 @@ def silent(rig):
 
     def build(**parameters: object):
         running = rig(watchdog=0.5, **parameters)
-        running.client.destroy_publisher(running._images)
+        running.do(lambda: running.client.destroy_publisher(running._images))
         running.until(lambda: not running.node.count_publishers(running.node._images.topic_name), "nobody publishes")
         return running
 
@@ -35,13 +35,13 @@ def silent(rig):
 
 def test_no_publisher_lists_the_topics_that_have_images(silent) -> None:
     running = silent()
-    running.client.create_publisher(Image, f"{running.space}/left/image", RELIABLE)
+    running.publisher(Image, f"{running.space}/left/image")
     running.until(lambda: f"{running.space}/left/image" in finding(running, Cause.NO_PUBLISHER).text, "the other topic is listed")
 
 
 def test_incompatible_qos(silent) -> None:
     running = silent(reliability="reliable")
-    running.client.create_publisher(Image, running.node._images.topic_name, BEST_EFFORT)
+    running.publisher(Image, running.node._images.topic_name, BEST_EFFORT)
     assert "best_effort" in finding(running, Cause.INCOMPATIBLE_QOS).text
 
 
@@ -60,14 +60,14 @@ def test_another_type_on_the_topic(silent) -> None:
 
 def test_a_clock_that_nobody_publishes(silent) -> None:
     running = silent(use_sim_time=True)
-    running.client.create_publisher(Image, running.node._images.topic_name, RELIABLE)
+    running.publisher(Image, running.node._images.topic_name)
     assert "/clock" in finding(running, Cause.CLOCK_STANDS).text
 
 
 def test_a_clock_that_stands(silent) -> None:
     running = silent(use_sim_time=True)
-    running.client.create_publisher(Image, running.node._images.topic_name, RELIABLE)
-    clock = running.client.create_publisher(Clock, "/clock", RELIABLE)
+    running.publisher(Image, running.node._images.topic_name)
+    clock = running.publisher(Clock, "/clock")
     running.until(lambda: running.node.count_publishers("/clock"), "somebody has a clock")
     clock.publish(Clock(clock=to_time(5)))
     running.until(lambda: "does not run" in finding(running, Cause.CLOCK_STANDS).text, "the clock stands")
@@ -75,7 +75,7 @@ def test_a_clock_that_stands(silent) -> None:
 
 def test_a_publisher_that_fits_and_is_silent(silent) -> None:
     running = silent()
-    running.client.create_publisher(Image, running.node._images.topic_name, RELIABLE)
+    running.publisher(Image, running.node._images.topic_name)
     assert "LARGE_DATA" in finding(running, Cause.NOTHING_ARRIVES).text
 
 

@@ -6,7 +6,8 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -23,6 +24,8 @@ RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 CAMERA_FRAME = "camera_optical"
 PATIENCE = 30.0  # seconds; nothing here takes a tenth of it
+
+Result = TypeVar("Result")
 
 _numbers = itertools.count()
 
@@ -86,9 +89,27 @@ class Rig:
         """Wait for something that must come."""
         deadline = time.monotonic() + PATIENCE
         while not (found := condition()):
+            assert self._thread.is_alive(), f"nobody spins any more, while waiting until {what}"
             assert time.monotonic() < deadline, f"waited in vain until {what}; health: {self.node.book.now}"
             time.sleep(0.01)
         return found
+
+    def do(self, job: Callable[[], Result]) -> Result:
+        """Have `job` done by the thread that spins, between two callbacks: what is destroyed there nobody waits on."""
+        done: Future[Result] = Future()
+
+        def task() -> None:
+            try:
+                done.set_result(job())
+            except BaseException as error:  # belongs to the test, and would end the spinning
+                done.set_exception(error)
+
+        self.executor.create_task(task)
+        return done.result(PATIENCE)
+
+    def publisher(self, kind: type, topic: str, qos: QoSProfile = RELIABLE) -> Any:
+        """Of the client."""
+        return self.do(lambda: self.client.create_publisher(kind, topic, qos))
 
     # ---- inputs ----------------------------------------------------------------------------------------------------------------------
 
@@ -120,14 +141,14 @@ class Rig:
         """The messages of a topic from now on; `~/x` is the node's own."""
         heard: list[Any] = []
         full = topic.replace("~", self.name, 1)
-        self.client.create_subscription(kind, full, heard.append, qos)
+        self.do(lambda: self.client.create_subscription(kind, full, heard.append, qos))
         if topic.startswith("~") or topic == "/tf":
             self.until(lambda: self.node.count_subscribers(full), f"{full} has a listener")
             time.sleep(0.3)  # the graph knows of it; the two ends have yet to be matched
         return heard
 
     def call(self, kind: type, service: str, **request: Any) -> Any:
-        client = self.client.create_client(kind, service.replace("~", self.name, 1))
+        client = self.do(lambda: self.client.create_client(kind, service.replace("~", self.name, 1)))
         assert client.wait_for_service(PATIENCE)
         future = client.call_async(kind.Request(**request))
         self.until(future.done, f"{service} has answered")

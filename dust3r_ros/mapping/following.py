@@ -69,12 +69,12 @@ class Following:
         self.trajectory.revise(self._remembered.by_camera(camera, readout, keyframe_map.keyframe), keyframe_map.units)
 
     def settle(self, reference: int, readout: float) -> None:
-        """The next keyframe is there, and may have changed the depth of the one before: the frames between are placed anew by it."""
+        """The next keyframe is there, and may have changed the depth of the one before: the frames followed from that are placed anew."""
         found = self._remembered.by_depth(reference, readout, self._map.keyframe(reference), self._unit(reference))
         if found:
             self.trajectory.revise(found, self._map.units)
         if not self.remembers_all:
-            self.forget_frames()
+            self._remembered.forget(but=self.reference)
 
     def forget_frames(self) -> None:
         """By which points they were placed: they lie where they lie."""
@@ -95,7 +95,7 @@ class Following:
             turns = self.turning.newest, self.turning.reference
             own = self._in_own_unit(found.pose, keyframe.index)
             offset = None if self.offset is None else self._in_own_unit(self.offset, keyframe.index)
-            self.remember(Remembered(stamp, keyframe.index, tracks, camera, *turns, own, offset))
+            self.remember(Remembered(stamp, keyframe.index, tracks, camera, *turns, own, offset), keyframe, self._unit(keyframe.index))
         return corrected(found, self.offset)
 
     def followed_pose(self, tracks: Tracks, camera: Camera, readout: float) -> TrackedPose | None:
@@ -119,9 +119,9 @@ class Following:
         self.tracker.go_on(grey, tracks)
         self.offset = None
 
-    def remember(self, one: Remembered) -> None:
-        """How a frame was followed, which was just placed by its reference as the map has it."""
-        self._remembered.add(one, self._map.keyframe(one.reference), self._unit(one.reference))
+    def remember(self, one: Remembered, keyframe: Keyframe, unit: float) -> None:
+        """How a frame was followed. `keyframe`: its reference as it was placed by, when its own unit was `unit` map units."""
+        self._remembered.add(one, keyframe, unit)
 
     def turn_at(self, stamp: int) -> NDArray[np.float64]:
         """[3] how the camera turned when it took a frame (`geometry.rolling_shutter`), by the frames around it; zero if unknown."""
@@ -209,7 +209,8 @@ class Following:
             found = frame_pose(tracks, keyframe, camera, self.relative)
             if found is not None:
                 own = self._in_own_unit(found.pose, keyframe.index)
-                self.remember(Remembered(stamp, keyframe.index, tracks, camera, np.zeros(3), np.zeros(3), own))
+                one = Remembered(stamp, keyframe.index, tracks, camera, np.zeros(3), np.zeros(3), own)
+                self.remember(one, keyframe, self._unit(keyframe.index))
                 if newest is not None and stamp == newest[0][0]:
                     self.trajectory.legs.end(keyframe.index, stamp, newest[1], own, self._variance_of(found, keyframe.index))
                 else:

@@ -52,6 +52,16 @@ class Newest:
     has_pose: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Passed:
+    """A frame that was tracked and is no keyframe."""
+
+    stamp: int
+    own: Pose  # [4, 4] its camera to the reference's, in the reference's own unit, which no correction changes
+    reference: Reference  # by which it was placed
+    used: Remembered | None
+
+
 class LiveTracking:
     """In front of one Mapper, or of a Localiser, which has its methods.
 
@@ -66,9 +76,7 @@ class LiveTracking:
         `on_mapped` is called there with what each frame that the Mapper looked at has changed; None: the map as a whole has moved.
         """
         self._mapper, self._run, self._on_mapped = mapper, run, on_mapped
-        self._passed: deque[tuple[int, int, Pose, Remembered | None]] = (
-            deque()
-        )  # tracked frames that the Mapper has not been told of, in keyframes' units
+        self._passed: deque[Passed] = deque()  # frames that the Mapper has not been told of
         self._handover = Handover()
         self._epoch = 0
         self.restart()
@@ -256,7 +264,7 @@ class LiveTracking:
         return None if self._keyframe is None else baseline(self._keyframe, tracked)
 
     def _pass(self, stamp: int, relative: Pose, tracks: Tracks | None, camera: Camera) -> None:
-        """To be told to the Mapper, in the keyframe's own unit, which no correction changes."""
+        """To be told to the Mapper."""
         assert self._reference is not None
         own = relative.copy()
         own[:3, 3] /= self._reference.unit
@@ -266,7 +274,7 @@ class LiveTracking:
             offset = self._offset.copy()
             offset[:3, 3] /= self._reference.unit
         used = None if tracks is None else Remembered(stamp, at, tracks, camera, turning.newest, turning.reference, own, offset)
-        self._passed.append((stamp, at, own, used))
+        self._passed.append(Passed(stamp, own, self._reference, used))
 
     # ---- a reference that is new, or has moved -----------------------------------------------------------------------------------------
 
@@ -334,11 +342,15 @@ class LiveTracking:
 
     def hand_in(self) -> None:
         """Tell the Mapper of the frames that were tracked since, as before its trajectory is asked for."""
+        following, references = self._mapper.following, set[int]()
         while self._passed:
-            stamp, keyframe, own, used = self._passed.popleft()
-            self._mapper.following.trajectory.append(stamp, keyframe, own)
-            if used is not None:
-                self._mapper.following.remember(used)
+            one = self._passed.popleft()
+            following.trajectory.append(one.stamp, one.reference.index, one.own)
+            if one.used is not None and one.reference.keyframe is not None:
+                following.remember(one.used, one.reference.keyframe, one.reference.unit)
+                references.add(one.reference.index)
+        for older in sorted(references - {following.reference}):  # tracked by that while the next keyframe was made
+            following.settle(older, self._mapper.calibration.readout)
 
     def refresh(self) -> None:
         """Somebody else has corrected the map: tracking goes on with the reference as it is now."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from support.simulated_estimator import SimulatedEstimator
 
+from dust3r_ros.estimators import PairPrediction, Tokens
 from dust3r_ros.mapping import Frame, LiveTracking, Localiser, Mapper, MapperConfig, MapUpdate, StampError, TrackingState
 from dust3r_ros.mapping.config import with_settings
 from dust3r_ros.simulation import SimulatedView, circle_sequence
@@ -92,6 +93,44 @@ def test_the_mappers_trajectory_has_the_frames_that_were_tracked_meanwhile(views
     assert {u.frame.stamp for u in updates if u.pose is not None} <= set(trajectory)
     assert len(trajectory) == len(live.mapper.trajectory())  # each once
     assert errors_of(trajectory, views).max() < 0.05
+
+
+class Revising(SimulatedEstimator):
+    """What it says of a pair has noise. With the next keyframe it tells the truth of it, as flow knows earlier pairs better then."""
+
+    def __init__(self, views: Sequence[SimulatedView], noise: float, meanwhile: Callable[[], None]) -> None:
+        super().__init__(views, size=160)
+        self._at_first, self._meanwhile, self._told = noise, meanwhile, set[tuple[int, int]]()
+
+    def estimate(self, views: Mapping[int, Tokens], pairs: Sequence[tuple[int, int]]) -> list[PairPrediction]:
+        self._meanwhile()
+        earlier = sorted(pair for pair in self._told - set(pairs) if set(pair) <= set(views))
+        self._told.update(pairs)
+        self._noise = self._at_first
+        new = super().estimate(views, pairs)
+        self._noise = 0.0
+        return [*super().estimate(views, earlier), *new]
+
+
+def test_frames_tracked_while_a_keyframe_is_made_are_placed_anew_by_what_it_says_of_their_depth(views: list[SimulatedView]) -> None:
+    to_come, late, jobs = iter(views), list[MapUpdate](), list[Callable[[], None]]()
+
+    def meanwhile() -> None:
+        late.extend(front.add(frame_of(view)) for view in itertools.islice(to_come, SLOW))
+
+    mapper = Mapper(CONFIG, Revising(views, 0.1, meanwhile))
+    front = LiveTracking(mapper, jobs.append, lambda _: None)
+    for view in to_come:
+        front.add(frame_of(view))
+        while jobs:
+            jobs.pop()()
+    front.hand_in()
+    trajectory = dict(mapper.trajectory())
+    off = dict(zip(trajectory, errors_of(trajectory, views), strict=True))
+    stamps = {update.frame.stamp for update in late if update.pose is not None}
+    assert len(stamps) >= 4 * SLOW
+    of_late, of_others = (np.sqrt(np.mean([off[stamp] ** 2 for stamp in some])) for some in (stamps, set(off) - stamps))
+    assert of_late < 1.5 * of_others  # more than 4 times, if they stay as they were tracked
 
 
 def test_with_a_map_that_needs_no_time_it_is_as_good_as_the_mapper(views: list[SimulatedView]) -> None:

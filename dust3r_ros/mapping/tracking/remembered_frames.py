@@ -36,58 +36,71 @@ class Remembered:
     offset: Pose | None = None  # [4, 4] by which pairs have corrected what the points say, in the keyframe's own unit
 
 
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    frame: Remembered
+    depth: NDArray[np.float32]  # [SAMPLES, SAMPLES] some of its reference's when it was placed, in the reference's own unit
+    is_its: bool  # taken by its reference's camera, whatever is known of that by now
+
+
 class RememberedFrames:
     """The newest frames of one camera."""
 
     def __init__(self) -> None:
-        self._frames: deque[Remembered] = deque(maxlen=MAX_REMEMBERED)
-        self._placed_by: dict[int, NDArray[np.float32]] = {}  # some of the depth of each reference, in its own unit
+        self._frames: deque[_Placed] = deque(maxlen=MAX_REMEMBERED)
 
-    def add(self, one: Remembered, keyframe: Keyframe | None, unit: float) -> None:
-        """`keyframe`: its reference, as it was placed by."""
-        self._frames.append(one)
-        if keyframe is not None and one.reference not in self._placed_by:
-            self._placed_by[one.reference] = _some(keyframe, unit)
+    def add(self, one: Remembered, keyframe: Keyframe, unit: float) -> None:
+        """`keyframe`: its reference, as it was placed by; `unit`: how many map units the reference's own unit was then."""
+        is_its = one.camera.assumed or one.camera == keyframe.source.resized(one.camera.width, one.camera.height)
+        self._frames.append(_Placed(one, _some(keyframe, unit), is_its))
 
     def correct_newest(self, offset: Pose) -> None:
         """A pair has corrected the newest frame: [4, 4] on the left, in the keyframe's own unit."""
         if self._frames:
-            self._frames[-1] = replace(self._frames[-1], offset=offset)
+            newest = self._frames[-1]
+            self._frames[-1] = replace(newest, frame=replace(newest.frame, offset=offset))
 
-    def forget(self) -> None:
-        """They are where they are for good."""
+    def forget(self, but: int | None = None) -> None:
+        """They are where they are for good; not those of reference `but`."""
+        kept = [placed for placed in self._frames if placed.frame.reference == but]
         self._frames.clear()
-        self._placed_by.clear()
+        self._frames.extend(kept)
 
     def by_camera(self, camera: Camera, readout: float, keyframe_of: Callable[[int], Keyframe | None]) -> dict[tuple[int, int], Pose]:
         """All, placed by another camera in a map made with it: camera to keyframe [4, 4] by stamp and reference, map units."""
         found = {}
-        for at, one in enumerate(self._frames):
+        for at, known in enumerate(self._frames):
+            one = known.frame
             keyframe, own = keyframe_of(one.reference), camera.resized(one.camera.width, one.camera.height)
-            placed = None if keyframe is None else _placed(one, keyframe, own, readout, None)
-            self._frames[at] = replace(one, camera=own, offset=None)  # `by_depth` goes on from there
-            if placed is not None:
-                found[one.stamp, one.reference] = placed
+            pose = None if keyframe is None else _pose(one, keyframe, own, readout, None)
+            self._frames[at] = replace(known, frame=replace(one, camera=own, offset=None))  # `by_depth` goes on from there
+            if pose is not None:
+                found[one.stamp, one.reference] = pose
         return found
 
     def by_depth(self, reference: int, readout: float, keyframe: Keyframe | None, unit: float) -> dict[tuple[int, int], Pose]:
-        """The newest of one reference's, placed by its depth as it is now, as `by_camera`; none if it has not changed.
+        """The newest of one reference's that were placed by another depth than it has now, placed by this, as `by_camera`.
 
         `unit`: how many map units the reference's own unit is.
         """
-        before, found = self._placed_by.get(reference), dict[tuple[int, int], Pose]()
-        if keyframe is None or before is None or not _differ(before, _some(keyframe, unit)):
+        found = dict[tuple[int, int], Pose]()
+        if keyframe is None:
             return found
-        for one in [one for one in self._frames if one.reference == reference][-MAX_ANEW:]:
-            source = keyframe.source if one.camera.assumed else one.camera
-            camera = source.resized(one.camera.width, one.camera.height)
-            placed = _placed(one, keyframe, camera, readout, None if one.own is None else _scaled(one.own, unit))
-            if placed is not None:
-                found[one.stamp, reference] = placed if one.offset is None else _scaled(one.offset, unit) @ placed
+        now = _some(keyframe, unit)
+        for at in [at for at, known in enumerate(self._frames) if known.frame.reference == reference][-MAX_ANEW:]:
+            known = self._frames[at]
+            one = known.frame
+            if not _differ(known.depth, now):
+                continue
+            camera = (keyframe.source if known.is_its else one.camera).resized(one.camera.width, one.camera.height)
+            pose = _pose(one, keyframe, camera, readout, None if one.own is None else _scaled(one.own, unit))
+            if pose is not None:
+                self._frames[at] = replace(known, frame=replace(one, own=_scaled(pose, 1.0 / unit)), depth=now)
+                found[one.stamp, reference] = pose if one.offset is None else _scaled(one.offset, unit) @ pose
         return found
 
 
-def _placed(one: Remembered, keyframe: Keyframe, camera: Camera, readout: float, guess: Pose | None) -> Pose | None:
+def _pose(one: Remembered, keyframe: Keyframe, camera: Camera, readout: float, guess: Pose | None) -> Pose | None:
     straight = straight_tracks(one.tracks, camera, one.reference_turn, one.turn, readout)
     found = frame_pose(straight, keyframe, camera, guess)
     return None if found is None else found.pose

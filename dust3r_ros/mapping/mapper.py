@@ -158,7 +158,7 @@ class Mapper(MapView, Measured):
                     self._first_keyframe(frame, tokens)
                 else:
                     growth, reason = self._grow(frame, grey, tokens, (tracks, tracked_camera), tracked, reason, stopwatch)
-                    joined = 0 if growth is None else self._join_beside(growth, tokens, stopwatch)
+                    joined = 0 if growth is None else self._join_beside(growth, stopwatch)
                     reason += f"; a piece of {joined} keyframes joined" if joined else ""
                     corrected = self._after_correction() or joined > 0 or corrected
             else:
@@ -237,11 +237,12 @@ class Mapper(MapView, Measured):
         self._is_seen(stamp)
         self._last_failure = None
 
-    def _join_beside(self, growth: Growth, tokens: Tokens, stopwatch: Stopwatch) -> int:
+    def _join_beside(self, growth: Growth, stopwatch: Stopwatch) -> int:
         if not self._apart.waiting:
             return 0
+        picture = self.keyframe_map.window[growth.index].tokens  # by the camera as it is known now
         with stopwatch.time("relocalise"):
-            return self._apart.join_beside(self.keyframe_map, self.following, growth.index, tokens)
+            return self._apart.join_beside(self.keyframe_map, self.following, growth.index, picture)
 
     # ---- keyframes -------------------------------------------------------------------------------------------------------------------
 

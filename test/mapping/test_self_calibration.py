@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.lost_walk import CONFIG
+from support.simulated_estimator import SimulatedEstimator
 
-from dust3r_ros.estimators import create_estimator
+from dust3r_ros.estimators import Calibration, PairPrediction, Tokens, create_estimator
+from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping import Frame, Localiser, Mapper, MapperConfig, MapUpdate
-from dust3r_ros.mapping.config import EstimatorConfig
-from dust3r_ros.simulation import SimulatedView, room_sequence
+from dust3r_ros.mapping.config import EstimatorConfig, with_settings
+from dust3r_ros.simulation import SimulatedView, circle_sequence, room_sequence
 
 READOUT = 0.03
 WRONG_FOV = 80.0  # degrees; it is 62
@@ -107,3 +110,36 @@ def test_what_is_known_of_the_camera_outlives_the_map(walk: list[SimulatedView],
         mapper.add(Frame(walk[-1].stamp + view.stamp - walk[0].stamp, view.image))
     assert mapper.keyframes
     assert all(keyframe.source == known for keyframe in mapper.keyframes)
+
+
+class Calibrating(SimulatedEstimator):
+    """Says with the fifth keyframe which camera it is; knows by which one the newest picture of each later estimate was made."""
+
+    def __init__(self, views: Sequence[SimulatedView]) -> None:
+        super().__init__(views, size=120, noise=0.01)
+        self.camera = replace(views[0].camera, model="plumb_bob", distortion=(0.0, 0.0, 0.0, 0.0))
+        self.is_known, self.looked_for = False, list[Camera]()
+
+    def calibrate(self, views: Sequence[Tokens], turns: Sequence[np.ndarray], is_measured: bool) -> Calibration:  # noqa: ARG002
+        self.is_known = True
+        return Calibration(self.camera, focal_sigma=0.01, k1_sigma=0.01, shift=10.0, readout=0.0, readout_sigma=np.inf)
+
+    def estimate(self, views: Mapping[int, Tokens], pairs: Sequence[tuple[int, int]]) -> list[PairPrediction]:
+        if self.is_known:
+            self.looked_for.append(views[max(views)].source)
+        return super().estimate(views, pairs)
+
+
+def test_a_piece_is_looked_for_by_the_calibrated_camera_at_once() -> None:
+    views = list(circle_sequence(60, 120, 90))
+    estimator = Calibrating(views)
+    mapper = Mapper(with_settings(CONFIG, {"estimator.assumed_fov": WRONG_FOV, "keyframes.min_parallax": 0.02}), estimator)
+    for view in views[17:26]:  # a piece that waits, of where the fifth keyframe will be
+        mapper._apart.add(Frame(view.stamp, view.image))
+    mapper._apart.rest()
+    assert len(mapper.pieces) == 1
+    updates = (mapper.add(Frame(view.stamp, view.image)) for view in views)
+    anew = next(update for update in updates if "made anew" in update.reason)
+    assert "relocalise" in anew.seconds
+    assert len(estimator.looked_for) > 4  # four keyframes made anew, and then the piece
+    assert set(estimator.looked_for) == {estimator.camera}

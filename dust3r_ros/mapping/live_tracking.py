@@ -177,10 +177,12 @@ class LiveTracking:
         if mapped.reference.tracks is None:
             self._corrected(mapped.reference)
             return None
+        goes_on = self._keyframe is not None and mapped.reference.keyframe is not None and self._keyframe.index == mapped.reference.index
         self._follow(mapped.reference)
         if mapped.update is None:
             return None
-        self._selector.accepted(mapped.update.frame.stamp)
+        if not goes_on or mapped.update.found_again:  # else a pair has found the points of the same keyframe again
+            self._selector.accepted(mapped.update.frame.stamp)
         self._pending = []
         return None if self._newest is None else self._stand_on_new_reference(self._newest, mapped.update)
 

@@ -17,9 +17,9 @@ FRAMES = 40
 NOISE = {"noise": 0.05, "off": 0.002}
 
 
-def configured(every_frame: str) -> MapperConfig:
+def configured(every_frame: str, **settings: object) -> MapperConfig:
     changes = {"window.size": 4, "window.scene_graph": "swin-2", "keyframes.min_parallax": 0.03, "map.voxel_size": 0.02}
-    return with_settings(MapperConfig(), {**changes, "alignment.loops": False, "estimator.every_frame": every_frame})
+    return with_settings(MapperConfig(), {**changes, "alignment.loops": False, "estimator.every_frame": every_frame, **settings})
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +130,9 @@ def test_auto_does_so_where_the_estimator_leaves_the_cpu_alone(views: list[Simul
 class Live:
     """A LiveTracking whose mapping thread takes `slow` frames for each job."""
 
-    def __init__(self, views: list[SimulatedView], every_frame: str, slow: int = 0, **errors: object) -> None:
-        self.mapper = Mapper(configured(every_frame), PairsOfFrames(views, size=160, **errors))  # type: ignore[arg-type]
+    def __init__(self, views: list[SimulatedView], every_frame: str, slow: int = 0, max_rate: float = 10.0, **errors: object) -> None:
+        config = configured(every_frame, **{"keyframes.max_rate": max_rate})
+        self.mapper = Mapper(config, PairsOfFrames(views, size=160, **errors))  # type: ignore[arg-type]
         self.jobs: list[Callable[[], None]] = []
         self.mapped: list[MapUpdate] = []
         self.front = LiveTracking(self.mapper, self.jobs.append, lambda update: None if update is None else self.mapped.append(update))
@@ -188,3 +189,10 @@ def test_live_a_jump_is_bridged_by_the_first_pair(views: list[SimulatedView]) ->
     live = Live([*views[:20], *views[28:]], "always", noise=0.02)
     assert any("by its pair" in update.reason for update in live.mapped)
     assert [update.state for update in live.updates].count(TrackingState.LOST) <= 1
+
+
+def test_live_a_frame_placed_by_its_pair_alone_is_no_keyframe_and_the_next_one_is_due_as_before(views: list[SimulatedView]) -> None:
+    live = Live([*views[:20], *views[28:]], "always", max_rate=1.0, noise=0.02)
+    alone = next(update.frame.stamp for update in live.mapped if "by its pair" in update.reason)
+    keyframes = [keyframe.stamp for keyframe in live.mapper.keyframes]
+    assert any(alone < stamp < alone + 900_000_000 for stamp in keyframes)  # a second after the last keyframe, which was before

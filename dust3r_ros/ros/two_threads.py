@@ -105,7 +105,8 @@ class TwoThreads:
             waits = isinstance(mapper, Localiser) and not mapper.standpoints  # for a map to localise in, and says so
             by_itself = waits or isinstance(mapper, RigMapper)
             self.front = None if by_itself else LiveTracking(mapper, self._have_mapped, self._mapped)
-        if self.front is not None and not self._gives_way:  # from now on, whatever comes: a thread cannot be made more urgent again
+        # A thread cannot be made more urgent again. But for a rig's, whose node has no other Mapper, it tracks nothing.
+        if not isinstance(mapper, RigMapper) and not self._gives_way:
             self._gives_way = True
             self.mapping.submit(give_way)
 

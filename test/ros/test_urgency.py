@@ -6,12 +6,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import cv2
 import pytest
 import torch
 
-from dust3r_ros.mapping import Localiser, Mapper, MapperConfig
+from dust3r_ros.mapping import Localiser, Mapper, MapperConfig, Rig, RigMapper
 from dust3r_ros.ros.two_threads import Listener, TwoThreads
 from dust3r_ros.ros.urgency import LOCK_INTERVAL, NICER, give_way, share_the_cores
 
@@ -59,12 +60,21 @@ def threads() -> Iterator[Callable[[Mapper | Localiser], TwoThreads]]:
 @on_linux
 def test_the_map_gives_way_to_tracking_but_not_where_it_tracks_itself(threads: Callable[[Mapper | Localiser], TwoThreads]) -> None:
     own = nice_value()
-    mapping, localising = threads(Mapper(MapperConfig())), threads(Localiser(MapperConfig()))
+    mapping, tracks_itself = threads(Mapper(MapperConfig())), threads(RigMapper(Rig({}), MapperConfig()))
     assert mapping.mapping.submit(nice_value).result(10) == min(19, own + NICER)
     assert mapping.tracking.submit(nice_value).result(10) == own
-    assert localising.mapping.submit(nice_value).result(10) == own
-    localising.mapping.submit(lambda: localising.take(Mapper(MapperConfig()))).result(10)
-    assert localising.mapping.submit(nice_value).result(10) == min(19, own + NICER)
+    assert tracks_itself.mapping.submit(nice_value).result(10) == own
+
+
+@on_linux
+def test_it_gives_way_alike_whatever_the_mode_was_before(threads: Callable[[Mapper | Localiser], TwoThreads]) -> None:
+    kinds, seen = (Mapper, Localiser), set()
+    for first, then in (kinds, kinds[::-1]):
+        running = threads(first(MapperConfig()))
+        seen.add(running.mapping.submit(nice_value).result(10))
+        running.mapping.submit(partial(running.take, then(MapperConfig()))).result(10)
+        seen.add(running.mapping.submit(nice_value).result(10))
+    assert seen == {min(19, nice_value() + NICER)}
 
 
 def test_pools_leave_cores_and_never_take_more_than_they_had() -> None:

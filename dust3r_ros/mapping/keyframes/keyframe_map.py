@@ -1,14 +1,14 @@
-"""The map that grows keyframe by keyframe: the window that is still solved, what has left it, and the points of both."""
+"""The map that grows keyframe by keyframe: the window that is still solved (`solved_window`), what has left it, and the points of both."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.alignment import AlignedView, Aligner, Correction, Length
+from dust3r_ros.alignment import Aligner, Correction, Length
 from dust3r_ros.estimators import Estimator, PairPrediction, Tokens
 from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.config import MapperConfig
@@ -17,12 +17,11 @@ from dust3r_ros.mapping.keyframes.keyframe_store import KeyframeStore
 from dust3r_ros.mapping.keyframes.loop_closing import LoopCloser
 from dust3r_ros.mapping.keyframes.map_parts import MapParts
 from dust3r_ros.mapping.keyframes.place_search import PlaceSearch
-from dust3r_ros.mapping.keyframes.refined_depth import RefinedDepths
 from dust3r_ros.mapping.keyframes.rig_pairs import Placing
-from dust3r_ros.mapping.keyframes.window import MIN_TRUSTED_SHARE, Entry, KeyframeWindow, first_map_frame, in_frame, trusted_share
+from dust3r_ros.mapping.keyframes.solved_window import SolvedWindow
+from dust3r_ros.mapping.keyframes.window import Entry, KeyframeWindow
 from dust3r_ros.mapping.places.loops import LoopFinder
 from dust3r_ros.mapping.places.relocalisation import Relocalisation
-from dust3r_ros.mapping.points.keyframe_views import whole
 from dust3r_ros.mapping.points.map_points import MapPoints
 from dust3r_ros.mapping.points.map_tiles import MapVersion, TileChanges
 from dust3r_ros.mapping.scene_graph import Pair, SceneGraph, directed
@@ -60,9 +59,9 @@ class KeyframeMap:
         self._finder = LoopFinder(near, folder)
         self._store = KeyframeStore(config.map.max_keyframes, near, folder)
         self._loops = LoopCloser(estimator, self._window, self._aligner, self._finder, self._store)
-        self._refined = RefinedDepths()
         self._points = MapPoints(config.map)
         self._parts = MapParts(self._store, self._finder, self._aligner, self._points)
+        self._solved = SolvedWindow(self._parts, self._window)
         self._search = PlaceSearch(self._parts, self._window, estimator)
         self._schedule = AlignmentSchedule()
         self._ratios: IndexTable[float] = IndexTable()  # how much larger keyframes became since somebody asked
@@ -139,7 +138,7 @@ class KeyframeMap:
     def begin(self, stamp: int, tokens: Tokens, name: str = "") -> int:
         """The first keyframe waits in the window for a second one; its index. `name`: of its camera, where there are several."""
         index = self._store.next_index()
-        self._enter(index, Entry(stamp, tokens, name))
+        self._solved.enter(index, Entry(stamp, tokens, name))
         return index
 
     def grow(self, stamp: int, tokens: Tokens, stopwatch: Stopwatch, placing: Placing | None = None) -> Growth | None:
@@ -159,7 +158,7 @@ class KeyframeMap:
             views = self._aligner.add(index, predictions, entry.focal, entry.principal_point, placing.mount)
             if placing.mount is not None and not predictions:
                 return Growth(index, (), ())
-            revised = self._accept(views, index)
+            revised = self._solved.accept(views, index)
         if not revised:
             self._window.remove(index)
             if views is not None:
@@ -169,7 +168,7 @@ class KeyframeMap:
         self._parts.edges.extend(pairs)
         loops = self._close_loops(index, stopwatch)
         with stopwatch.time("fuse"):
-            self._slide()
+            self._solved.slide(self._config.window.size * self.cameras)
         with stopwatch.time("align"):
             self._schedule.keyframe(bool(loops), self._config.alignment.every, len(self.poses))
             self._align_graph()
@@ -177,8 +176,7 @@ class KeyframeMap:
 
     def refine(self, index: int, depth: NDArray[np.float32], confidence: NDArray[np.float32]) -> None:
         """A pair with a frame that is no keyframe tells of a keyframe of the window too: [h, w] in map units, on its scale, 0 unknown."""
-        keyframe = self._store.latest[index]
-        self._store.put(self._refined.fuse(keyframe, self.units.get(index, 1.0), self._pairs_of(index), depth, confidence))
+        self._solved.refine(index, depth, confidence)
         self._points.window_changed()
 
     def align(self) -> Sequence[Keyframe]:
@@ -189,7 +187,7 @@ class KeyframeMap:
         # A rig's cameras need not see the same: its window does not hang together by pairs alone.
         predictions = [] if self._is_rigs() else self._window.estimate_all(self._graph)
         if predictions:
-            self._accept(self._aligner.again(predictions, self._there()), self._window.indices[-1])
+            self._solved.accept(self._aligner.again(predictions, self._solved.views), self._window.indices[-1])
         self._correct(self._aligner.align())
         return self._store.all()
 
@@ -212,10 +210,9 @@ class KeyframeMap:
         partners = {i for pair in self._graph.new_pairs(self._window.indices, self._store.peek_index()) for i in pair}
         if best not in partners:
             agreeing = [self._store.latest[index] for index in found.where.keyframes]
-            for index in self._window.indices:
-                self._retire(index)
+            self._solved.close()
             for keyframe in reversed(agreeing):
-                self._reopen(keyframe, found.views[keyframe.index])
+                self._solved.reopen(keyframe, found.views[keyframe.index])
         return best
 
     def take_over(self, piece: KeyframeMap, place: Similarity, anchor: int, nearest: int) -> dict[int, int]:
@@ -224,13 +221,13 @@ class KeyframeMap:
         `place`: the piece's world to this one's. The two hang together by keyframe `anchor` of this map and `nearest` of the piece.
         The piece is used up.
         """
-        piece._close_window()
+        piece._solved.close()
         self._points.window_changed()
         return self._parts.take_over(piece._parts, place, anchor, nearest)
 
     def rest(self) -> None:
         """Nothing comes for now: the window closes, and little stays in memory. `go_on_from` opens it again."""
-        self._close_window()
+        self._solved.close()
         self._parts.keep_in_memory(min(IN_MEMORY_AT_REST, self._config.map.keyframes_in_memory))
 
     @property
@@ -262,12 +259,12 @@ class KeyframeMap:
 
     def cloud(self) -> PointCloud:
         """The whole map, one point a voxel, bounded by `map.max_points`."""
-        return self._points.cloud(self._in_window())
+        return self._points.cloud(self._solved.keyframes)
 
     @property
     def points(self) -> int:
         """How many `cloud` has."""
-        return self._points.count(self._in_window())
+        return self._points.count(self._solved.keyframes)
 
     @property
     def settled_points(self) -> int:
@@ -276,7 +273,7 @@ class KeyframeMap:
 
     def tiles(self, since: MapVersion | None = None) -> TileChanges:
         """The map's tiles that have changed since somebody was told, or all of them."""
-        return self._points.tiles(self._in_window(), since)
+        return self._points.tiles(self._solved.keyframes, since)
 
     def snapshot(self) -> MapSnapshot:
         return self._parts.snapshot(tuple(index for index in self._window.indices if index in self._store.latest))
@@ -287,56 +284,17 @@ class KeyframeMap:
         for keyframe in snapshot.keyframes:
             was_in_window = keyframe.index in snapshot.window
             if reopen and was_in_window and not keyframe.name:
-                self._enter(keyframe.index, self._window.encode(keyframe))
+                self._solved.enter(keyframe.index, self._window.encode(keyframe))
             else:  # of a rig: looked for first, wherever it is, and gone on from there
                 self._parts.remember(keyframe, was_in_window)
         if len(self._window) > 1:
             # The map stays as it was saved: only what comes next is aligned with the window.
-            self._aligner.again(self._window.estimate_all(self._graph), self._there())
+            self._aligner.again(self._window.estimate_all(self._graph), self._solved.views)
 
     # ---- how -------------------------------------------------------------------------------------------------------------------------
 
-    def _in_window(self) -> Iterator[Keyframe]:
-        return (self._store.latest[index] for index in self._window.indices if index in self._store.latest)
-
     def _is_rigs(self) -> bool:
         return any(self._window[index].name for index in self._window.indices)
-
-    def _reopen(self, keyframe: Keyframe, tokens: Tokens) -> None:
-        """An old keyframe is the window's newest, held where it is."""
-        keyframe = whole(keyframe, tokens.image, tokens.camera)
-        self._store.put(keyframe)
-        entry = Entry(keyframe.stamp, tokens, keyframe.name)
-        self._window.add(keyframe.index, entry)
-        view = AlignedView(keyframe.pose, keyframe.camera.fx, keyframe.depth, keyframe.confidence)
-        self._aligner.reopen(keyframe.index, view, entry.focal, entry.principal_point)
-
-    def _enter(self, index: int, entry: Entry) -> None:
-        self._window.add(index, entry)
-        self._aligner.add(index, [], entry.focal, entry.principal_point)
-
-    def _there(self) -> dict[int, AlignedView]:
-        """The window's keyframes as the map has them."""
-        return {k.index: AlignedView(k.pose, k.camera.fx, k.depth, k.confidence) for k in self._in_window()}
-
-    def _accept(self, views: dict[int, AlignedView] | None, newest: int) -> tuple[Keyframe, ...]:
-        """Keep what the window's alignment found; empty if the newest keyframe found no place or nothing trusted is known of it."""
-        if not views or newest not in views or trusted_share(views[newest]) < MIN_TRUSTED_SHARE:
-            return ()
-        if not self.exists:
-            if trusted_share(views[min(views)]) < MIN_TRUSTED_SHARE:
-                return ()
-            frame = first_map_frame(views)
-            self._aligner.rescale(frame)
-            views = {index: in_frame(view, frame) for index, view in views.items()}
-        revised = []
-        for index, view in sorted(views.items()):
-            keyframe = self._window.keyframe(index, view, self._store.latest.get(index))
-            if keyframe is not None and (index in self._store.latest or trusted_share(view) >= MIN_TRUSTED_SHARE):
-                keyframe = self._with_refined(keyframe, view)
-                self._store.put(keyframe)
-                revised.append(keyframe)
-        return tuple(revised)
 
     def _close_loops(self, index: int, stopwatch: Stopwatch) -> tuple[Pair, ...]:
         """Join the new keyframe to an old one that looks alike, if all that can be asked says the same."""
@@ -373,38 +331,3 @@ class KeyframeMap:
         if now.depth.shape == keyframe.depth.shape:
             return now
         return replace(keyframe, pose=now.pose, depth=keyframe.depth * np.float32(self._ratios.get(keyframe.index, 1.0)))
-
-    def _close_window(self) -> None:
-        self._points.window_changed()
-        for index in self._window.indices:
-            self._retire(index)
-
-    def _slide(self) -> None:
-        """Let the oldest keyframes go: their points into the map for good, themselves remembered compactly."""
-        while len(self._window) > self._config.window.size * self.cameras:
-            self._retire(self._window.indices[0])
-
-    def _retire(self, oldest: int) -> None:
-        view, known = self._aligner.retire(oldest), self._store.latest.get(oldest)
-        if known is not None:
-            if oldest not in self._points.fused:  # else it has been in the window before, and its depth is better than what it is here for
-                aligned = None if view is None else self._window.keyframe(oldest, view, known)
-                known = known if aligned is None or view is None else self._with_refined(aligned, view)
-                self._store.put(known)
-                self._points.fuse(known, list(self._in_window()))
-                self._finder.remember(oldest, known.image, known.camera)
-            self._parts.shelve(oldest)
-        self._window.remove(oldest)
-        self._refined.forget(oldest)
-
-    def _with_refined(self, keyframe: Keyframe, view: AlignedView) -> Keyframe:
-        """Its depth, where it was just aligned, with what pairs with frames that are no keyframes have said."""
-        return (
-            keyframe
-            if view.depth is None
-            else self._refined.aligned(keyframe, self.units.get(keyframe.index, 1.0), self._pairs_of(keyframe.index))
-        )
-
-    def _pairs_of(self, index: int) -> int:
-        """How many of the window's newest pairs tell of a keyframe; at least one."""
-        return max(1, sum(index in pair for pair in self._parts.edges[-8 * len(self._window) :]))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from dust3r_ros.alignment import Aligner, Link
 from dust3r_ros.geometry import Similarity
 from dust3r_ros.mapping.keyframes.keyframe_store import KeyframeStore
+from dust3r_ros.mapping.keyframes.map_edges import MapEdges
 from dust3r_ros.mapping.places.loops import LoopFinder
 from dust3r_ros.mapping.points.map_points import MapPoints
 from dust3r_ros.mapping.points.saved_map import GUESSED_INFORMATION, held_together
@@ -24,7 +25,7 @@ class MapParts:
     finder: LoopFinder
     aligner: Aligner
     points: MapPoints
-    edges: list[Pair] = field(default_factory=list)  # directed pairs of keyframes
+    edges: MapEdges = field(default_factory=MapEdges)
 
     def take_over(self, piece: MapParts, place: Similarity, anchor: int, nearest: int) -> dict[int, int]:
         """All of a map piece, of which nothing is in a window any more, becomes part of this map; the indices here of its keyframes.
@@ -102,7 +103,7 @@ class MapParts:
     def disconnect(self, rejected: set[Pair]) -> None:
         """These pairs, (lower, higher), contradict the rest: their edges go."""
         if rejected:
-            self.edges[:] = [edge for edge in self.edges if (min(edge), max(edge)) not in rejected]
+            self.edges.discard(rejected)
 
     def _forget(self, gone: list[int]) -> None:
         if gone:

@@ -8,7 +8,6 @@ goes on from where it is.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,9 +18,10 @@ from numpy.typing import NDArray
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import MapperConfig
 from dust3r_ros.mapping.every_frame import beside_cpu
-from dust3r_ros.mapping.followed import Followed, Grey, Reference, reference_of
+from dust3r_ros.mapping.followed import Followed, Grey, Reference
 from dust3r_ros.mapping.following import Pending, baseline, corrected
 from dust3r_ros.mapping.handover import Handover
+from dust3r_ros.mapping.live_mapping import LiveMapping, Passed
 from dust3r_ros.mapping.localiser import Localiser
 from dust3r_ros.mapping.mapper import MAX_PENDING, Mapper
 from dust3r_ros.mapping.recovery import Recovery
@@ -52,16 +52,6 @@ class Newest:
     has_pose: bool
 
 
-@dataclass(frozen=True, eq=False)
-class Passed:
-    """A frame that was tracked and is no keyframe."""
-
-    stamp: int
-    own: Pose  # [4, 4] its camera to the reference's, in the reference's own unit, which no correction changes
-    reference: Reference  # by which it was placed
-    used: Remembered | None
-
-
 class LiveTracking:
     """In front of one Mapper, or of a Localiser, which has its methods.
 
@@ -75,9 +65,9 @@ class LiveTracking:
 
         `on_mapped` is called there with what each frame that the Mapper looked at has changed; None: the map as a whole has moved.
         """
-        self._mapper, self._run, self._on_mapped = mapper, run, on_mapped
-        self._passed: deque[Passed] = deque()  # frames that the Mapper has not been told of
+        self._mapper, self._run = mapper, run
         self._handover = Handover()
+        self._mapping = LiveMapping(mapper, self._handover, on_mapped)
         self._epoch = 0
         self.restart()
 
@@ -104,10 +94,9 @@ class LiveTracking:
         self._last_stamp: int | None = None
         self._seen: int | None = None  # stamp of the newest frame whose place was known
         self._found_again = False
-        self._reason = ""  # why a lost camera was not found
-        self._passed.clear()
+        self._mapping.restart()
         self._handover.clear()
-        reference = self._current(None)
+        reference = self._mapping.reference()
         if reference is not None:
             self._follow(reference)
 
@@ -199,7 +188,7 @@ class LiveTracking:
             self.state = TrackingState.LOST
             self._recovery.lost(stamp)
             self._points = self._good  # the newest frame led nowhere: the next one is followed from the last good one
-            return f"lost for {self._recovery.seconds(stamp):.1f} s: {self._reason or 'looked for in the map'}"
+            return f"lost for {self._recovery.seconds(stamp):.1f} s: {self._mapping.reason or 'looked for in the map'}"
         return ""
 
     def _see(self, stamp: int) -> None:
@@ -215,18 +204,20 @@ class LiveTracking:
         with_pair = self.state is not TrackingState.INITIALISING and not (is_due and not is_lost) and self._pace.is_wanted()
         if not is_lost and not is_due and not with_pair:
             if self._mapper.correction_is_ready:
-                self._handover.begin()
-                epoch = self._epoch
-                self._run(lambda: self._refresh_as_asked() if epoch == self._epoch else None)
+                self._have_done(self._mapping.take_correction)
             return False
         relative = None if tracked is None else tracked.pose
         # `add` has put this frame's pose there; the Mapper finds it again from those before it.
         recent = tuple(entry for entry in self._turning.recent if entry[0] < frame.stamp)
         followed = Followed(grey, None if is_lost else tracks, relative, choice, seen, tuple(self._pending), recent, with_pair)
+        self._have_done(lambda: self._mapping.look(frame, followed))
+        return True
+
+    def _have_done(self, job: Callable[[], None]) -> None:
+        """On the mapping thread, unless what it is about has gone by then."""
         self._handover.begin()
         epoch = self._epoch
-        self._run(lambda: self._map(frame, followed) if epoch == self._epoch else None)
-        return True
+        self._run(lambda: job() if epoch == self._epoch else None)
 
     def _remember(self, stamp: int, tracks: Tracks | None, tracked: TrackedPose | None, camera: Camera) -> None:
         """A frame that the map does not look at has its place, or gets it once there is depth."""
@@ -276,7 +267,7 @@ class LiveTracking:
             offset = self._offset.copy()
             offset[:3, 3] /= self._reference.unit
         used = None if tracks is None else Remembered(stamp, at, tracks, camera, turning.newest, turning.reference, own, offset)
-        self._passed.append(Passed(stamp, own, self._reference, used))
+        self._mapping.passed.append(Passed(stamp, own, self._reference, used))
 
     # ---- a reference that is new, or has moved -----------------------------------------------------------------------------------------
 
@@ -344,49 +335,8 @@ class LiveTracking:
 
     def hand_in(self) -> None:
         """Tell the Mapper of the frames that were tracked since, as before its trajectory is asked for."""
-        following, references = self._mapper.following, set[int]()
-        while self._passed:
-            one = self._passed.popleft()
-            following.trajectory.append(one.stamp, one.reference.index, one.own)
-            if one.used is not None and one.reference.keyframe is not None:
-                following.remember(one.used, one.reference.keyframe, one.reference.unit)
-                references.add(one.reference.index)
-        for older in sorted(references - {following.reference}):  # tracked by that while the next keyframe was made
-            following.settle(older, self._mapper.calibration.readout)
+        self._mapping.hand_in()
 
     def refresh(self) -> None:
         """Somebody else has corrected the map: tracking goes on with the reference as it is now."""
-        corrected = self._mapper.take_corrections()
-        self._handover.correct(self._current(self._points_of_mapper()))
-        if corrected:
-            self._on_mapped(None)
-
-    def _refresh_as_asked(self) -> None:
-        """The tracking thread has seen that a correction is ready."""
-        try:
-            corrected = self._mapper.take_corrections()
-        finally:
-            self._handover.publish(self._current(self._points_of_mapper()), None)
-        if corrected:
-            self._on_mapped(None)
-
-    def _map(self, frame: Frame, followed: Followed) -> None:
-        self.hand_in()
-        before = followed.tracks if followed.tracks is not None else self._points_of_mapper()
-        update = None
-        try:
-            update = self._mapper.add(frame, followed)
-            corrected = self._mapper.take_corrections() or update.corrected
-            update = replace(update, corrected=corrected)
-            self._reason = update.reason.partition(": ")[2] if update.state is TrackingState.LOST else ""
-        finally:
-            self._handover.publish(self._current(before), update)
-        self._on_mapped(update)
-
-    def _points_of_mapper(self) -> Tracks | None:
-        now = self._mapper.following.tracker.now
-        return None if now is None else now[1]
-
-    def _current(self, before: Tracks | None) -> Reference | None:
-        following = self._mapper.following
-        return reference_of(following, 1.0 if following.reference is None else self._mapper.unit(following.reference), before)
+        self._mapping.refresh()

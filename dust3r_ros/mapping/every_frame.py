@@ -6,23 +6,21 @@ keyframe's pointmap is a running mean. Points followed by Lucas-Kanade remain th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import replace
 
 from dust3r_ros.estimators import Estimator, Tokens
-from dust3r_ros.geometry import Camera, inverse_pose
+from dust3r_ros.geometry import inverse_pose
 from dust3r_ros.mapping.following import Following
 from dust3r_ros.mapping.keyframes.keyframe_map import KeyframeMap
 from dust3r_ros.mapping.keyframes.self_calibration import SelfCalibration
 from dust3r_ros.mapping.keyframes.window import Entry
 from dust3r_ros.mapping.places.placing import place_picture
+from dust3r_ros.mapping.shown import Shown
 from dust3r_ros.mapping.tracking.frame_pair import FramePair, frame_by_pair
 from dust3r_ros.mapping.tracking.keyframe_selection import Choice
-from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks, points_seen_again
+from dust3r_ros.mapping.tracking.tracker import TrackedPose, points_seen_again
 from dust3r_ros.mapping.tracking.two_poses import PairErrors, contradict, together
-from dust3r_ros.mapping.types import Frame, Keyframe
+from dust3r_ros.mapping.types import Keyframe
 
 
 def beside_cpu(estimator: Estimator) -> bool:
@@ -35,40 +33,27 @@ def runs_offline(setting: str, estimator: Estimator) -> bool:
     return setting == "always" or (setting == "auto" and beside_cpu(estimator))
 
 
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """A frame, and how it was tracked."""
-
-    frame: Frame
-    camera: Camera
-    grey: NDArray[np.uint8]  # its tracking image
-    tracked_camera: Camera  # of that
-    tracks: Tracks | None  # points of the reference keyframe; None: they are lost
-
-
 class EveryFrame:
     """Of one Mapper."""
 
     def __init__(self, estimator: Estimator, calibration: SelfCalibration) -> None:
         self._estimator, self._calibration, self._errors = estimator, calibration, PairErrors()
 
-    def look(
-        self, shown: Shown, choice: Choice, tracked: TrackedPose | None, keyframe_map: KeyframeMap, following: Following
-    ) -> tuple[Choice, TrackedPose | None]:
+    def look(self, shown: Shown, keyframe_map: KeyframeMap, following: Following) -> tuple[Choice, TrackedPose | None]:
         """As `place`, and whether the frame is due as a keyframe then: not one whose points were lost."""
-        placed = self.place(shown, tracked, keyframe_map, following)
-        if tracked is None and placed is not None:
-            choice = Choice(False, "its points were lost: placed by its pair with the last keyframe")
-        return choice, placed
+        placed = self.place(shown, keyframe_map, following)
+        if shown.tracked is None and placed is not None:
+            return Choice(False, "its points were lost: placed by its pair with the last keyframe"), placed
+        return shown.choice, placed
 
-    def place(self, shown: Shown, tracked: TrackedPose | None, keyframe_map: KeyframeMap, following: Following) -> TrackedPose | None:
-        """A frame's pose to the reference keyframe by their pair, and by the points that were followed; `tracked` if the pair says nothing.
+    def place(self, shown: Shown, keyframe_map: KeyframeMap, following: Following) -> TrackedPose | None:
+        """A frame's pose to the reference keyframe by their pair and by the points that were followed; by these if the pair says nothing.
 
-        `tracked`: by these points alone. Where they agree, the keyframe's depth is refined and both poses count by their covariances. A
-        pair that contradicts them is not believed. Where they are lost, the pair has to be verified both ways and by its looks, as when a
-        lost camera is found, and points are followed from there on.
+        Where they agree, the keyframe's depth is refined and both poses count by their covariances. A pair that contradicts them is not
+        believed. Where they are lost, the pair has to be verified both ways and by its looks, as when a lost camera is found, and points
+        are followed from there on.
         """
-        keyframe = following.keyframe
+        keyframe, tracked = following.keyframe, shown.tracked
         entry = None if keyframe is None else keyframe_map.window.get(keyframe.index)
         if keyframe is None or entry is None:
             return tracked

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dust3r_ros.estimators import Estimator, Tokens
 from dust3r_ros.mapping.config import ConfigError, MapperConfig
-from dust3r_ros.mapping.followed import Followed, taken_over
+from dust3r_ros.mapping.followed import Followed
 from dust3r_ros.mapping.following import Following
 from dust3r_ros.mapping.keyframes.self_calibration import SelfCalibration
 from dust3r_ros.mapping.loaded_map import EMPTY, LoadedMap
@@ -26,10 +26,11 @@ from dust3r_ros.mapping.points.map_tiles import MapVersion, TileChanges
 from dust3r_ros.mapping.recovery import SECONDS_BETWEEN_SEARCHES, Recovery
 from dust3r_ros.mapping.scale.measured import Measured
 from dust3r_ros.mapping.scale.scale_estimator import ScaleEstimator
+from dust3r_ros.mapping.shown import shown
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.tracking.frame_check import check_frame
 from dust3r_ros.mapping.tracking.keyframe_selection import KeyframeSelector
-from dust3r_ros.mapping.tracking.tracker import TrackedPose, parallax, tracking_image
+from dust3r_ros.mapping.tracking.tracker import TrackedPose
 from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, PointCloud, Standpoint, TrackingState
 
 CONTRADICTIONS = 3  # placings in a row that tell of another place than tracking before they are believed
@@ -98,23 +99,8 @@ class Localiser(Measured):
         corrected, stopwatch = self.take_corrections(), Stopwatch()
         camera = self.calibration.camera(frame)
         with stopwatch.time("track"):
-            grey = tracking_image(frame.image) if followed is None else followed.grey
-            tracked_camera = self.following.camera(camera).resized(grey.shape[1], grey.shape[0])
-            if followed is not None:
-                if followed.seen is not None:
-                    self._recovery.seen_before(followed.seen)
-                tracks = taken_over(self.following, followed)
-            else:
-                tracks = self.following.tracker.track(grey) if self.following.tracker.running else None
-            tracked = self.following.pose_of(tracks, tracked_camera, stamp, self.calibration.readout)
-            if tracked is not None and tracks is not None and not self._recovery.believes(stamp, tracked, tracks):
-                tracked = None
-            if followed is not None:
-                choice = followed.choice
-            else:
-                moved, overlap = (None, 0.0) if tracks is None else (parallax(tracks, tracked_camera), tracks.overlap)
-                new = self.following.new_share(tracked, tracked_camera)
-                choice = self._selector.choose(stamp, grey, moved, overlap, self.following.baseline(tracked), new)
+            seen = shown(frame, camera, self.following, self._recovery, self._selector, self.calibration.readout, followed)
+        grey, tracked, choice = seen.grey, seen.tracked, seen.choice
         found, reason = None, choice.reason
         if self._may_search(stamp) if tracked is None else choice.is_due and self.may_try(stamp):
             with stopwatch.time("encode"):

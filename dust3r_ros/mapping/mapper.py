@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from dust3r_ros.estimators import Estimator, Tokens, create_estimator
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping.config import ConfigError, MapperConfig
-from dust3r_ros.mapping.every_frame import EveryFrame, Shown, runs_offline
-from dust3r_ros.mapping.followed import Followed, taken_over
+from dust3r_ros.mapping.every_frame import EveryFrame, runs_offline
+from dust3r_ros.mapping.followed import Followed
 from dust3r_ros.mapping.following import Following, Pending
 from dust3r_ros.mapping.keyframes.keyframe_map import Growth, KeyframeMap
 from dust3r_ros.mapping.keyframes.self_calibration import SelfCalibration
@@ -23,10 +23,11 @@ from dust3r_ros.mapping.places.relocalisation import Relocalisation
 from dust3r_ros.mapping.scale.measured import Measured
 from dust3r_ros.mapping.scale.scale_estimator import ScaleEstimator
 from dust3r_ros.mapping.scale.scale_fusion import MapScale
+from dust3r_ros.mapping.shown import Shown, shown
 from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.tracking.frame_check import FrameError, StampError, check_frame
 from dust3r_ros.mapping.tracking.keyframe_selection import KeyframeSelector
-from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks, parallax, tracking_image
+from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks, tracking_image
 from dust3r_ros.mapping.types import Frame, Keyframe, MapSnapshot, MapUpdate, TrackingState
 
 SECONDS_BETWEEN_TRIES = 0.5
@@ -122,26 +123,15 @@ class Mapper(MapView, Measured):
         stopwatch = Stopwatch()
         camera = self.calibration.camera(frame)
         with stopwatch.time("track"):
-            grey = tracking_image(frame.image) if followed is None else followed.grey
-            tracked_camera = self.following.camera(camera).resized(grey.shape[1], grey.shape[0])
             if followed is not None:
-                tracks = self._take_over(followed)
-            else:
-                tracks = self.following.tracker.track(grey) if self.following.tracker.running else None
-            tracked = self.following.pose_of(tracks, tracked_camera, frame.stamp, self.calibration.readout)
-            if tracked is not None and tracks is not None and not self._lost.recovery.believes(frame.stamp, tracked, tracks):
-                tracked = None
-            moved, overlap = (None, 0.0) if tracks is None else (parallax(tracks, tracked_camera), tracks.overlap)
-            if followed is not None:
-                choice = followed.choice
-            else:
-                new = self.following.new_share(tracked, tracked_camera)
-                choice = self._selector.choose(frame.stamp, grey, moved, overlap, self.following.baseline(tracked), new)
-        if self.state is TrackingState.TRACKING and (self._pairs_offline if followed is None else followed.with_pair):
-            shown = Shown(frame, camera, grey, tracked_camera, tracks)
-            if tracked is None or not (choice.is_due and self.may_try(frame.stamp)):
-                with stopwatch.time("pair"):
-                    choice, tracked = self._every_frame.look(shown, choice, tracked, self.keyframe_map, self.following)
+                self._pending = list(followed.pending)
+            seen = shown(frame, camera, self.following, self._lost.recovery, self._selector, self.calibration.readout, followed)
+        grey, tracks, tracked, choice = seen.grey, seen.tracks, seen.tracked, seen.choice
+        with_pair = self._pairs_offline if followed is None else followed.with_pair
+        is_keyframe = tracked is not None and choice.is_due and self.may_try(frame.stamp)
+        if with_pair and self.state is TrackingState.TRACKING and not is_keyframe:
+            with stopwatch.time("pair"):
+                choice, tracked = self._every_frame.look(seen, self.keyframe_map, self.following)
         if tracked is None and self.keyframe_map.exists:
             return self._look_for(frame, camera, grey, stopwatch, corrected)
         if tracked is not None:
@@ -157,14 +147,14 @@ class Mapper(MapView, Measured):
                 if tracks is None:
                     self._first_keyframe(frame, tokens)
                 else:
-                    growth, reason = self._grow(frame, grey, tokens, (tracks, tracked_camera), tracked, reason, stopwatch)
+                    growth, reason = self._grow(seen, tracks, tokens, tracked, reason, stopwatch)
                     joined = 0 if growth is None else self._join_beside(growth, stopwatch)
                     reason += f"; a piece of {joined} keyframes joined" if joined else ""
                     corrected = self._after_correction() or joined > 0 or corrected
             else:
                 reason = "waits: no texture to follow"
         elif tracks is not None and self.state is TrackingState.INITIALISING:
-            self._pending = [*self._pending[1 - MAX_PENDING :], (frame.stamp, tracks, tracked_camera)]
+            self._pending = [*self._pending[1 - MAX_PENDING :], (frame.stamp, tracks, seen.tracked_camera)]
         return self._told(frame, reason, tracked, growth, corrected, stopwatch)
 
     @property
@@ -178,13 +168,6 @@ class Mapper(MapView, Measured):
         corrected = self._rescale() or corrected
         self._after_correction()
         return corrected
-
-    def _take_over(self, followed: Followed) -> Tracks | None:
-        """Go on from what was followed elsewhere."""
-        self._pending = list(followed.pending)
-        if followed.seen is not None:
-            self._lost.recovery.seen_before(followed.seen)
-        return taken_over(self.following, followed)
 
     def _told(
         self,
@@ -256,26 +239,19 @@ class Mapper(MapView, Measured):
         self._selector.accepted(frame.stamp)
 
     def _grow(
-        self,
-        frame: Frame,
-        grey: NDArray[np.uint8],
-        tokens: Tokens,
-        followed: tuple[Tracks, Camera],
-        tracked: TrackedPose | None,
-        reason: str,
-        stopwatch: Stopwatch,
+        self, seen: Shown, tracks: Tracks, tokens: Tokens, tracked: TrackedPose | None, reason: str, stopwatch: Stopwatch
     ) -> tuple[Growth | None, str]:
-        """Place the frame as a keyframe: what it brought, and why or why not. `followed`: its points, and its tracking image's camera."""
-        stamp, is_first = frame.stamp, not self.keyframe_map.exists
+        """Place the frame as a keyframe: what it brought, and why or why not."""
+        frame, stamp, is_first = seen.frame, seen.frame.stamp, not self.keyframe_map.exists
         growth = self.keyframe_map.grow(stamp, tokens, stopwatch)
         if growth is None:
             self._last_failure = stamp
-            if not self.keyframe_map.exists and followed[0].overlap < self.config.keyframes.min_overlap:
-                self._start_over(frame, grey, tokens)
+            if not self.keyframe_map.exists and tracks.overlap < self.config.keyframes.min_overlap:
+                self._start_over(frame, seen.grey, tokens)
                 return None, "the view changed before there was depth: starting from here"
             return None, f"{reason}; but no depth or place could be found for it"
         if is_first:
-            self.following.place(self._pending, ((stamp, *followed), growth.index))
+            self.following.place(self._pending, ((stamp, tracks, seen.tracked_camera), growth.index))
             self._pending = []
         anew = self.calibration.improved(self.keyframe_map, frame, tokens, growth.index, self.following.turn_at)
         if anew is not None:
@@ -285,7 +261,7 @@ class Mapper(MapView, Measured):
             self._apart.know(self.calibration.readout)
             reason += "; the camera is calibrated, the map made anew"
         self.following.remembers_all = self.calibration.is_open
-        self._is_keyframe(growth, stamp, grey, had_pose=tracked is not None)
+        self._is_keyframe(growth, stamp, seen.grey, had_pose=tracked is not None)
         return growth, reason
 
     def _is_keyframe(self, growth: Growth, stamp: int, grey: NDArray[np.uint8], had_pose: bool, was_lost: bool = False) -> None:
@@ -320,18 +296,6 @@ class Mapper(MapView, Measured):
             self._first_keyframe(frame, tokens)
 
     # ---- the map ---------------------------------------------------------------------------------------------------------------------
-
-    @property
-    def pieces(self) -> tuple[int, ...]:
-        """Keyframes of each piece of map that the camera saw while it was lost, and whose place is not known yet."""
-        return self._apart.sizes
-
-    def trajectory(self, at_most: int | None = None) -> list[tuple[int, Pose]]:
-        """[(stamp in ns, camera to world 4x4)] of the frames that have a pose, by stamp, as corrected as the map is now.
-
-        All of them, or evenly thinned to `at_most`.
-        """
-        return self.following.trajectory.poses(self.keyframe_map.poses, at_most, self.keyframe_map.units)
 
     def align(self) -> Sequence[Keyframe]:
         """Estimate and solve the window once more, then the whole graph; the keyframes (none while there is no map)."""

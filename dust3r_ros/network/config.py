@@ -30,6 +30,7 @@ class NetworkConfig:
     descriptor_width: int = 0  # channels of a pixel's descriptor (MASt3R: 24); 0: none
     mlp_ratio: int = 4
     rope_base: float = 100.0
+    coordinates: bool = False  # patches are told where in the picture they lie; the published networks have to find out
     image_size: int = 512  # the longer side that the network was trained for, pixels
     square: bool = False  # trained on squares of that side alone
 
@@ -77,7 +78,7 @@ NANO = NetworkConfig(
     head_width=64,
     image_size=224,
 )
-# What two CPU cores can train a little: a third of its weights.
+# What two CPU cores can train a little: a quarter of its weights, small pictures in small patches, every one told its place.
 PICO = NetworkConfig(
     encoder_width=192,
     encoder_depth=6,
@@ -85,9 +86,10 @@ PICO = NetworkConfig(
     decoder_width=128,
     decoder_depth=4,
     decoder_heads=2,
-    head="dpt",
-    head_width=32,
-    image_size=224,
+    patch_size=8,
+    head="linear",
+    coordinates=True,
+    image_size=112,
 )
 OWN: dict[str, NetworkConfig] = {"dust3r_nano": NANO, "dust3r_pico": PICO}
 

@@ -43,6 +43,7 @@ USED = {
     "patch_embed_cls",
     "two_confs",
     "head_width",
+    "coordinates",
 }
 
 
@@ -107,6 +108,7 @@ def config_of_words(words: Mapping[str, Any], shapes: Shapes, source: str) -> Ne
         head_width=_whole(words, "head_width", NetworkConfig.head_width, source),
         descriptor_width=int(output[1] or 0),
         rope_base=float(positions[1]),
+        coordinates=words.get("coordinates", False) is True,
         image_size=_longest(words.get("img_size", 512), source),
         square=words.get("img_size") in (SQUARE, [SQUARE, SQUARE], (SQUARE, SQUARE)),
     )
@@ -128,6 +130,8 @@ def words_of_config(config: NetworkConfig) -> dict[str, Any]:
     }
     if config.head_width != NetworkConfig.head_width:
         words["head_width"] = config.head_width  # our own word: the published networks know one width
+    if config.coordinates:
+        words["coordinates"] = True  # likewise
     return {**words, **{word: list(RANGES[word]) for word in RANGES if descriptors or not word.startswith("desc")}}
 
 

@@ -58,6 +58,28 @@ class PatchEmbedding(nn.Module):
         return self.proj(images.to(self.proj.weight.dtype))
 
 
+class PlaceEmbedding(nn.Module):
+    """What a patch is told of its place in the picture.
+
+    Rotary positions alone say where patches lie to each other: that one looks left of the middle has to be worked out from what is there.
+    As CoordConv has it (Liu et al., NeurIPS 2018), with Fourier features; in units of half the longer side, so that sizes may differ.
+    """
+
+    OCTAVES = 3
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(2 + 4 * self.OCTAVES, width)
+
+    def forward(self, grid: Grid, device: torch.device) -> Tensor:
+        """Rows and columns to [N, C], row by row."""
+        axes = [(torch.arange(count, dtype=torch.float32, device=device) * 2 + 1 - count) / max(grid) for count in grid]
+        place = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1)
+        turned = [place * (torch.pi * 2**octave) for octave in range(self.OCTAVES)]
+        waves = [wave for turn in turned for wave in (turn.sin(), turn.cos())]
+        return self.proj(precise(self.proj, torch.cat([place, *waves], dim=-1))).float()
+
+
 class TwoViewNetwork(nn.Module):
     """`encode` each image once, `decode` pairs of them."""
 
@@ -68,6 +90,7 @@ class TwoViewNetwork(nn.Module):
         encoder, decoder = config.encoder_width, config.decoder_width
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder))  # for masked pretraining; in every published file
         self.patch_embed = PatchEmbedding(encoder, config.patch_size)
+        self.place_embed = PlaceEmbedding(encoder) if config.coordinates else None
         self.enc_blocks = nn.ModuleList(EncoderBlock(encoder, config.encoder_heads, config.mlp_ratio) for _ in range(config.encoder_depth))
         self.enc_norm = nn.LayerNorm(encoder, eps=NORM_EPS)
         self.decoder_embed = nn.Linear(encoder, decoder)
@@ -115,6 +138,8 @@ class TwoViewNetwork(nn.Module):
         embedded = self.patch_embed(images)
         grid = (embedded.shape[2], embedded.shape[3])
         tokens = embedded.flatten(2).transpose(1, 2).float()  # the residual stream is float32 at any precision
+        if self.place_embed is not None:
+            tokens = tokens + self.place_embed(grid, images.device)
         rotation = rope_2d(*grid, self.config.encoder_width // self.config.encoder_heads, self.config.rope_base, images.device)
         return tokens, rotation, grid
 

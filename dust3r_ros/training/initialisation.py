@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from dust3r_ros.network import NetworkConfig, TwoViewNetwork
+from dust3r_ros.network.blocks import DecoderBlock
 from dust3r_ros.network.heads import RAW_CHANNELS
 
 FIRST_DEPTH = 1.0  # log(1 + distance) of the first points: all lie in front of the camera, at about 1.7 units
@@ -29,9 +30,21 @@ def fresh_network(config: NetworkConfig, seed: int) -> TwoViewNetwork:
         assert network.patch_embed.proj.bias is not None
         nn.init.zeros_(network.patch_embed.proj.bias)
         nn.init.normal_(network.mask_token, std=SPREAD)
+        _begin_alike(network)
         for head in (network.downstream_head1, network.downstream_head2):
             _start_small(head.last_layer)
     return network
+
+
+def _begin_alike(network: TwoViewNetwork) -> None:
+    """Both decoders begin as one (as in DUSt3R, section 4), and look in the other view for what is like themselves.
+
+    That is what attention does whose queries and keys are made alike.
+    """
+    for block in network.dec_blocks:
+        assert isinstance(block, DecoderBlock)
+        block.cross_attn.projk.load_state_dict(block.cross_attn.projq.state_dict())
+    network.dec_blocks2.load_state_dict(network.dec_blocks.state_dict())
 
 
 def _start_small(layer: nn.Module) -> None:

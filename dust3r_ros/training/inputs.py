@@ -39,6 +39,7 @@ class InputMaker:
     recipe: Recipe
     source: PairSource
     find: FindCorrespondences | None = None  # for networks with descriptors
+    patch_size: int = 16
 
     @torch.no_grad()
     def make(self, step: int, part: int, is_completion: bool) -> Inputs:
@@ -47,7 +48,7 @@ class InputMaker:
         batch = self.source.batch(index)
         device = batch.first.images.device
         if is_completion:
-            count = batch.first.images[0, 0].numel() // 256
+            count = batch.first.images[0, 0].numel() // self.patch_size**2
             generator = torch.Generator(device).manual_seed(seed_of(self.recipe.seed, index, HIDING))
             hidden = random_hidden(len(batch.first.images), count, self.recipe.objective.hidden, generator)
             return Inputs(batch.first.images, batch.second.images, hidden=hidden)

@@ -79,7 +79,8 @@ class TrainingLoop:
             False: torch.compile(pointmaps, dynamic=False) if compiled else pointmaps,
             True: torch.compile(completion, dynamic=False) if compiled else completion,
         }
-        self.prefetch = Prefetch(InputMaker(recipe, source, find), self.device, recipe.hardware.prefetch, recipe.data.source == "rgbd")
+        maker = InputMaker(recipe, source, find, state.network.config.patch_size)
+        self.prefetch = Prefetch(maker, self.device, recipe.hardware.prefetch, recipe.data.source == "rgbd")
 
     def run(self, minutes: float | None = None) -> Ended:
         """Train until the schedule is over, `minutes` of wall time are, or a signal comes; a checkpoint is the last thing.

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from dust3r_ros.network import CrossViewCompletion, ImageTokens, TwoViewNetwork, TwoViewOutput, completion_loss
+from dust3r_ros.network.blocks import precise
 from dust3r_ros.network.completion import shown_of
 from dust3r_ros.training.descriptor_loss import at_pixels, matching_loss
 from dust3r_ros.training.inputs import Inputs
-from dust3r_ros.training.losses import pointmap_loss
+from dust3r_ros.training.losses import PointmapTruth, pointmap_loss
 from dust3r_ros.training.recipe import ObjectiveSection
+from dust3r_ros.training.token_matching import token_matching_loss
 
 MEASURES = ("loss", "error", "confidence", "matching")  # what an objective returns, in this order
 
@@ -25,7 +27,7 @@ class PointmapObjective(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         """[4]: the loss to be minimised, then the other `MEASURES` (without a gradient of their own)."""
         with torch.autocast(inputs.images_1.device.type, self.precision, enabled=self.precision != torch.float32):
-            outputs = self._outputs(inputs)
+            tokens, outputs = self._outputs(inputs)
         settings = self.settings
         parts = [
             pointmap_loss((out.points_1, out.points_2), (out.confidence_1, out.confidence_2), truth, settings.alpha, settings.metric)
@@ -36,16 +38,30 @@ class PointmapObjective(nn.Module):
         if inputs.matches is not None and settings.matching > 0:
             matching = self._matching(outputs, inputs)
             loss = loss + settings.matching * matching
+        if settings.token_matching > 0:
+            likeness = self._likeness(tokens, inputs.truths[0])
+            matching = matching + likeness
+            loss = loss + settings.token_matching * likeness
         return torch.stack([loss, error.detach(), confidence.detach(), matching.detach()])
 
-    def _outputs(self, inputs: Inputs) -> list[TwoViewOutput]:
+    def _outputs(self, inputs: Inputs) -> tuple[tuple[Tensor, Tensor], list[TwoViewOutput]]:
+        """The encoded tokens of both views, and what is made of them: both orders at once where the views have one size."""
         network, descriptors = self.network, self.settings.matching > 0
         if len(inputs.truths) == 2:
             first, second = network.encode(inputs.images_1), network.encode(inputs.images_2)
-            return [network.decode(first, second, descriptors), network.decode(second, first, descriptors)]
+            orders = [network.decode(first, second, descriptors), network.decode(second, first, descriptors)]
+            return (first.values, second.values), orders
         tokens = network.encode(torch.cat([inputs.images_1, inputs.images_2]))
-        swapped = ImageTokens(torch.cat(tokens.values.chunk(2)[::-1]), tokens.grid)
-        return [network.decode(tokens, swapped, descriptors)]
+        one, two = tokens.values.chunk(2)
+        swapped = ImageTokens(torch.cat([two, one]), tokens.grid)
+        return (one, two), [network.decode(tokens, swapped, descriptors)]
+
+    def _likeness(self, tokens: tuple[Tensor, Tensor], truth: PointmapTruth) -> Tensor:
+        """Of the pairs in their first order: the loss looks both ways itself."""
+        network, pairs = self.network, len(tokens[0])
+        embedded = [network.decoder_embed(precise(network.decoder_embed, values)) for values in tokens]
+        first = PointmapTruth(*(value[:pairs] for value in vars(truth).values()))
+        return token_matching_loss(embedded[0], embedded[1], first, network.config.patch_size, self.settings.temperature)
 
     def _matching(self, outputs: list[TwoViewOutput], inputs: Inputs) -> Tensor:
         assert inputs.matches is not None

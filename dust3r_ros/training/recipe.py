@@ -16,8 +16,8 @@ SIZE = re.compile(r"(\d+)x(\d+)")
 def _sizes(name: str, value: tuple[Any, ...]) -> None:
     for size in value:
         found = SIZE.fullmatch(str(size))
-        if not found or int(found[1]) % 16 or int(found[2]) % 16 or not 0 < int(found[1]) <= 2048 or not 0 < int(found[2]) <= 2048:
-            raise ConfigError(f"'{name}' has {size!r}: give WIDTHxHEIGHT in multiples of 16 up to 2048, e.g. 224x160")
+        if not found or int(found[1]) % 8 or int(found[2]) % 8 or not 0 < int(found[1]) <= 2048 or not 0 < int(found[2]) <= 2048:
+            raise ConfigError(f"'{name}' has {size!r}: give WIDTHxHEIGHT in multiples of 8 (most models: 16) up to 2048, e.g. 224x160")
     if not value:
         raise ConfigError(f"'{name}' is empty: give at least one size, e.g. [224x160]")
 
@@ -71,7 +71,8 @@ class ObjectiveSection:
     completion: float = setting(0.0, "share of the schedule, at its start, of cross-view completion", 0.0, 0.9)
     hidden: float = setting(0.9, "share of view 1's patches that completion hides", 0.1, 0.99)
     matching: float = setting(0.0, "weight of the descriptors' InfoNCE, for networks that have them; 0: off", 0.0, 100.0)
-    temperature: float = setting(0.07, "of the descriptors' similarities", 1e-3, 10.0)
+    token_matching: float = setting(0.0, "weight of an InfoNCE between patches: those that see the same point are made alike", 0.0, 100.0)
+    temperature: float = setting(0.07, "of the descriptors' and patches' similarities", 1e-3, 10.0)
     correspondences: int = setting(1024, "true correspondences of a pair that it takes", 8, 65536)
 
 

@@ -42,6 +42,7 @@ def train(
     """
     device, precision = prepared(recipe.hardware)
     state, has_begun = _state(recipe, output, resume, weights, start_step, device)
+    _check_sizes(recipe, state.network.config.patch_size)
     schedule = Schedule(recipe)
     if schedule.is_over(state.step, state.minutes):
         raise TrainingError(
@@ -107,6 +108,13 @@ def _state(
         return fresh_state(recipe, device, weights or "", start_step), False
     _warn_of_changes(recipe, checkpoint)
     return state_of(checkpoint, recipe, device), True
+
+
+def _check_sizes(recipe: Recipe, patch: int) -> None:
+    for width, height in recipe.sizes:
+        if width % patch or height % patch:
+            nearest = f"{max(1, round(width / patch)) * patch}x{max(1, round(height / patch)) * patch}"
+            raise TrainingError(f"'data.sizes' has '{width}x{height}', but the network has patches of {patch} pixels: give {nearest}")
 
 
 def _warn_of_changes(recipe: Recipe, checkpoint: TrainingCheckpoint) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.networks import DPT, small_network
+from support.networks import DPT, SMALL, small_network
 
 from dust3r_ros.network import OWN, PUBLISHED, NetworkError, TwoViewNetwork, load_network, named, save_network
 from dust3r_ros.network.config_words import words_of_config
@@ -31,7 +31,28 @@ def test_narrow_head_survives_a_file(tmp_path: Path) -> None:
 
 def test_published_files_know_nothing_of_it() -> None:
     assert all("head_width" not in words_of_config(config) for config in PUBLISHED.values())
+    assert all("coordinates" not in words_of_config(config) for config in PUBLISHED.values())
     assert words_of_config(OWN["dust3r_nano"])["head_width"] == 64
+
+
+def test_coordinates_survive_a_file_and_fit_every_size(tmp_path: Path) -> None:
+    """Told where they lie, equal patches in other places get other points; with rotary positions alone they cannot."""
+    network = small_network(replace(SMALL, coordinates=True, patch_size=8))
+    save_network(network, tmp_path / "placed.safetensors")
+    again = load_network(tmp_path / "placed.safetensors")
+    assert again.config == network.config
+    grey = torch.zeros(1, 3, 48, 64)
+    without = small_network(replace(SMALL, patch_size=8))
+    with torch.inference_mode():
+        assert torch.equal(again(grey, grey).points_2, network(grey, grey).points_2)
+        left, right = (network(grey, grey).points_1[:, :8, at] for at in (slice(0, 8), slice(56, 64)))
+        assert not torch.allclose(left, right, atol=1e-3)
+        left, right = (without(grey, grey).points_1[:, :8, at] for at in (slice(0, 8), slice(56, 64)))
+        assert torch.allclose(left, right, atol=1e-5)
+        assert network.place_embed is not None
+        small, large = (network.place_embed((rows, 2 * rows), grey.device).view(rows, 2 * rows, -1) for rows in (6, 12))
+    middle = large.view(6, 2, 12, 2, -1).mean((1, 3))  # four patches of a picture twice as large lie around one of the small one
+    assert (middle - small).norm() < 0.2 * small.norm()
 
 
 def test_names_and_widths_are_checked() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from dust3r_ros.kernels.twins import rotate
 from dust3r_ros.network import PUBLISHED, ImageTokens, NetworkConfig, NetworkError, TwoViewNetwork
-from dust3r_ros.network.blocks import rope_2d
+from dust3r_ros.network.blocks import attention, rope_2d
 from dust3r_ros.network.heads import confidence_of, points_of, unpatched
 
 SMALL = NetworkConfig(
@@ -107,6 +107,18 @@ def test_attention_sees_only_how_far_apart_tokens_are() -> None:
     torch.testing.assert_close(table[5, 6, 2, 3], table[3, 3, 0, 0], atol=1e-4, rtol=1e-4)
     assert abs(float(table[0, 0, 0, 1] - table[0, 0, 1, 0])) > 1e-3  # rows and columns differ
     assert abs(float(table[0, 0, 0, 0] - (q * k).sum())) < 1e-5
+
+
+def test_attention_is_one_whatever_way_it_is_computed() -> None:
+    """On a CPU in bfloat16: with a gradient as plain products, without one head by head, both as float32's fused one."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, count, 16, dtype=torch.bfloat16) for count in (7, 9, 9))
+    exact = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float())
+    learned = attention(q.requires_grad_(), k, v)
+    with torch.no_grad():
+        used = attention(q, k, v)
+    assert torch.allclose(learned.float(), exact, atol=0.03)
+    assert torch.allclose(used.float(), exact, atol=0.03)
 
 
 def test_a_patchs_values_are_its_pixels_channel_by_channel() -> None:

@@ -99,7 +99,8 @@ def test_both_decoders_start_from_completions(tmp_path: Path) -> None:
     recipe = recipe_with(objective={"completion": 0.5}, schedule={"steps": 4}, optimiser={"learning_rate": 1e-8})
     state = tiny_state(recipe)
     key = "0.mlp.fc1.weight"
-    assert not torch.equal(state.network.dec_blocks.state_dict()[key], state.network.dec_blocks2.state_dict()[key])
+    with torch.no_grad():
+        state.network.dec_blocks2.get_parameter(key).add_(1)
     run_loop(recipe, state, SOURCE, tmp_path)
     for one, two in zip(state.network.dec_blocks.parameters(), state.network.dec_blocks2.parameters(), strict=True):
         torch.testing.assert_close(one, two, atol=1e-6, rtol=0)

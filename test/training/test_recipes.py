@@ -30,7 +30,7 @@ def test_installed_recipes_are_valid(file: Path) -> None:
         ("data: {batches: 4}", "unknown setting 'data.batches': did you mean 'data.batch'"),
         ("data: {batch: four}", "'data.batch' is 'four', a str: give a int"),
         ("data: {batch: 0}", "'data.batch' is 0: give a value from 1 to 4096"),
-        ("data: {sizes: [100x100]}", "'data.sizes' has '100x100': give WIDTHxHEIGHT in multiples of 16"),
+        ("data: {sizes: [100x100]}", "'data.sizes' has '100x100': give WIDTHxHEIGHT in multiples of 8"),
         ("data: {sizes: []}", "'data.sizes' is empty"),
         ("data: {source: web}", "'data.source' is 'web': give one of generated, rgbd"),
         ("data: {rgbd: {intrinsics: [1, 2]}}", "give four numbers above 0"),

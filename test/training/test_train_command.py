@@ -71,6 +71,8 @@ def test_refusals_say_what_to_do(tmp_path: Path, recipe: Path) -> None:
         _run("--config", str(recipe), *output, "--start-step", "5")
     with pytest.raises(Dust3rError, match=r"schedule is over at step 6"):
         _run("--config", str(recipe), *output, "--weights", str(small_weights(tmp_path, SMALL)), "--start-step", "6")
+    with pytest.raises(Dust3rError, match=r"'data.sizes' has '72x48', but the network has patches of 16 pixels: give 64x48"):
+        _run("--config", str(recipe), *output, "--set", "data.sizes=[72x48]")
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     (tmp_path / "run/checkpoints/step_000000001.safetensors").write_bytes(b"")
     with pytest.raises(Dust3rError, match="holds a run already"):

@@ -284,7 +284,8 @@ class LocalWindow(WindowData):
         predictions = [self.edges[pair].prediction for pair in pairs]
         centres = {n: point for n in images if (point := self.nodes[n].principal_point) is not None}
         dense = solve_dense(predictions, images, centres, state, [images.index(n) for n in changed])
-        found = {n: AlignedView(state.poses[at], float(state.focal[at]), None, None) for at, n in enumerate(images)}
+        poses = state.poses
+        found = {n: AlignedView(poses[at], float(state.focal[at]), None, None) for at, n in enumerate(images)}
         for n, depth, confidence in zip(changed, dense.depths, dense.confidences, strict=True):
             found[n] = replace(found[n], depth=depth.numpy(), confidence=confidence.numpy())
         return found

@@ -130,9 +130,10 @@ class WindowData:
         return problem, state
 
     def keep(self, images: Sequence[int], pairs: Sequence[Pair], state: State) -> None:
+        poses = state.poses
         for at, n in enumerate(images):
             node = self.nodes[n]
-            node.rotation, node.position = state.poses[at, :3, :3], state.position[at].copy()
+            node.rotation, node.position = poses[at, :3, :3].copy(), state.position[at].copy()
             node.focal, node.depth = float(state.focal[at]), state.depth[at].copy()
         for e, pair in enumerate(pairs):
             edge = self.edges[pair]

@@ -11,6 +11,8 @@ from dust3r_ros.geometry.errors import GeometryError
 from dust3r_ros.geometry.rotations import nearest_rotation, pose_matrix
 
 Array = NDArray[np.float64]
+EYE = np.eye(3)
+LEAN = 1e-3  # by how much the axes of a rotation may fail to be of unit length and at right angles
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +30,7 @@ class Similarity:
         object.__setattr__(self, "translation", translation)
         if not (np.isfinite(self.scale) and self.scale > 0):
             raise GeometryError(f"similarity: scale is {self.scale}: give a finite one above 0")
-        if rotation.shape != (3, 3) or not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(rotation) < 0:
+        if rotation.shape != (3, 3) or not np.abs(rotation @ rotation.T - EYE).max() <= LEAN or np.linalg.det(rotation) < 0:
             raise GeometryError(f"similarity: {rotation.tolist()} is no rotation: give a 3x3 orthonormal matrix of determinant 1")
         if translation.shape != (3,) or not np.isfinite(translation).all():
             raise GeometryError(f"similarity: translation is {translation.tolist()}: give 3 finite numbers")

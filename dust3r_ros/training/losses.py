@@ -12,6 +12,7 @@ from torch import Tensor
 
 FARTHEST = 1e9  # coordinates and confidences beyond are cut: their squares and sums stay finite
 NEAREST = 1e-8
+LEAST_RAW, KEPT = -6.0, 0.01  # log(C - 1) below which a confidence is drawn back, and how strongly: far below, its gradient is gone
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +47,13 @@ def pointmap_loss(
     truth: PointmapTruth,
     alpha: float = 0.2,
     metric: bool = False,
+    from_nothing: bool = False,
 ) -> PointmapLoss:
     """l = || X / z - X_true / z_true ||, L = mean of C l - alpha log C over valid pixels (equations 2 to 4), in float32.
 
-    `metric`: the prediction is not normalised by its own scale but by the truth's, z = z_true.
+    `metric`: the prediction is not normalised by its own scale but by the truth's, z = z_true. `from_nothing`: alpha is at least the mean
+    of l, and C does not end at 1. Where l is above alpha, C = 1 is the optimum: a network that starts from nothing unlearns its confidence
+    before its points are any good, and with the gradient gone never learns it again.
     """
     valid = (truth.valid_1, truth.valid_2)
     true = [_clean(value, mask) for value, mask in zip((truth.points_1, truth.points_2), valid, strict=True)]
@@ -57,13 +61,24 @@ def pointmap_loss(
     true_scale = mean_distance(true[0], true[1], *valid)
     scale = true_scale if metric else mean_distance(predicted[0], predicted[1], *valid)
     count = (valid[0].sum() + valid[1].sum()).clamp_min(1)
+    errors = [(x / _per_pair(scale) - x_true / _per_pair(true_scale)).norm(dim=-1) for x, x_true in zip(predicted, true, strict=True)]
+    weight: Tensor | float = alpha
+    if from_nothing:
+        weight = (sum(error.detach().sum() for error in errors) / count).clamp_min(alpha)
     sums = torch.zeros(3, device=count.device)
-    for x, x_true, c, mask in zip(predicted, true, confidence, valid, strict=True):
-        error = (x / _per_pair(scale) - x_true / _per_pair(true_scale)).norm(dim=-1)
+    for error, c, mask in zip(errors, confidence, valid, strict=True):
         sure = torch.where(mask, c.float().clamp(max=FARTHEST), 1.0)  # log 1 is nothing
-        sums = sums + torch.stack([(sure * error - alpha * sure.log()).sum(), error.sum(), (sure * mask).sum()])
+        loss = (sure * error - weight * sure.log()).sum()
+        if from_nothing:
+            loss = loss + KEPT * (_below(sure) * mask).sum()
+        sums = sums + torch.stack([loss, error.sum(), (sure * mask).sum()])
     means = sums / count
     return PointmapLoss(means[0], means[1], means[2])
+
+
+def _below(confidence: Tensor) -> Tensor:
+    """How far log(C - 1) lies below `LEAST_RAW`."""
+    return (LEAST_RAW - (confidence - 1).clamp_min(1e-6).log()).clamp_min(0)
 
 
 def _clean(points: Tensor, valid: Tensor) -> Tensor:

@@ -30,7 +30,14 @@ class PointmapObjective(nn.Module):
             tokens, outputs = self._outputs(inputs)
         settings = self.settings
         parts = [
-            pointmap_loss((out.points_1, out.points_2), (out.confidence_1, out.confidence_2), truth, settings.alpha, settings.metric)
+            pointmap_loss(
+                (out.points_1, out.points_2),
+                (out.confidence_1, out.confidence_2),
+                truth,
+                settings.alpha,
+                settings.metric,
+                settings.from_nothing,
+            )
             for out, truth in zip(outputs, inputs.truths, strict=True)
         ]
         loss, error, confidence = (sum(values) / len(parts) for values in zip(*(vars(part).values() for part in parts), strict=True))

@@ -67,6 +67,7 @@ class DataSection:
 @dataclass(frozen=True)
 class ObjectiveSection:
     alpha: float = setting(0.2, "weight of log C in the confidence-aware loss", 0.0, 10.0)
+    from_nothing: bool = setting(False, "alpha is at least the mean error, so that random weights keep a confidence")
     metric: bool = setting(False, "the truth's scale is learned too: no normalisation of the prediction")
     completion: float = setting(0.0, "share of the schedule, at its start, of cross-view completion", 0.0, 0.9)
     hidden: float = setting(0.9, "share of view 1's patches that completion hides", 0.1, 0.99)

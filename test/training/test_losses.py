@@ -122,3 +122,34 @@ def test_values_at_pixels() -> None:
     values = torch.arange(12.0).view(1, 3, 4, 1)
     pixels = torch.tensor([[[0.0, 0.0], [3.0, 2.0], [1.5, 1.0]]])
     torch.testing.assert_close(at_pixels(values, pixels)[0, :, 0], torch.tensor([0.0, 11.0, 5.5]))
+
+
+def _gradient_of_confidence(error: tuple[float, float], raw: float, from_nothing: bool) -> list[float]:
+    """d loss / d raw of two pixels that are off by these shares of the mean distance; C = 1 + exp(raw)."""
+    truth = PointmapTruth(
+        torch.tensor([[[[0.0, 0, 1]]]]), torch.tensor([[[[0.0, 0, 1]]]]), torch.ones(1, 1, 1) > 0, torch.ones(1, 1, 1) > 0
+    )
+    points = tuple(torch.tensor([[[[math.sqrt(1 - (1 - e**2 / 2) ** 2), 0, 1 - e**2 / 2]]]]) for e in error)  # turned: the scale stays
+    values = torch.full((2, 1, 1, 1), raw, dtype=torch.float64, requires_grad=True)
+    confidence = 1 + values.exp()
+    loss = pointmap_loss((points[0], points[1]), (confidence[0], confidence[1]), truth, from_nothing=from_nothing).loss
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert values.grad is not None
+    return [float(value) for value in values.grad.flatten()]
+
+
+def test_from_nothing_the_better_half_gains_confidence() -> None:
+    """Both errors are above alpha 0.2: by the papers' loss no pixel is worth a confidence, from nothing the better one is."""
+    plain, kept = (_gradient_of_confidence((0.4, 0.8), -3.0, from_nothing) for from_nothing in (False, True))
+    assert plain[0] > 0
+    assert plain[1] > 0
+    assert kept[0] < 0 < kept[1]
+
+
+def test_from_nothing_no_confidence_dies() -> None:
+    """So near 1 that the papers' loss has no gradient left, it is drawn back; where it is worth something, both losses are one."""
+    plain, kept = (_gradient_of_confidence((0.8, 0.8), -9.0, from_nothing) for from_nothing in (False, True))
+    assert 0 < plain[0] < 1e-4
+    assert kept[0] < -1e-3
+    good = [_gradient_of_confidence((0.1, 0.15), -2.0, from_nothing) for from_nothing in (False, True)]
+    assert good[0] == pytest.approx(good[1])

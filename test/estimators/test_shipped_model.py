@@ -44,6 +44,22 @@ def test_what_this_build_ships_is_whole() -> None:
     assert shipped.nano_or_flow() is not None
 
 
+def test_the_shipped_figures_are_those_of_the_shipped_weights() -> None:
+    """The real network on two real photographs: what the package says of its model is what the model does."""
+    pytest.importorskip("skimage")
+    from dust3r_ros.training.evaluation.data import chosen_sets
+    from dust3r_ros.training.evaluation.run import evaluate
+
+    told = shipped.shipped_scores()
+    if told is None:
+        pytest.skip("this build ships no model")
+    data = chosen_sets(("motorcycle",), 1, 0, 320, None, lambda: pytest.fail("no generated scenes were asked for"))
+    rows = evaluate([(shipped.NANO, lambda: create_estimator(shipped.NANO, device="cpu", precision="float32"))], data, [])
+    said = shipped.figures_of(told)[shipped.NANO]
+    assert rows[0].figures.depth_abs_rel == pytest.approx(said["motorcycle", "depth_abs_rel"], abs=0.005)
+    assert rows[0].figures.depth_abs_rel < 0.2  # a blind guess has 0.21
+
+
 @pytest.mark.usefixtures("folder")
 def test_asked_for_by_name_where_none_is_shipped() -> None:
     with pytest.raises(EstimatorError, match="this build ships no dust3r_nano: take 'flow'"):

@@ -62,10 +62,8 @@ def walked(metres: float, bend: float = 0.0005) -> Walk:
     for k, view in enumerate(views):
         update = mapper.add(Frame(view.stamp, view.image, view.camera))
         loops += len(update.loops)
-        if is_closed or 2 * k < count:
-            continue
-        is_closed = any(new - old > len(mapper.keyframes) / 2 for old, new in update.loops)
-        if not is_closed and k % 5 == 0:  # the last value counts: the corridor's beginning may be seen from afar
+        is_closed = is_closed or any(new - old > len(mapper.keyframes) / 2 for old, new in update.loops)
+        if not is_closed and k % 5 == 0 and 2 * k >= count:  # the last value counts: the corridor's beginning may be seen from afar
             before = _end_off(mapper, truth)
     path = dict(mapper.trajectory())
     found, true = (np.stack([of[stamp][:3, 3] for stamp in path]) for of in (path, truth))

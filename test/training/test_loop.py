@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from support.plane_pairs import PlanePairs
-from support.training import CPU, recipe_with, run_loop, tiny_state
+from support.training import CPU, TINY, recipe_with, run_loop, tiny_state
 
+from dust3r_ros.network.blocks import DecoderBlock
 from dust3r_ros.training.checkpoint_folder import CheckpointFolder
 from dust3r_ros.training.errors import TrainingError
+from dust3r_ros.training.initialisation import fresh_network
 from dust3r_ros.training.loop import Line
 from dust3r_ros.training.records import LOSSES, Table
 from dust3r_ros.training.state import state_of
@@ -104,6 +107,28 @@ def test_both_decoders_start_from_completions(tmp_path: Path) -> None:
     run_loop(recipe, state, SOURCE, tmp_path)
     for one, two in zip(state.network.dec_blocks.parameters(), state.network.dec_blocks2.parameters(), strict=True):
         torch.testing.assert_close(one, two, atol=1e-6, rtol=0)
+
+
+def test_decoders_begin_as_one_that_looks_for_its_like() -> None:
+    """Random weights, but every query finds its own token: before rotation it is more like its own key than like any other's."""
+    network = fresh_network(TINY, 0)
+    assert all(torch.equal(one, two) for one, two in zip(network.dec_blocks.parameters(), network.dec_blocks2.parameters(), strict=True))
+    tokens = torch.randn(20, TINY.decoder_width, generator=torch.Generator().manual_seed(0))
+    for block in network.dec_blocks:
+        assert isinstance(block, DecoderBlock)
+        scores = block.cross_attn.projq(tokens) @ block.cross_attn.projk(tokens).T
+        assert torch.equal(scores.argmax(1), torch.arange(20))
+
+
+def test_small_patches_learn_to_match_and_both_objectives_fit_them(tmp_path: Path) -> None:
+    """What the recipe for CPUs asks for, on one batch: after completion the likeness of patches falls to less than half."""
+    config = replace(TINY, patch_size=8, coordinates=True)
+    objective = {"completion": 0.1, "token_matching": 1.0, "from_nothing": True}
+    recipe = recipe_with(objective=objective, schedule={"steps": 60}, optimiser={"learning_rate": 3e-3, "warm_up": 5})
+    run_loop(recipe, tiny_state(recipe, config), PlanePairs(distinct=1), tmp_path)
+    matching = [float(row["matching"]) for row in Table(tmp_path / "losses.csv", LOSSES).rows() if float(row["matching"]) > 0]
+    assert len(matching) > 50
+    assert matching[-1] < 0.5 * matching[0]
 
 
 def test_signal_saves_and_ends(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class CrossViewCompletion(nn.Module):
         x = network.mask_token.expand(*tokens.shape[:2], -1).clone()
         x = x.scatter(1, shown.unsqueeze(-1).expand(-1, -1, x.shape[-1]), embedded)
         other = network.encode(images_2)
-        y = network.decoder_embed(precise(network.decoder_embed, other.values)).float()
+        y = network.decoder_embed(precise(network.decoder_embed, network.encoded(other))).float()
         turn_1, turn_2 = network.decoder_rotation(grid, x.device), network.decoder_rotation(other.grid, x.device)
         for block in network.dec_blocks:
             x = block(x, y, turn_1, turn_2)  # the second view stays as it is

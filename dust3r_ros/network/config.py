@@ -7,7 +7,10 @@ from typing import Literal
 
 from dust3r_ros.errors import Dust3rError
 
-HeadType = Literal["linear", "dpt", "catmlp+dpt"]
+HeadType = Literal["linear", "dpt", "catmlp+dpt", "camera"]
+HEADS: tuple[HeadType, ...] = ("linear", "dpt", "catmlp+dpt", "camera")
+MATCHED_CELL = 4  # pixels
+ANY_PATCH = ("linear", "camera")  # heads that are not made for patches of 16 pixels alone
 
 
 class NetworkError(Dust3rError):
@@ -31,6 +34,8 @@ class NetworkConfig:
     mlp_ratio: int = 4
     rope_base: float = 100.0
     coordinates: bool = False  # patches are told where in the picture they lie; the published networks have to find out
+    stem: bool = False  # convolutions beside the patch embedding
+    match_width: int = 0  # channels by which cells of 4 x 4 pixels are matched before the decoders; 0: these find matches themselves
     image_size: int = 512  # the longer side that the network was trained for, pixels
     square: bool = False  # trained on squares of that side alone
 
@@ -41,16 +46,25 @@ class NetworkConfig:
         ):
             if heads < 1 or width % (4 * heads):
                 raise NetworkError(f"{side} of width {width} with {heads} heads: the width must be a multiple of 4 x heads (2D RoPE)")
-        if self.head not in ("linear", "dpt", "catmlp+dpt"):
-            raise NetworkError(f"no head is called '{self.head}': give linear, dpt or catmlp+dpt")
+        if self.head not in HEADS:
+            raise NetworkError(f"no head is called '{self.head}': give one of {', '.join(HEADS)}")
         if (self.head == "catmlp+dpt") != (self.descriptor_width > 0):
             raise NetworkError(
                 f"head '{self.head}' with descriptors of {self.descriptor_width} channels: catmlp+dpt has them, the others not"
             )
         if self.head_width < 8 or self.head_width % 8:
             raise NetworkError(f"a DPT head of width {self.head_width}: give a multiple of 8, its finest level has 3/8 of it")
-        if self.head != "linear" and self.patch_size != 16:
-            raise NetworkError(f"head '{self.head}' with patches of {self.patch_size} pixels: it is made for 16; use the linear head")
+        if self.head not in ANY_PATCH and self.patch_size != 16:
+            raise NetworkError(f"head '{self.head}' with patches of {self.patch_size} pixels: it is made for 16; give linear or camera")
+        if self.stem and self.patch_size & (self.patch_size - 1):
+            raise NetworkError(f"a stem with patches of {self.patch_size} pixels: its convolutions halve the picture; give a power of 2")
+        if self.match_width and self.patch_size % MATCHED_CELL:
+            raise NetworkError(f"patches of {self.patch_size} pixels matched in cells of {MATCHED_CELL}: give a multiple of that")
+
+    @property
+    def token_width(self) -> int:
+        """Channels of what is kept of a patch after the encoder: its token, and what its cells are matched by."""
+        return self.encoder_width + 2 * self.match_width * (self.patch_size // MATCHED_CELL) ** 2
 
     @property
     def levels(self) -> tuple[int, int, int, int]:
@@ -78,7 +92,8 @@ NANO = NetworkConfig(
     head_width=64,
     image_size=224,
 )
-# What two CPU cores can train a little: a quarter of its weights, small pictures in small patches, every one told its place.
+# What two CPU cores can train a little: a quarter of its weights, small pictures in small patches. What larger networks learn from tens of
+# millions of pairs it is given: where a patch lies, which ones match, and that a pointmap is a depth map and a camera.
 PICO = NetworkConfig(
     encoder_width=192,
     encoder_depth=6,
@@ -87,8 +102,10 @@ PICO = NetworkConfig(
     decoder_depth=4,
     decoder_heads=2,
     patch_size=8,
-    head="linear",
+    head="camera",
     coordinates=True,
+    stem=True,
+    match_width=32,
     image_size=112,
 )
 OWN: dict[str, NetworkConfig] = {"dust3r_nano": NANO, "dust3r_pico": PICO}

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from dust3r_ros.network.config import NetworkConfig, NetworkError
+from dust3r_ros.network.config import HEADS, NetworkConfig, NetworkError
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,6 @@ SIZES = {
     "dec_depth": "decoder_depth",
     "dec_num_heads": "decoder_heads",
 }
-HEADS = ("linear", "dpt", "catmlp+dpt")
 PATCH_EMBEDDINGS = ("PatchEmbed", "PatchEmbedDust3R", "ManyAR_PatchEmbed")  # the same weights; they differ in how portraits are batched
 RANGES = {
     "depth_mode": ("exp", -math.inf, math.inf),
@@ -44,6 +43,8 @@ USED = {
     "two_confs",
     "head_width",
     "coordinates",
+    "stem",
+    "match_width",
 }
 
 
@@ -109,6 +110,8 @@ def config_of_words(words: Mapping[str, Any], shapes: Shapes, source: str) -> Ne
         descriptor_width=int(output[1] or 0),
         rope_base=float(positions[1]),
         coordinates=words.get("coordinates", False) is True,
+        stem=words.get("stem", False) is True,
+        match_width=_whole(words, "match_width", 0, source) if "match_width" in words else 0,
         image_size=_longest(words.get("img_size", 512), source),
         square=words.get("img_size") in (SQUARE, [SQUARE, SQUARE], (SQUARE, SQUARE)),
     )
@@ -130,8 +133,11 @@ def words_of_config(config: NetworkConfig) -> dict[str, Any]:
     }
     if config.head_width != NetworkConfig.head_width:
         words["head_width"] = config.head_width  # our own word: the published networks know one width
-    if config.coordinates:
-        words["coordinates"] = True  # likewise
+    for word in ("coordinates", "stem"):
+        if getattr(config, word):
+            words[word] = True  # likewise
+    if config.match_width:
+        words["match_width"] = config.match_width
     return {**words, **{word: list(RANGES[word]) for word in RANGES if descriptors or not word.startswith("desc")}}
 
 

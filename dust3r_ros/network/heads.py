@@ -15,7 +15,10 @@ LEVEL_SHARES = (3, 6, 12, 24)  # eighths of the fused width: 96, 192, 384, 768 o
 RAW_CHANNELS = 4  # x, y, z, confidence
 MIN_DISTANCE = 1e-8
 
+START_SPREAD = 0.02
+
 Grid = tuple[int, int]  # rows and columns of tokens
+Pointmap = tuple[Tensor, Tensor]  # points [B, H, W, 3] and confidence [B, H, W], float32
 
 
 class LinearHead(nn.Module):
@@ -28,11 +31,20 @@ class LinearHead(nn.Module):
 
     def forward(self, levels: Sequence[Tensor], grid: Grid, detail: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Tokens of every level, each [B, N, C], to raw values [B, 4, H, W]."""
-        return unpatched(_exact(self.proj, levels[-1]), grid, self.patch_size)
+        return unpatched(exact(self.proj, levels[-1]), grid, self.patch_size)
+
+    def pointmap(self, levels: Sequence[Tensor], grid: Grid, detail: Tensor | None = None) -> Pointmap:
+        """Tokens of every level to points and their confidence."""
+        return pointmap_of(self(levels, grid, detail))
 
     @property
-    def last_layer(self) -> nn.Module:
-        return self.proj
+    def last_layers(self) -> Sequence[nn.Module]:
+        return (self.proj,)
+
+    @torch.no_grad()
+    def start_flat(self, depth: float) -> None:
+        """The first pointmap is a wall: `depth` is its raw z."""
+        start_small(self.proj).view(RAW_CHANNELS, -1)[2] = depth
 
 
 class DptHead(nn.Module):
@@ -56,6 +68,10 @@ class DptHead(nn.Module):
         coarse = [self._map(levels[n], grid) for n in self.levels[1:]]
         return self.dpt(self.detail(levels[0], grid) if detail is None else detail, coarse)
 
+    def pointmap(self, levels: Sequence[Tensor], grid: Grid, detail: Tensor | None = None) -> Pointmap:
+        """Tokens of every level to points and their confidence."""
+        return pointmap_of(self(levels, grid, detail))
+
     def local_features(self, levels: Sequence[Tensor], grid: Grid) -> Tensor:
         """Raw descriptors and their confidence, [B, D + 1, H, W]."""
         first, last = levels[0], levels[-1]
@@ -66,8 +82,13 @@ class DptHead(nn.Module):
         return tokens.to(self.dpt.scratch.layer1_rn.weight.dtype).transpose(1, 2).unflatten(2, grid)  # channels last, as they lie
 
     @property
-    def last_layer(self) -> nn.Module:
-        return self.dpt.head[-1]
+    def last_layers(self) -> Sequence[nn.Module]:
+        return (self.dpt.head[-1],)
+
+    @torch.no_grad()
+    def start_flat(self, depth: float) -> None:
+        """The first pointmap is a wall: `depth` is its raw z."""
+        start_small(self.dpt.head[-1]).view(RAW_CHANNELS, -1)[2] = depth
 
 
 class _Dpt(nn.Module):
@@ -107,7 +128,7 @@ class _Dpt(nn.Module):
         *layers, last = self.head
         for layer in layers:
             path = layer(path)
-        return _exact(last, path)
+        return exact(last, path)
 
 
 class _Scratch(nn.Module):
@@ -143,7 +164,7 @@ class _ResidualUnit(nn.Module):
         return x + self.conv2(F.relu(self.conv1(F.relu(x))))
 
 
-def _exact(layer: nn.Module, x: Tensor) -> Tensor:
+def exact(layer: nn.Module, x: Tensor) -> Tensor:
     """The layer that makes points and confidence keeps its weights' precision, also where training lowers that of all others."""
     with torch.autocast(x.device.type, enabled=False):
         return layer(x.to(next(layer.parameters()).dtype))
@@ -152,6 +173,20 @@ def _exact(layer: nn.Module, x: Tensor) -> Tensor:
 def unpatched(values: Tensor, grid: Grid, patch_size: int) -> Tensor:
     """[B, N, C * P * P] to [B, C, H, W]: channel-major within a patch."""
     return F.pixel_shuffle(values.transpose(1, 2).unflatten(2, grid), patch_size)
+
+
+def start_small(layer: nn.Module, spread: float = START_SPREAD) -> Tensor:
+    """A last layer that at first says nearly the same of everything: its bias, which is returned."""
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    assert layer.bias is not None
+    nn.init.normal_(layer.weight, std=spread)
+    nn.init.zeros_(layer.bias)
+    return layer.bias
+
+
+def pointmap_of(raw: Tensor) -> Pointmap:
+    """Raw values [B, 4, H, W] of a head to points and confidence."""
+    return points_of(raw[:, :3]), confidence_of(raw[:, 3])
 
 
 def points_of(raw: Tensor) -> Tensor:

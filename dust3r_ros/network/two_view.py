@@ -7,21 +7,24 @@ the parameters are those of the published weights.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dust3r_ros.network.blocks import NORM_EPS, DecoderBlock, EncoderBlock, Rotation, precise, rope_2d
+from dust3r_ros.network.camera_head import CameraHead
 from dust3r_ros.network.config import NetworkConfig, NetworkError, named
-from dust3r_ros.network.heads import DptHead, Grid, LinearHead, confidence_of, points_of
+from dust3r_ros.network.heads import DptHead, Grid, LinearHead, confidence_of
+from dust3r_ros.network.patch_matching import PatchMatching
 
 
 @dataclass(frozen=True, eq=False)
 class ImageTokens:
     """Images after the encoder, each alone: computed once, decoded with any other."""
 
-    values: Tensor  # [B, N, encoder_width]
+    values: Tensor  # [B, N, token_width]: the encoder's, then what their cells are matched by, where the network matches cells
     grid: Grid  # rows and columns: N = rows * columns
     details: tuple[Tensor | None, Tensor | None] = (None, None)  # what the heads of view 1 and 2 make of these alone; None: not yet
 
@@ -56,6 +59,26 @@ class PatchEmbedding(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] to a grid of tokens [B, C, H / P, W / P]"""
         return self.proj(images.to(self.proj.weight.dtype))
+
+
+class ConvolutionStem(nn.Module):
+    """What convolutions of half the picture each make of it, down to patches: vision transformers learn sooner with them.
+
+    Xiao et al., Early convolutions help transformers see better, NeurIPS 2021.
+    """
+
+    def __init__(self, width: int, patch_size: int) -> None:
+        super().__init__()
+        halvings = patch_size.bit_length() - 1
+        widths = [3, *(max(24, width // 2 ** (halvings - n)) for n in range(1, halvings + 1))]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GELU()]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], width, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] to a grid of tokens [B, C, H / P, W / P]"""
+        return self.layers(images.to(next(self.parameters()).dtype))
 
 
 class PlaceEmbedding(nn.Module):
@@ -97,8 +120,9 @@ class TwoViewNetwork(nn.Module):
         self.dec_blocks = self._decoder()
         self.dec_norm = nn.LayerNorm(decoder, eps=NORM_EPS)
         self.dec_blocks2 = self._decoder()
-        head = LinearHead if config.head == "linear" else DptHead
-        self.downstream_head1, self.downstream_head2 = head(config), head(config)
+        self.stem = ConvolutionStem(encoder, config.patch_size) if config.stem else None
+        self.matching = PatchMatching(config) if config.match_width else None
+        self.downstream_head1, self.downstream_head2 = _head(config, is_first=True), _head(config, is_first=False)
 
     @classmethod
     def from_config(cls, config: str | NetworkConfig) -> TwoViewNetwork:
@@ -111,7 +135,8 @@ class TwoViewNetwork(nn.Module):
             if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
                 module.to(dtype)
         for head in (self.downstream_head1, self.downstream_head2):
-            head.last_layer.float()
+            for layer in head.last_layers:
+                layer.float()
         return self
 
     def channels_last(self) -> TwoViewNetwork:
@@ -130,13 +155,18 @@ class TwoViewNetwork(nn.Module):
     def encode(self, images: Tensor) -> ImageTokens:
         """Images [B, 3, H, W], RGB in -1..1, H and W multiples of the patch size, to tokens. Raises NetworkError for other shapes."""
         tokens, rotation, grid = self.embed(images)
-        return ImageTokens(self.encode_tokens(tokens, rotation), grid)
+        tokens = self.encode_tokens(tokens, rotation)
+        if self.matching is not None:
+            tokens = torch.cat([tokens, self.matching.cells(images, tokens).to(tokens.dtype)], dim=-1)
+        return ImageTokens(tokens, grid)
 
     def embed(self, images: Tensor) -> tuple[Tensor, Rotation, Grid]:
         """Images as above to tokens [B, N, C] before the encoder, and how each turns by its place."""
         self._check(images)
         embedded = self.patch_embed(images)
         grid = (embedded.shape[2], embedded.shape[3])
+        if self.stem is not None:
+            embedded = embedded + self.stem(images)
         tokens = embedded.flatten(2).transpose(1, 2).float()  # the residual stream is float32 at any precision
         if self.place_embed is not None:
             tokens = tokens + self.place_embed(grid, images.device)
@@ -175,14 +205,21 @@ class TwoViewNetwork(nn.Module):
         A fifth of the DPT head's work: keep it in the tokens' `details` and every pair of that image is spared it.
         """
         head = (self.downstream_head1, self.downstream_head2)[side]
-        return head.detail(tokens.values, tokens.grid) if isinstance(head, DptHead) else None
+        return head.detail(self.encoded(tokens), tokens.grid) if isinstance(head, DptHead) else None
 
     def decode(self, tokens_1: ImageTokens, tokens_2: ImageTokens, descriptors: bool = True) -> TwoViewOutput:
         """Pair by pair along the batch; the two views may differ in size. `descriptors` False leaves MASt3R's out."""
-        sides = self.decode_levels(tokens_1, tokens_2)
+        return self.output(self.decode_levels(tokens_1, tokens_2), tokens_1, tokens_2, descriptors)
+
+    def output(
+        self, sides: tuple[list[Tensor], list[Tensor]], tokens_1: ImageTokens, tokens_2: ImageTokens, descriptors: bool = True
+    ) -> TwoViewOutput:
+        """What the heads make of all levels of both views."""
         heads, tokens = (self.downstream_head1, self.downstream_head2), (tokens_1, tokens_2)
-        raw = [head(levels, t.grid, t.details[at]) for at, (head, levels, t) in enumerate(zip(heads, sides, tokens, strict=True))]
-        points, confidence = [points_of(r[:, :3]) for r in raw], [confidence_of(r[:, 3]) for r in raw]
+        points, confidence = zip(
+            *(head.pointmap(levels, t.grid, t.details[at]) for at, (head, levels, t) in enumerate(zip(heads, sides, tokens, strict=True))),
+            strict=True,
+        )
         if not (descriptors and self.config.descriptor_width):
             return TwoViewOutput(points[0], points[1], confidence[0], confidence[1])
         local = [
@@ -197,8 +234,12 @@ class TwoViewNetwork(nn.Module):
         if tokens_1.values.shape[0] != tokens_2.values.shape[0]:
             raise NetworkError(f"{tokens_1.values.shape[0]} images paired with {tokens_2.values.shape[0]}: give as many of each")
         rotation_1, rotation_2 = (self.decoder_rotation(t.grid, t.values.device) for t in (tokens_1, tokens_2))
-        x, y = (self.decoder_embed(precise(self.decoder_embed, t.values)).float() for t in (tokens_1, tokens_2))
-        levels_1, levels_2 = [tokens_1.values], [tokens_2.values]
+        encoded_1, encoded_2 = self.encoded(tokens_1), self.encoded(tokens_2)
+        x, y = (self.decoder_embed(precise(self.decoder_embed, encoded)).float() for encoded in (encoded_1, encoded_2))
+        if self.matching is not None:
+            found_1, found_2 = self.matching(self.cells(tokens_1), tokens_1.grid, self.cells(tokens_2), tokens_2.grid)
+            x, y = x + found_1, y + found_2
+        levels_1, levels_2 = [encoded_1], [encoded_2]
         for block_1, block_2 in zip(self.dec_blocks, self.dec_blocks2, strict=True):
             x, y = block_1(x, y, rotation_1, rotation_2), block_2(y, x, rotation_2, rotation_1)
             levels_1.append(x)
@@ -206,9 +247,23 @@ class TwoViewNetwork(nn.Module):
         levels_1[-1], levels_2[-1] = self.dec_norm(x), self.dec_norm(y)
         return levels_1, levels_2
 
+    def encoded(self, tokens: ImageTokens) -> Tensor:
+        """The encoder's tokens, [B, N, encoder_width]."""
+        return tokens.values[..., : self.config.encoder_width]
+
+    def cells(self, tokens: ImageTokens) -> Tensor:
+        """What the patches' cells are matched by; of no width where the network does not match them."""
+        return tokens.values[..., self.config.encoder_width :]
+
     def decoder_rotation(self, grid: Grid, device: torch.device) -> Rotation:
         """How the decoders' queries and keys of a grid of tokens turn."""
         return rope_2d(*grid, self.config.decoder_width // self.config.decoder_heads, self.config.rope_base, device)
 
     def forward(self, images_1: Tensor, images_2: Tensor) -> TwoViewOutput:
         return self.decode(self.encode(images_1), self.encode(images_2))
+
+
+def _head(config: NetworkConfig, is_first: bool) -> LinearHead | DptHead | CameraHead:
+    if config.head == "camera":
+        return CameraHead(config, is_first)
+    return LinearHead(config) if config.head == "linear" else DptHead(config)

@@ -7,7 +7,6 @@ from torch import nn
 
 from dust3r_ros.network import NetworkConfig, TwoViewNetwork
 from dust3r_ros.network.blocks import DecoderBlock
-from dust3r_ros.network.heads import RAW_CHANNELS
 
 FIRST_DEPTH = 1.0  # log(1 + distance) of the first points: all lie in front of the camera, at about 1.7 units
 SPREAD = 0.02
@@ -32,7 +31,7 @@ def fresh_network(config: NetworkConfig, seed: int) -> TwoViewNetwork:
         nn.init.normal_(network.mask_token, std=SPREAD)
         _begin_alike(network)
         for head in (network.downstream_head1, network.downstream_head2):
-            _start_small(head.last_layer)
+            head.start_flat(FIRST_DEPTH)
     return network
 
 
@@ -45,12 +44,3 @@ def _begin_alike(network: TwoViewNetwork) -> None:
         assert isinstance(block, DecoderBlock)
         block.cross_attn.projk.load_state_dict(block.cross_attn.projq.state_dict())
     network.dec_blocks2.load_state_dict(network.dec_blocks.state_dict())
-
-
-def _start_small(layer: nn.Module) -> None:
-    assert isinstance(layer, nn.Linear | nn.Conv2d)
-    assert layer.bias is not None
-    nn.init.normal_(layer.weight, std=SPREAD)
-    nn.init.zeros_(layer.bias)
-    with torch.no_grad():
-        layer.bias.view(RAW_CHANNELS, -1)[2] = FIRST_DEPTH

@@ -76,4 +76,5 @@ def seed_of(*numbers: int) -> int:
 
 def _truth(batch: PairBatch) -> PointmapTruth:
     first, second = batch.first, batch.second
-    return PointmapTruth(points_in(first, first.pose), points_in(second, first.pose), first.valid, second.valid)
+    pose = torch.linalg.inv(first.pose) @ second.pose
+    return PointmapTruth(points_in(first, first.pose), points_in(second, first.pose), first.valid, second.valid, pose)

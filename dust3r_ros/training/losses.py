@@ -12,6 +12,7 @@ from torch import Tensor
 
 FARTHEST = 1e9  # coordinates and confidences beyond are cut: their squares and sums stay finite
 NEAREST = 1e-8
+NO_WAY = 0.01  # translations shorter than this, in units of the scene's mean distance, have no direction
 LEAST_RAW, KEPT = -6.0, 0.01  # log(C - 1) below which a confidence is drawn back, and how strongly: far below, its gradient is gone
 
 
@@ -23,6 +24,7 @@ class PointmapTruth:
     points_2: Tensor  # [B, H2, W2, 3]
     valid_1: Tensor  # [B, H1, W1] bool
     valid_2: Tensor  # [B, H2, W2] bool
+    pose: Tensor | None = None  # [B, 4, 4] camera 2 to camera 1; for `pose_loss` alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +76,22 @@ def pointmap_loss(
         sums = sums + torch.stack([loss, error.sum(), (sure * mask).sum()])
     means = sums / count
     return PointmapLoss(means[0], means[1], means[2])
+
+
+def pose_loss(rotation: Tensor, translation: Tensor, truth: PointmapTruth) -> Tensor:
+    """Mean over pairs of how far the second camera's axes [B, 3, 3], and the direction [B, 3] that it lies in, are from the true ones.
+
+    Both as lengths of differences, 0 to 2. Pointmaps hardly feel a translation that is small beside the depth's error. A pair whose cameras
+    lie in one place, and a translation near nothing, have no direction: a small share of the scene's mean distance is where they begin to.
+    """
+    assert truth.pose is not None
+    scale = mean_distance(truth.points_1, truth.points_2, truth.valid_1, truth.valid_2)[:, None]
+    axes, way = truth.pose[:, :3, :3], truth.pose[:, :3, 3] / scale
+    turned = (rotation - axes).square().sum((1, 2)).clamp_min(NEAREST).sqrt() / 2**0.5
+    length = way.norm(dim=-1, keepdim=True)
+    said = translation / translation.norm(dim=-1, keepdim=True).clamp_min(NO_WAY)
+    off = (said - way / length.clamp_min(NO_WAY)).square().sum(-1).clamp_min(NEAREST).sqrt()
+    return (turned + off * (length[:, 0] > NO_WAY)).mean()
 
 
 def _below(confidence: Tensor) -> Tensor:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from dust3r_ros.network import CrossViewCompletion, ImageTokens, TwoViewNetwork, TwoViewOutput, completion_loss
 from dust3r_ros.network.blocks import precise
+from dust3r_ros.network.camera_head import CameraHead, Pose
 from dust3r_ros.network.completion import shown_of
+from dust3r_ros.network.config import MATCHED_CELL
 from dust3r_ros.training.descriptor_loss import at_pixels, matching_loss
 from dust3r_ros.training.inputs import Inputs
-from dust3r_ros.training.losses import PointmapTruth, pointmap_loss
+from dust3r_ros.training.losses import PointmapTruth, pointmap_loss, pose_loss
 from dust3r_ros.training.recipe import ObjectiveSection
 from dust3r_ros.training.token_matching import token_matching_loss
 
@@ -27,7 +30,7 @@ class PointmapObjective(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         """[4]: the loss to be minimised, then the other `MEASURES` (without a gradient of their own)."""
         with torch.autocast(inputs.images_1.device.type, self.precision, enabled=self.precision != torch.float32):
-            tokens, outputs = self._outputs(inputs)
+            tokens, outputs, poses = self._outputs(inputs)
         settings = self.settings
         parts = [
             pointmap_loss(
@@ -49,26 +52,39 @@ class PointmapObjective(nn.Module):
             likeness = self._likeness(tokens, inputs.truths[0])
             matching = matching + likeness
             loss = loss + settings.token_matching * likeness
+        if settings.pose > 0:
+            posed = sum(pose_loss(*pose, truth) for pose, truth in zip(poses, inputs.truths, strict=True)) / len(poses)
+            loss = loss + settings.pose * posed
         return torch.stack([loss, error.detach(), confidence.detach(), matching.detach()])
 
-    def _outputs(self, inputs: Inputs) -> tuple[tuple[Tensor, Tensor], list[TwoViewOutput]]:
+    def _outputs(self, inputs: Inputs) -> tuple[tuple[ImageTokens, ImageTokens], list[TwoViewOutput], list[Pose]]:
         """The encoded tokens of both views, and what is made of them: both orders at once where the views have one size."""
-        network, descriptors = self.network, self.settings.matching > 0
+        network = self.network
         if len(inputs.truths) == 2:
             first, second = network.encode(inputs.images_1), network.encode(inputs.images_2)
-            orders = [network.decode(first, second, descriptors), network.decode(second, first, descriptors)]
-            return (first.values, second.values), orders
-        tokens = network.encode(torch.cat([inputs.images_1, inputs.images_2]))
-        one, two = tokens.values.chunk(2)
-        swapped = ImageTokens(torch.cat([two, one]), tokens.grid)
-        return (one, two), [network.decode(tokens, swapped, descriptors)]
+            orders = [self._decoded(first, second), self._decoded(second, first)]
+        else:
+            tokens = network.encode(torch.cat([inputs.images_1, inputs.images_2]))
+            first, second = (ImageTokens(values, tokens.grid) for values in tokens.values.chunk(2))
+            orders = [self._decoded(tokens, ImageTokens(torch.cat([second.values, first.values]), tokens.grid))]
+        return (first, second), [output for output, _ in orders], [pose for _, pose in orders if pose is not None]
 
-    def _likeness(self, tokens: tuple[Tensor, Tensor], truth: PointmapTruth) -> Tensor:
+    def _decoded(self, one: ImageTokens, two: ImageTokens) -> tuple[TwoViewOutput, Pose | None]:
+        levels = self.network.decode_levels(one, two)
+        head = self.network.downstream_head2
+        pose = head.pose(levels[1]) if self.settings.pose > 0 and isinstance(head, CameraHead) else None
+        return self.network.output(levels, one, two, self.settings.matching > 0), pose
+
+    def _likeness(self, tokens: tuple[ImageTokens, ImageTokens], truth: PointmapTruth) -> Tensor:
         """Of the pairs in their first order: the loss looks both ways itself."""
-        network, pairs = self.network, len(tokens[0])
-        embedded = [network.decoder_embed(precise(network.decoder_embed, values)) for values in tokens]
+        network, pairs = self.network, len(tokens[0].values)
         first = PointmapTruth(*(value[:pairs] for value in vars(truth).values()))
-        return token_matching_loss(embedded[0], embedded[1], first, network.config.patch_size, self.settings.temperature)
+        if network.matching is not None:
+            one, two = tokens
+            likeness = network.matching.likeness(network.cells(one), one.grid, network.cells(two), two.grid)
+            return token_matching_loss(likeness, first, MATCHED_CELL)
+        unit = [F.normalize(network.decoder_embed(precise(network.decoder_embed, view.values)).float(), dim=-1) for view in tokens]
+        return token_matching_loss(unit[0] @ unit[1].transpose(1, 2) / self.settings.temperature, first, network.config.patch_size)
 
     def _matching(self, outputs: list[TwoViewOutput], inputs: Inputs) -> Tensor:
         assert inputs.matches is not None

@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from dust3r_ros.training.losses import PointmapTruth
 
 REACH = 0.75  # of a patch's width in space: how far from its middle a point may lie that it is said to see
 FAR = 1e9
+TINY = 1e-12
 
 
-def token_matching_loss(tokens_1: Tensor, tokens_2: Tensor, truth: PointmapTruth, patch_size: int, temperature: float) -> Tensor:
-    """Cross entropy, both ways, of finding the patch of the other view that sees a patch's middle; 0 where no patch is seen twice.
+def token_matching_loss(likeness: Tensor, truth: PointmapTruth, patch_size: int) -> Tensor:
+    """Cross entropy, both ways, of finding where the other view sees a patch's middle; 0 where no patch is seen twice.
 
-    tokens_1 [B, N, C], tokens_2 [B, M, C]; truth of the same B pairs.
+    likeness [B, N, M]: what the softmax over the other view's patches is taken of; truth of the same B pairs. A middle lies between
+    middles: they share in being right, as in linear interpolation, so that the mean of their places is where the match lies.
     """
     middle_1, width_1, known_1 = _patches(truth.points_1, truth.valid_1, patch_size)
     middle_2, width_2, known_2 = _patches(truth.points_2, truth.valid_2, patch_size)
     distance = torch.cdist(middle_1, middle_2)
     distance = torch.where(known_1[:, :, None] & known_2[:, None, :], distance, FAR)
-    alike = F.normalize(tokens_1.float(), dim=-1) @ F.normalize(tokens_2.float(), dim=-1).transpose(1, 2) / temperature
-    one, count_1 = _one_way(alike, distance, width_2)
-    two, count_2 = _one_way(alike.transpose(1, 2), distance.transpose(1, 2), width_1)
+    likeness = likeness.float()
+    one, count_1 = _one_way(likeness, distance, width_2)
+    two, count_2 = _one_way(likeness.transpose(1, 2), distance.transpose(1, 2), width_1)
     return (one + two) / (count_1 + count_2).clamp_min(1)
 
 
@@ -41,9 +42,12 @@ def _patches(points: Tensor, valid: Tensor, size: int) -> tuple[Tensor, Tensor, 
     return middle.flatten(1, 2), (size * step).flatten(1), known.flatten(1)
 
 
-def _one_way(alike: Tensor, distance: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+def _one_way(likeness: Tensor, distance: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
     """Sum of the cross entropies of the rows that have a partner, and how many have."""
     nearest, partner = distance.min(2)
-    found = nearest < REACH * width.gather(1, partner)
-    entropy = F.cross_entropy(alike.flatten(0, 1), partner.flatten(), reduction="none")
-    return (entropy * found.flatten()).sum(), found.sum()
+    wide = width.gather(1, partner)
+    found = nearest < REACH * wide
+    share = (1 - distance / wide[..., None].clamp_min(TINY)).clamp_min(0)
+    share = share / share.sum(2, keepdim=True).clamp_min(TINY)
+    entropy = -(share * likeness.log_softmax(2)).sum(2)
+    return (entropy * found).sum(), found.sum()

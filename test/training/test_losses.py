@@ -10,7 +10,7 @@ from support.plane_pairs import PlanePairs
 
 from dust3r_ros.training.descriptor_loss import at_pixels, matching_loss
 from dust3r_ros.training.inputs import truths_of
-from dust3r_ros.training.losses import PointmapTruth, mean_distance, pointmap_loss
+from dust3r_ros.training.losses import PointmapTruth, mean_distance, pointmap_loss, pose_loss
 
 
 def _truth(valid: bool = True) -> PointmapTruth:
@@ -63,7 +63,7 @@ def test_invalid_pixels_count_for_nothing_whatever_they_hold() -> None:
 @pytest.mark.filterwarnings("ignore:Input .* is not a double precision")  # the loss is float32 by intent: larger steps, wider bounds
 @pytest.mark.parametrize("metric", [False, True])
 def test_gradient_against_differences(metric: bool) -> None:
-    truth = PointmapTruth(*(v.double() if v.is_floating_point() else v for v in vars(_truth()).values()))
+    truth = PointmapTruth(*(v.double() if v.is_floating_point() else v for v in vars(_truth()).values() if v is not None))
     generator = torch.Generator().manual_seed(0)
     points = [torch.rand(shape, generator=generator) + 0.5 for shape in ((1, 1, 2, 3), (1, 1, 1, 3))]
     sure = [torch.rand(shape, generator=generator) + 1.5 for shape in ((1, 1, 2), (1, 1, 1))]
@@ -153,3 +153,41 @@ def test_from_nothing_no_confidence_dies() -> None:
     assert kept[0] < -1e-3
     good = [_gradient_of_confidence((0.1, 0.15), -2.0, from_nothing) for from_nothing in (False, True)]
     assert good[0] == pytest.approx(good[1])
+
+
+def _posed(translation: tuple[float, float, float]) -> PointmapTruth:
+    pose = torch.eye(4)[None]
+    pose[0, :3, 3] = torch.tensor(translation)
+    return PointmapTruth(*(value for value in vars(_truth()).values() if value is not None), pose)
+
+
+def test_pose_costs_how_far_axes_and_direction_are_off() -> None:
+    """A quarter turn: two of three axes are off by sqrt 2, together 2, in units of sqrt 2. A translation at a right angle: sqrt 2."""
+    eye = torch.eye(3)[None]
+    quarter = torch.tensor([[[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]])
+    truth = _posed((1.0, 0, 0))
+    assert pose_loss(eye, torch.tensor([[7.0, 0, 0]]), truth).item() == pytest.approx(0, abs=1e-3)  # at any length
+    assert pose_loss(quarter, torch.tensor([[7.0, 0, 0]]), truth).item() == pytest.approx(math.sqrt(2), abs=1e-3)
+    assert pose_loss(eye, torch.tensor([[0.0, 3, 0]]), truth).item() == pytest.approx(math.sqrt(2), abs=1e-3)
+    assert pose_loss(eye, torch.tensor([[0.0, 3, 0]]), _posed((0.0, 0, 1e-3))).item() == pytest.approx(0, abs=1e-3)  # no direction
+
+
+def test_poses_gradient_is_finite_where_nothing_is_said_yet() -> None:
+    rotation, translation = torch.eye(3)[None].requires_grad_(), torch.zeros(1, 3, requires_grad=True)
+    pose_loss(rotation, translation, _posed((1.0, 0, 0))).backward()  # type: ignore[no-untyped-call]
+    for leaf in (rotation, translation):
+        assert leaf.grad is not None
+        assert bool(torch.isfinite(leaf.grad).all())
+    assert translation.grad is not None
+    assert translation.grad[0, 0] < 0  # towards the truth
+
+
+def test_truth_of_pairs_says_where_the_second_camera_is() -> None:
+    """View 2's points are its own ones, moved by the pose."""
+    batch = PlanePairs().batch(0)
+    truth = truths_of(batch)[0]
+    assert truth.pose is not None
+    count = len(batch.first.images)
+    own = truths_of(batch.swapped())[0]  # first half: seen from the second camera
+    moved = torch.einsum("bij,bhwj->bhwi", truth.pose[:count, :3, :3], own.points_1[:count]) + truth.pose[:count, None, None, :3, 3]
+    torch.testing.assert_close(moved, truth.points_2[:count], atol=1e-4, rtol=1e-4)

@@ -33,7 +33,8 @@ def _tokens(first_column: int) -> Tensor:
 
 
 def _loss(tokens_1: Tensor, tokens_2: Tensor, truth: PointmapTruth) -> Tensor:
-    return token_matching_loss(tokens_1, tokens_2, truth, PATCH, TEMPERATURE)
+    one, two = (torch.nn.functional.normalize(tokens, dim=-1) for tokens in (tokens_1, tokens_2))
+    return token_matching_loss(one @ two.transpose(1, 2) / TEMPERATURE, truth, PATCH)
 
 
 def test_tokens_that_are_alike_where_the_point_is_the_same_cost_nothing() -> None:
@@ -44,6 +45,20 @@ def test_tokens_that_are_alike_where_the_point_is_the_same_cost_nothing() -> Non
 def test_tokens_that_tell_nothing_apart_cost_what_guessing_does() -> None:
     same = torch.ones(1, ROWS * COLUMNS, 5)
     assert _loss(same, same, _truth(PATCH)).item() == pytest.approx(math.log(ROWS * COLUMNS), rel=1e-5)
+
+
+def test_between_two_patches_both_are_right_by_their_nearness() -> None:
+    """A quarter of a patch to the right: the likeness that costs least says three parts of one to one part of its neighbour."""
+    truth = _truth(PATCH // 4)
+    likeness = torch.zeros(1, ROWS * COLUMNS, ROWS * COLUMNS, requires_grad=True)
+    optimiser = torch.optim.Adam([likeness], lr=0.3)
+    for _ in range(200):
+        optimiser.zero_grad()
+        token_matching_loss(likeness, truth, PATCH).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    share = likeness.detach().softmax(2)[0, 1]  # the second patch of the first row
+    assert share[1].item() == pytest.approx(0.75, abs=0.05)
+    assert share[0].item() == pytest.approx(0.25, abs=0.05)
 
 
 @pytest.mark.parametrize("truth", [_truth(0, depth=3.0), _truth(PATCH * COLUMNS)], ids=["another wall", "beside it"])

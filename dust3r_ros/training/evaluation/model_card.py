@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dust3r_ros.models.verdict import Figures, Verdict
 from dust3r_ros.network import NetworkConfig
+from dust3r_ros.network.config import MATCHED_CELL
 from dust3r_ros.training.evaluation.breakdown import Band
 from dust3r_ros.training.evaluation.run import Row
 from dust3r_ros.training.evaluation.table import LEGEND, markdown
@@ -45,13 +46,23 @@ def model_card(facts: Facts) -> str:
 
 def _what(facts: Facts) -> list[str]:
     config = facts.config
+    given = [
+        text
+        for text, is_given in (
+            ("patches know their place", config.coordinates),
+            ("a stem of convolutions", config.stem),
+            (f"cells of {MATCHED_CELL} pixels are matched before the decoders", config.match_width > 0),
+        )
+        if is_given
+    ]
     return [
         f"# {facts.name}",
         f"A two-view network of the DUSt3R kind (Wang et al., CVPR 2024): two pictures in, a pointmap and a confidence for each out. "
         f"{facts.parameters / 1e6:.1f} million parameters, {facts.megabytes:.0f} MB in float16.",
         "",
         f"- encoder: {config.encoder_depth} blocks of {config.encoder_width}; decoders: 2 of {config.decoder_depth} blocks of "
-        f"{config.decoder_width}; head: {config.head}; patches of {config.patch_size} pixels; longer side {config.image_size} pixels",
+        f"{config.decoder_width}; head: {config.head}; patches of {config.patch_size} pixels; longer side {config.image_size} pixels"
+        f"{''.join(f'; {text}' for text in given)}",
         "- licence: Apache-2.0, weights and code; free for any use",
         "",
     ]

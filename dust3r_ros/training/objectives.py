@@ -52,13 +52,16 @@ class PointmapObjective(nn.Module):
             likeness = self._likeness(tokens, inputs.truths[0])
             matching = matching + likeness
             loss = loss + settings.token_matching * likeness
-        if settings.pose > 0:
+        if poses:
             posed = sum(pose_loss(*pose, truth) for pose, truth in zip(poses, inputs.truths, strict=True)) / len(poses)
             loss = loss + settings.pose * posed
         return torch.stack([loss, error.detach(), confidence.detach(), matching.detach()])
 
     def _outputs(self, inputs: Inputs) -> tuple[tuple[ImageTokens, ImageTokens], list[TwoViewOutput], list[Pose]]:
-        """The encoded tokens of both views, and what is made of them: both orders at once where the views have one size."""
+        """The encoded tokens of both views, and what is made of them: both orders at once where the views have one size.
+
+        Poses only where they weigh and the head says them.
+        """
         network = self.network
         if len(inputs.truths) == 2:
             first, second = network.encode(inputs.images_1), network.encode(inputs.images_2)

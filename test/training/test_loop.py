@@ -11,11 +11,15 @@ import torch
 from support.plane_pairs import PlanePairs
 from support.training import CPU, TINY, recipe_with, run_loop, tiny_state
 
+from dust3r_ros.network import NetworkConfig, TwoViewNetwork
 from dust3r_ros.network.blocks import DecoderBlock
+from dust3r_ros.network.camera_head import CameraHead
 from dust3r_ros.training.checkpoint_folder import CheckpointFolder
 from dust3r_ros.training.errors import TrainingError
 from dust3r_ros.training.initialisation import fresh_network
+from dust3r_ros.training.inputs import InputMaker, Inputs
 from dust3r_ros.training.loop import Line
+from dust3r_ros.training.losses import PointmapTruth, pose_loss
 from dust3r_ros.training.records import LOSSES, Table
 from dust3r_ros.training.state import state_of
 
@@ -120,15 +124,48 @@ def test_decoders_begin_as_one_that_looks_for_its_like() -> None:
         assert torch.equal(scores.argmax(1), torch.arange(20))
 
 
-def test_small_patches_learn_to_match_and_both_objectives_fit_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(TINY, head="linear", patch_size=8, coordinates=True),
+        replace(TINY, head="camera", patch_size=8, coordinates=True, stem=True, match_width=16),
+    ],
+    ids=["tokens", "cells and a camera head"],
+)
+def test_small_patches_learn_to_match_and_both_objectives_fit_them(config: NetworkConfig, tmp_path: Path) -> None:
     """What the recipe for CPUs asks for, on one batch: after completion the likeness of patches falls to less than half."""
-    config = replace(TINY, patch_size=8, coordinates=True)
-    objective = {"completion": 0.1, "token_matching": 1.0, "from_nothing": True}
+    objective = {"completion": 0.1, "token_matching": 1.0, "pose": 0.3, "from_nothing": True}
     recipe = recipe_with(objective=objective, schedule={"steps": 60}, optimiser={"learning_rate": 3e-3, "warm_up": 5})
     run_loop(recipe, tiny_state(recipe, config), PlanePairs(distinct=1), tmp_path)
     matching = [float(row["matching"]) for row in Table(tmp_path / "losses.csv", LOSSES).rows() if float(row["matching"]) > 0]
     assert len(matching) > 50
     assert matching[-1] < 0.5 * matching[0]
+
+
+def test_camera_head_learns_poses(tmp_path: Path) -> None:
+    """On one batch the pose's loss falls to a fifth where it weighs; the pointmaps alone leave more of it."""
+    config = replace(TINY, head="camera", patch_size=8, coordinates=True, stem=True, match_width=16)
+    found = {}
+    for weight in (0.0, 1.0):
+        recipe = recipe_with(
+            objective={"pose": weight}, schedule={"steps": 60}, optimiser={"learning_rate": 3e-3, "warm_up": 5, "ema": 0.0}
+        )
+        state = tiny_state(recipe, config)
+        inputs = InputMaker(recipe, PlanePairs(distinct=1)).make(0, 0, False)
+        found[weight, "before"] = _pose_loss(state.network, inputs)
+        run_loop(recipe, state, PlanePairs(distinct=1), tmp_path / str(weight))
+        found[weight, "after"] = _pose_loss(state.network, inputs)
+    assert found[1.0, "after"] < 0.2 * found[1.0, "before"]
+    assert found[1.0, "after"] < 0.5 * found[0.0, "after"]
+
+
+@torch.no_grad()
+def _pose_loss(network: TwoViewNetwork, inputs: Inputs) -> float:
+    one, two = network.encode(inputs.images_1), network.encode(inputs.images_2)
+    assert isinstance(network.downstream_head2, CameraHead)
+    rotation, translation = network.downstream_head2.pose(network.decode_levels(one, two)[1])
+    first = PointmapTruth(*(value[: len(rotation)] for value in vars(inputs.truths[0]).values()))
+    return float(pose_loss(rotation, translation, first))
 
 
 def test_signal_saves_and_ends(tmp_path: Path) -> None:

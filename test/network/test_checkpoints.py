@@ -84,7 +84,7 @@ def test_other_heads_and_half_precision_files(head: str, tmp_path: Path) -> None
     assert loaded.config == config
     assert loaded.enc_blocks[0].attn.qkv.weight.dtype == torch.bfloat16
     assert loaded.enc_blocks[0].norm1.weight.dtype == torch.float32
-    assert loaded.downstream_head1.last_layer.weight.dtype == torch.float32
+    assert loaded.downstream_head1.last_layers[0].weight.dtype == torch.float32
     image = torch.rand(1, 3, 32, 48) * 2 - 1
     with torch.inference_mode():
         exact, rough = network(image, image), loaded(image, image)

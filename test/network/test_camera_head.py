@@ -83,6 +83,7 @@ def test_each_part_is_said_in_the_file_and_changes_what_is_made(part: str, tmp_p
     save_network(network, tmp_path / "all.safetensors")
     again = load_network(tmp_path / "all.safetensors")
     assert again.config == network.config
+    assert again.encode(torch.zeros(1, 3, 48, 64)).values.shape == (1, 48, SMALL.token_width)
     torch.testing.assert_close(_output(again).points_2, _output(network).points_2)
     less = TwoViewNetwork(replace(SMALL, **{part: type(getattr(SMALL, part))(0)}))
     kept = {key: value for key, value in network.state_dict().items() if key in less.state_dict()}

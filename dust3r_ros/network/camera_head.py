@@ -23,7 +23,6 @@ FIRST_FOCAL = 0.87  # in units of the longer side: 60 degrees across
 CAMERA_SPREAD = 0.002  # of the first weights that the camera is made with
 LARGEST_LOG = 8.0  # of depth and focal length
 
-
 Pose = tuple[Tensor, Tensor]  # rotations [B, 3, 3] and translations [B, 3]
 
 
@@ -48,7 +47,8 @@ class CameraHead(nn.Module):
         points = depth[..., None] * rays(raw.shape[2], raw.shape[3], focal)
         if not self.is_first:
             rotation, translation = pose_of(camera)
-            points = torch.einsum("bij,bhwj->bhwi", rotation, points) + translation[:, None, None]
+            with torch.autocast(tokens.device.type, enabled=False):  # a product of matrices: training would round the points
+                points = torch.einsum("bij,bhwj->bhwi", rotation, points) + translation[:, None, None]
         return points, confidence_of(raw[:, 1])
 
     def pose(self, levels: Sequence[Tensor]) -> Pose:
@@ -89,8 +89,8 @@ def pose_of(camera: Tensor) -> Pose:
 
 def rotation_of(six: Tensor) -> Tensor:
     """[B, 6] to rotations [B, 3, 3]: two columns beside the identity's, made orthonormal (Zhou et al., CVPR 2019)."""
-    first, second = six[:, :3], six[:, 3:]
-    one = F.normalize(first + first.new_tensor([1.0, 0.0, 0.0]), dim=-1)
-    second = second + second.new_tensor([0.0, 1.0, 0.0])
+    across, down, _ = torch.eye(3, dtype=six.dtype, device=six.device)  # made there: nothing is copied while a CUDA graph is recorded
+    first, second = six[:, :3] + across, six[:, 3:] + down
+    one = F.normalize(first, dim=-1)
     two = F.normalize(second - (one * second).sum(-1, keepdim=True) * one, dim=-1)
     return torch.stack([one, two, torch.cross(one, two, dim=-1)], dim=-1)

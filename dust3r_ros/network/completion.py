@@ -48,9 +48,9 @@ class CrossViewCompletion(nn.Module):
         embedded = network.decoder_embed(precise(network.decoder_embed, encoded)).float()
         x = network.mask_token.expand(*tokens.shape[:2], -1).clone()
         x = x.scatter(1, shown.unsqueeze(-1).expand(-1, -1, x.shape[-1]), embedded)
-        other = network.encode(images_2)
-        y = network.decoder_embed(precise(network.decoder_embed, network.encoded(other))).float()
-        turn_1, turn_2 = network.decoder_rotation(grid, x.device), network.decoder_rotation(other.grid, x.device)
+        other, rotation_2, grid_2 = network.embed(images_2)
+        y = network.decoder_embed(precise(network.decoder_embed, network.encode_tokens(other, rotation_2))).float()
+        turn_1, turn_2 = network.decoder_rotation(grid, x.device), network.decoder_rotation(grid_2, x.device)
         for block in network.dec_blocks:
             x = block(x, y, turn_1, turn_2)  # the second view stays as it is
         return Completion(self.prediction_head(precise(self.prediction_head, network.dec_norm(x))).float(), hidden)

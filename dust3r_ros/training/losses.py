@@ -24,7 +24,7 @@ class PointmapTruth:
     points_2: Tensor  # [B, H2, W2, 3]
     valid_1: Tensor  # [B, H1, W1] bool
     valid_2: Tensor  # [B, H2, W2] bool
-    pose: Tensor | None = None  # [B, 4, 4] camera 2 to camera 1; for `pose_loss` alone
+    pose: Tensor  # [B, 4, 4] camera 2 to camera 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +84,8 @@ def pose_loss(rotation: Tensor, translation: Tensor, truth: PointmapTruth) -> Te
     Both as lengths of differences, 0 to 2. Pointmaps hardly feel a translation that is small beside the depth's error. A pair whose cameras
     lie in one place, and a translation near nothing, have no direction: a small share of the scene's mean distance is where they begin to.
     """
-    assert truth.pose is not None
-    scale = mean_distance(truth.points_1, truth.points_2, truth.valid_1, truth.valid_2)[:, None]
+    points = _clean(truth.points_1, truth.valid_1), _clean(truth.points_2, truth.valid_2)
+    scale = mean_distance(*points, truth.valid_1, truth.valid_2)[:, None]
     axes, way = truth.pose[:, :3, :3], truth.pose[:, :3, 3] / scale
     turned = (rotation - axes).square().sum((1, 2)).clamp_min(NEAREST).sqrt() / 2**0.5
     length = way.norm(dim=-1, keepdim=True)

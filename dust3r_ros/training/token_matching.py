@@ -47,7 +47,6 @@ def _one_way(likeness: Tensor, distance: Tensor, width: Tensor) -> tuple[Tensor,
     nearest, partner = distance.min(2)
     wide = width.gather(1, partner)
     found = nearest < REACH * wide
-    share = (1 - distance / wide[..., None].clamp_min(TINY)).clamp_min(0)
+    share = torch.where(found[..., None], (1 - distance / wide[..., None].clamp_min(TINY)).clamp_min(0), 0.0)  # else a width may be NaN
     share = share / share.sum(2, keepdim=True).clamp_min(TINY)
-    entropy = -(share * likeness.log_softmax(2)).sum(2)
-    return (entropy * found).sum(), found.sum()
+    return -(share * likeness.log_softmax(2)).sum(), found.sum()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -47,16 +48,19 @@ def test_points_of_view_1_are_seen_where_their_pixels_are() -> None:
         torch.testing.assert_close(seen.float(), torch.stack([u, v], -1), atol=1e-2, rtol=0)
 
 
-def test_view_2_is_moved_as_one() -> None:
-    """What the second head says of its camera takes its points back to the rays of one focal length."""
+@pytest.mark.parametrize("lowered", [False, True], ids=["float32", "as trained in bfloat16"])
+def test_view_2_is_moved_as_one(lowered: bool) -> None:
+    """What the second head says of its camera takes its points back to the rays of one focal length; points are never rounded."""
     network = _lively()
     images = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    one, two = network.encode(images), network.encode(images.flip(0))
-    levels = network.decode_levels(one, two)
     assert isinstance(network.downstream_head2, CameraHead)
-    rotation, translation = network.downstream_head2.pose(levels[1])
+    with torch.autocast("cpu", torch.bfloat16, enabled=lowered):
+        one, two = network.encode(images), network.encode(images.flip(0))
+        levels = network.decode_levels(one, two)
+        rotation, translation = network.downstream_head2.pose(levels[1])
+        points = network.output(levels, one, two).points_2
     assert translation.norm() > 0.01
-    local = torch.einsum("bji,bhwj->bhwi", rotation, network.output(levels, one, two).points_2 - translation[:, None, None])
+    local = torch.einsum("bji,bhwj->bhwi", rotation, points - translation[:, None, None])
     slopes = local[..., 0] / local[..., 2]
     torch.testing.assert_close(slopes.diff(dim=2), slopes.diff(dim=2)[:, :1, :1].expand(-1, 48, 63), atol=1e-4, rtol=0)
     torch.testing.assert_close(slopes.mean((1, 2)), torch.zeros(2), atol=1e-4, rtol=0)
@@ -78,7 +82,7 @@ def test_a_fresh_one_sees_a_wall_from_two_cameras_in_one_place() -> None:
 
 
 @pytest.mark.parametrize("part", ["stem", "coordinates", "match_width"])
-def test_each_part_is_said_in_the_file_and_changes_what_is_made(part: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_each_part_is_said_in_the_file_and_changes_what_is_made(part: str, tmp_path: Path) -> None:
     network = _lively()
     save_network(network, tmp_path / "all.safetensors")
     again = load_network(tmp_path / "all.safetensors")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ def _truth(valid: bool = True) -> PointmapTruth:
     """Two pixels in view 1 at distances 1 and 3, one in view 2 at distance 2: the mean distance is 2."""
     first = torch.tensor([[[[0.0, 0, 1], [0, 0, 3]]]])
     second = torch.tensor([[[[2.0, 0, 0]]]])
-    return PointmapTruth(first, second, torch.full((1, 1, 2), valid), torch.full((1, 1, 1), valid))
+    return PointmapTruth(first, second, torch.full((1, 1, 2), valid), torch.full((1, 1, 1), valid), torch.eye(4)[None])
 
 
 def _confidence(c: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,7 +52,7 @@ def test_only_metric_truth_tells_the_scale() -> None:
 
 def test_invalid_pixels_count_for_nothing_whatever_they_hold() -> None:
     truth = _truth()
-    masked = PointmapTruth(truth.points_1.clone(), truth.points_2, torch.tensor([[[True, False]]]), truth.valid_2)
+    masked = PointmapTruth(truth.points_1.clone(), truth.points_2, torch.tensor([[[True, False]]]), truth.valid_2, truth.pose)
     masked.points_1[0, 0, 1] = float("nan")
     points = (torch.rand(1, 1, 2, 3), torch.rand(1, 1, 1, 3))
     reference = pointmap_loss(points, _confidence(), masked)
@@ -63,7 +64,7 @@ def test_invalid_pixels_count_for_nothing_whatever_they_hold() -> None:
 @pytest.mark.filterwarnings("ignore:Input .* is not a double precision")  # the loss is float32 by intent: larger steps, wider bounds
 @pytest.mark.parametrize("metric", [False, True])
 def test_gradient_against_differences(metric: bool) -> None:
-    truth = PointmapTruth(*(v.double() if v.is_floating_point() else v for v in vars(_truth()).values() if v is not None))
+    truth = PointmapTruth(*(v.double() if v.is_floating_point() else v for v in vars(_truth()).values()))
     generator = torch.Generator().manual_seed(0)
     points = [torch.rand(shape, generator=generator) + 0.5 for shape in ((1, 1, 2, 3), (1, 1, 1, 3))]
     sure = [torch.rand(shape, generator=generator) + 1.5 for shape in ((1, 1, 2), (1, 1, 1))]
@@ -127,7 +128,7 @@ def test_values_at_pixels() -> None:
 def _gradient_of_confidence(error: tuple[float, float], raw: float, from_nothing: bool) -> list[float]:
     """d loss / d raw of two pixels that are off by these shares of the mean distance; C = 1 + exp(raw)."""
     truth = PointmapTruth(
-        torch.tensor([[[[0.0, 0, 1]]]]), torch.tensor([[[[0.0, 0, 1]]]]), torch.ones(1, 1, 1) > 0, torch.ones(1, 1, 1) > 0
+        *[torch.tensor([[[[0.0, 0, 1]]]]) for _ in range(2)], *[torch.ones(1, 1, 1) > 0 for _ in range(2)], torch.eye(4)[None]
     )
     points = tuple(torch.tensor([[[[math.sqrt(1 - (1 - e**2 / 2) ** 2), 0, 1 - e**2 / 2]]]]) for e in error)  # turned: the scale stays
     values = torch.full((2, 1, 1, 1), raw, dtype=torch.float64, requires_grad=True)
@@ -158,7 +159,7 @@ def test_from_nothing_no_confidence_dies() -> None:
 def _posed(translation: tuple[float, float, float]) -> PointmapTruth:
     pose = torch.eye(4)[None]
     pose[0, :3, 3] = torch.tensor(translation)
-    return PointmapTruth(*(value for value in vars(_truth()).values() if value is not None), pose)
+    return replace(_truth(), pose=pose)
 
 
 def test_pose_costs_how_far_axes_and_direction_are_off() -> None:
@@ -170,6 +171,17 @@ def test_pose_costs_how_far_axes_and_direction_are_off() -> None:
     assert pose_loss(quarter, torch.tensor([[7.0, 0, 0]]), truth).item() == pytest.approx(math.sqrt(2), abs=1e-3)
     assert pose_loss(eye, torch.tensor([[0.0, 3, 0]]), truth).item() == pytest.approx(math.sqrt(2), abs=1e-3)
     assert pose_loss(eye, torch.tensor([[0.0, 3, 0]]), _posed((0.0, 0, 1e-3))).item() == pytest.approx(0, abs=1e-3)  # no direction
+
+
+def test_pose_asks_nothing_of_points_that_are_not_known() -> None:
+    """They may be anything: how short a translation has no direction is told by the others."""
+    truth = _posed((1.0, 0, 0))
+    eye, aside = torch.eye(3)[None], torch.tensor([[0.0, 3, 0]])
+    truth.valid_1[0, 0, 1] = False
+    reference = pose_loss(eye, aside, truth)
+    for anything in (float("nan"), float("inf")):
+        truth.points_1[0, 0, 1] = anything
+        assert torch.equal(pose_loss(eye, aside, truth), reference)
 
 
 def test_poses_gradient_is_finite_where_nothing_is_said_yet() -> None:
@@ -186,7 +198,6 @@ def test_truth_of_pairs_says_where_the_second_camera_is() -> None:
     """View 2's points are its own ones, moved by the pose."""
     batch = PlanePairs().batch(0)
     truth = truths_of(batch)[0]
-    assert truth.pose is not None
     count = len(batch.first.images)
     own = truths_of(batch.swapped())[0]  # first half: seen from the second camera
     moved = torch.einsum("bij,bhwj->bhwi", truth.pose[:count, :3, :3], own.points_1[:count]) + truth.pose[:count, None, None, :3, 3]

@@ -23,7 +23,8 @@ def _wall(shift: int) -> Tensor:
 
 def _truth(shift: int, depth: float = 2.0) -> PointmapTruth:
     second = _wall(shift) * torch.tensor([1.0, 1.0, depth / 2])
-    return PointmapTruth(_wall(0), second, torch.ones(second.shape[:3], dtype=torch.bool), torch.ones(second.shape[:3], dtype=torch.bool))
+    known = [torch.ones(second.shape[:3], dtype=torch.bool) for _ in range(2)]
+    return PointmapTruth(_wall(0), second, *known, torch.eye(4)[None])  # which does not look at the pose
 
 
 def _tokens(first_column: int) -> Tensor:
@@ -83,6 +84,18 @@ def test_what_is_not_known_is_not_asked_for() -> None:
     known[0, [-1, -2]] = tokens[0, [-2, -1]]
     assert _loss(unknown, tokens, truth).item() == pytest.approx(0, abs=1e-3)
     assert _loss(known, tokens, truth).item() > 1
+
+
+def test_nothing_known_costs_nothing() -> None:
+    truth = _truth(0)
+    truth.valid_1[:] = False
+    truth.points_1[:] = float("nan")
+    likeness = torch.rand(1, ROWS * COLUMNS, ROWS * COLUMNS, requires_grad=True)
+    loss = token_matching_loss(likeness, truth, PATCH)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == 0
+    assert likeness.grad is not None
+    assert not likeness.grad.any()
 
 
 def test_gradients_make_patches_alike() -> None:

@@ -25,6 +25,7 @@ TOLD = 6 + 4 * OCTAVES  # values told of a cell
 FIRST_SHARPNESS = (math.log(1 / 0.07), 0.0)  # of the convolutions' likeness, and the tokens'
 SHARPEST = math.log(100.0)
 LEAST = 1e-6
+LARGEST = 1 << 25  # likenesses at a time, 128 MB: those of large pictures grow with the fourth power of their side
 
 
 class PatchMatching(nn.Module):
@@ -57,22 +58,21 @@ class PatchMatching(nn.Module):
 
     def forward(self, cells_1: Tensor, grid_1: Grid, cells_2: Tensor, grid_2: Grid) -> tuple[Tensor, Tensor]:
         """Both views' cells to what their decoder tokens are told, [B, N1, C] and [B, N2, C]."""
-        likeness = self.likeness(cells_1, grid_1, cells_2, grid_2)
-        places_1, places_2 = (self.places(grid, likeness.device) for grid in (grid_1, grid_2))
-        return self._told(likeness, places_1, places_2, grid_1), self._told(likeness.transpose(1, 2), places_2, places_1, grid_2)
+        return self._told(cells_1, grid_1, cells_2, grid_2), self._told(cells_2, grid_2, cells_1, grid_1)
 
-    def _told(self, likeness: Tensor, own: Tensor, others: Tensor, grid: Grid) -> Tensor:
-        """Where the match lies, from where it lies here, how widely it is spread, how sure it is."""
-        with torch.autocast(likeness.device.type, enabled=False):
-            share = likeness.softmax(dim=2)
-            at = share @ others
-            spread = (share @ others.square() - at.square()).sum(-1, keepdim=True).clamp_min(LEAST).sqrt()
-            surest = share.amax(2)[..., None].clamp_min(LEAST).log()
+    def _told(self, cells: Tensor, grid: Grid, other_cells: Tensor, other_grid: Grid) -> Tensor:
+        """Where the matches of a view's cells lie, from where they lie here, how widely they are spread, how sure they are."""
+        own, others = unpatched(cells.float(), grid, self.side).flatten(2), unpatched(other_cells.float(), other_grid, self.side).flatten(2)
+        places, other_places = self.places(grid, own.device), self.places(other_grid, own.device)
+        rows = max(1, LARGEST // (others.shape[0] * others.shape[2]))
+        with torch.autocast(own.device.type, enabled=False):
+            found = [_found(part.transpose(1, 2) @ others, other_places) for part in own.split(rows, dim=2)]
+            at, spread, surest = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
             turned = [at * (torch.pi * 2**octave) for octave in range(OCTAVES)]
             waves = [wave for turn in turned for wave in (turn.sin(), turn.cos())]
-            values = torch.cat([at, at - own, spread, surest, *waves], dim=-1)
-            cells = values.transpose(1, 2).unflatten(2, (grid[0] * self.side, grid[1] * self.side))
-            of_patches = F.pixel_unshuffle(cells, self.side).flatten(2).transpose(1, 2)
+            values = torch.cat([at, at - places, spread, surest, *waves], dim=-1)
+            of_cells = values.transpose(1, 2).unflatten(2, (grid[0] * self.side, grid[1] * self.side))
+            of_patches = F.pixel_unshuffle(of_cells, self.side).flatten(2).transpose(1, 2)
         return self.told(of_patches).float()
 
     def places(self, grid: Grid, device: torch.device) -> Tensor:
@@ -80,6 +80,14 @@ class PatchMatching(nn.Module):
         counts = [self.side * count for count in grid]
         axes = [(torch.arange(count, dtype=torch.float32, device=device) * 2 + 1 - count) / max(counts) for count in counts]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1)
+
+
+def _found(likeness: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Likeness [B, M, K] to the mean place [B, M, 2] under its softmax, its spread and the logarithm of the greatest share, [B, M, 1]."""
+    share = likeness.softmax(dim=2)
+    at = share @ places
+    spread = (share @ places.square() - at.square()).sum(-1, keepdim=True).clamp_min(LEAST).sqrt()
+    return at, spread, share.amax(2)[..., None].clamp_min(LEAST).log()
 
 
 class CellFeatures(nn.Module):

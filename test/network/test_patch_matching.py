@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
-from dust3r_ros.network import NetworkConfig
+from dust3r_ros.network import NetworkConfig, patch_matching
 from dust3r_ros.network.patch_matching import PatchMatching
 
 CONFIG = NetworkConfig(
@@ -85,6 +86,15 @@ def test_each_side_is_told_what_the_other_order_tells_it() -> None:
     assert second.shape == (1, 8, 32)
     torch.testing.assert_close(first, swapped_second)
     torch.testing.assert_close(second, swapped_first)
+
+
+def test_what_is_told_does_not_depend_on_how_much_is_looked_at_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    matching = _matching().requires_grad_(False)
+    one, two = (matching.cells(_images(shift), _tokens(shift)) for shift in (0, 8))
+    whole = matching(one, GRID, two, GRID)
+    monkeypatch.setattr(patch_matching, "LARGEST", 7 * 60)  # seven of sixty rows
+    for found, wanted in zip(matching(one, GRID, two, GRID), whole, strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 def test_gradients_reach_every_weight() -> None:

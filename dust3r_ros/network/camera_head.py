@@ -1,7 +1,7 @@
 """Pointmaps that are a depth map seen by a camera: every point lies on its pixel's ray, and the second view is moved as one.
 
-A head that gives x, y and z of every pixel has to learn that of each of them. Here a pixel gives its depth alone, and all tokens of a view
-together its focal length and, for the second view, its pose: as in VGGT (Wang et al., CVPR 2025), whose camera is read off tokens too, but
+A head that gives x, y and z of every pixel has to learn that of each of them. Here a pixel gives its depth alone. Cameras are what the
+pair's matches say (`pair_geometry`), and a little of what all tokens of a view say together, as in VGGT (Wang et al., CVPR 2025), but
 composed to the pointmaps that DUSt3R is trained on.
 """
 
@@ -14,14 +14,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dust3r_ros.network.blocks import Mlp
-from dust3r_ros.network.config import NetworkConfig
+from dust3r_ros.network.config import FINE_WIDTH, MATCHED_CELL, NetworkConfig
 from dust3r_ros.network.heads import Grid, Pointmap, confidence_of, exact, start_small, unpatched
+from dust3r_ros.network.match_refinement import FINE_CELL
+from dust3r_ros.network.pair_geometry import PairGeometry
 
 QUERIES = 4  # ways in which a view's tokens are averaged for the camera
 FOCAL, ROTATION, TRANSLATION = slice(0, 1), slice(1, 7), slice(7, 10)  # what is said of the camera
-FIRST_FOCAL = 0.87  # in units of the longer side: 60 degrees across
-CAMERA_SPREAD = 0.002  # of the first weights that the camera is made with
-LARGEST_LOG = 8.0  # of depth and focal length
+CAMERA_SPREAD = 0.002  # of the first weights that the camera is mended with
+LARGEST_LOG = 8.0  # of depth
+LARGEST_MEND = 1.0  # of the logarithm of a focal length
+FROM_TOKENS, BETWEEN = 16, 32  # channels at half the picture's size
+RAW_CHANNELS = 3  # log depth, log confidence, and how far the depth is that of the matches
+FIRST_TRUST = -1.0  # logit of the last one
 
 Pose = tuple[Tensor, Tensor]  # rotations [B, 3, 3] and translations [B, 3]
 
@@ -36,24 +41,50 @@ class CameraHead(nn.Module):
         self.proj = nn.Linear(width, 2 * config.patch_size**2)
         self.attend = nn.Linear(width, QUERIES)
         self.camera = Mlp(QUERIES * width, 2 * width, FOCAL.stop if is_first else TRANSLATION.stop)
+        self.to_half = nn.Linear(width, FROM_TOKENS * (config.patch_size // FINE_CELL) ** 2)
+        self.conv = nn.Conv2d(FROM_TOKENS + FINE_WIDTH + 1, BETWEEN, 3, padding=1)
+        self.last = nn.Conv2d(BETWEEN, RAW_CHANNELS * FINE_CELL**2, 3, padding=1)
 
-    def pointmap(self, levels: Sequence[Tensor], grid: Grid, detail: Tensor | None = None) -> Pointmap:  # noqa: ARG002
-        """Tokens of every level, each [B, N, C], to points in camera 1's frame and their confidence."""
-        tokens = levels[-1]
-        raw = unpatched(exact(self.proj, tokens), grid, self.patch_size).float()
+    def pointmap(self, levels: Sequence[Tensor], grid: Grid, geometry: PairGeometry, fine: Tensor) -> Pointmap:
+        """Tokens of every level, each [B, N, C], to points in camera 1's frame and their confidence.
+
+        geometry: of the pair, whatever the view; fine: the view's own features [B, F, H / 2, W / 2].
+        """
+        tokens, cameras = levels[-1], geometry.cameras
+        cells = cameras.log_depth_1 if self.is_first else cameras.log_depth_2
+        known = cells.unflatten(1, (-1, grid[1] * self.patch_size // MATCHED_CELL))[:, None]
+        depth, confidence = self._depth(tokens, grid, known, fine)
         camera = self._camera(tokens)
-        focal = FIRST_FOCAL * max(raw.shape[2:]) * camera[:, FOCAL].clamp(-LARGEST_LOG, LARGEST_LOG).exp()
-        depth = raw[:, 0].clamp(-LARGEST_LOG, LARGEST_LOG).exp()
-        points = depth[..., None] * rays(raw.shape[2], raw.shape[3], focal)
+        mend = camera[:, FOCAL].clamp(-LARGEST_MEND, LARGEST_MEND)
+        focal = ((cameras.log_focal_1 if self.is_first else cameras.log_focal_2)[:, None] + mend).exp()
+        points = depth.exp()[..., None] * rays(depth.shape[1], depth.shape[2], focal)
         if not self.is_first:
-            rotation, translation = pose_of(camera)
+            rotation, translation = _mended(camera, cameras.rotation, cameras.translation)
             with torch.autocast(tokens.device.type, enabled=False):  # a product of matrices: training would round the points
                 points = torch.einsum("bij,bhwj->bhwi", rotation, points) + translation[:, None, None]
-        return points, confidence_of(raw[:, 1])
+        return points, confidence
 
-    def pose(self, levels: Sequence[Tensor]) -> Pose:
+    def _depth(self, tokens: Tensor, grid: Grid, known: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
+        """Log depth [B, H, W] and confidence. known: log depth of the cells [B, 1, h, w]."""
+        height, width = (n * self.patch_size for n in grid)
+        patches = unpatched(exact(self.proj, tokens), grid, self.patch_size).float()
+        at_half = F.interpolate(known, size=fine.shape[2:], mode="bilinear", align_corners=False)
+        from_tokens = unpatched(self.to_half(tokens.to(self.to_half.weight.dtype)), grid, self.patch_size // FINE_CELL)
+        seen = torch.cat([from_tokens, fine.to(from_tokens.dtype), at_half.to(from_tokens.dtype)], dim=1)
+        raw = F.pixel_shuffle(exact(self.last, F.gelu(self.conv(seen))), FINE_CELL).float()
+        trust = (raw[:, 2] + FIRST_TRUST).sigmoid()
+        of_matches = F.interpolate(known, size=(height, width), mode="bilinear", align_corners=False)[:, 0]
+        depth = (patches[:, 0] + raw[:, 0]) * (1 - trust) + of_matches * trust
+        return depth.clamp(-LARGEST_LOG, LARGEST_LOG), confidence_of(patches[:, 1] + raw[:, 1])
+
+    def pose(self, levels: Sequence[Tensor], geometry: PairGeometry) -> Pose:
         """Of the second view: its camera to camera 1. Translations are in the pointmaps' unit."""
-        return pose_of(self._camera(levels[-1]))
+        return _mended(self._camera(levels[-1]), geometry.cameras.rotation, geometry.cameras.translation)
+
+    def log_focal(self, levels: Sequence[Tensor], geometry: PairGeometry) -> Tensor:
+        """[B], of the focal length in pixels."""
+        known = geometry.cameras.log_focal_1 if self.is_first else geometry.cameras.log_focal_2
+        return known + self._camera(levels[-1])[:, 0].clamp(-LARGEST_MEND, LARGEST_MEND)
 
     def _camera(self, tokens: Tensor) -> Tensor:
         """[B, 1] or [B, 10], in float32."""
@@ -64,12 +95,13 @@ class CameraHead(nn.Module):
 
     @property
     def last_layers(self) -> Sequence[nn.Module]:
-        return (self.proj, self.attend, self.camera)
+        return (self.proj, self.attend, self.camera, self.last)
 
     @torch.no_grad()
     def start_flat(self, depth: float) -> None:
-        """The first pointmap is a wall, `depth` the logarithm of its distance; both cameras are where the first one is."""
+        """The first pointmap is a wall, `depth` the logarithm of its distance; cameras are where the matches say."""
         start_small(self.camera.fc2, CAMERA_SPREAD)
+        start_small(self.last, CAMERA_SPREAD)
         start_small(self.proj).view(2, -1)[0] = depth
 
 
@@ -82,9 +114,10 @@ def rays(height: int, width: int, focal: Tensor) -> Tensor:
     return torch.stack([across, down, torch.ones_like(across)], dim=-1)
 
 
-def pose_of(camera: Tensor) -> Pose:
-    """What is said of second cameras, [B, 10]."""
-    return rotation_of(camera[:, ROTATION]), camera[:, TRANSLATION]
+def _mended(camera: Tensor, rotation: Tensor, translation: Tensor) -> Pose:
+    """Poses after what is said of second cameras, [B, 10]."""
+    with torch.autocast(camera.device.type, enabled=False):
+        return rotation_of(camera[:, ROTATION]) @ rotation, translation + camera[:, TRANSLATION]
 
 
 def rotation_of(six: Tensor) -> Tensor:

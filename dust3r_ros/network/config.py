@@ -10,6 +10,7 @@ from dust3r_ros.errors import Dust3rError
 HeadType = Literal["linear", "dpt", "catmlp+dpt", "camera"]
 HEADS: tuple[HeadType, ...] = ("linear", "dpt", "catmlp+dpt", "camera")
 MATCHED_CELL = 4  # pixels
+FINE_WIDTH = 32  # channels that the places between cells are told apart by, two pixels apart
 ANY_PATCH = ("linear", "camera")  # heads that are not made for patches of 16 pixels alone
 
 
@@ -58,13 +59,18 @@ class NetworkConfig:
             raise NetworkError(f"head '{self.head}' with patches of {self.patch_size} pixels: it is made for 16; give linear or camera")
         if self.stem and self.patch_size & (self.patch_size - 1):
             raise NetworkError(f"a stem with patches of {self.patch_size} pixels: its convolutions halve the picture; give a power of 2")
+        if self.head == "camera" and not self.match_width:
+            raise NetworkError("a camera head without match_width: it takes the cameras from what is matched; give match_width too")
         if self.match_width and self.patch_size % MATCHED_CELL:
             raise NetworkError(f"patches of {self.patch_size} pixels matched in cells of {MATCHED_CELL}: give a multiple of that")
 
     @property
     def token_width(self) -> int:
         """Channels of what is kept of a patch after the encoder: its token, and what its cells are matched by."""
-        return self.encoder_width + 2 * self.match_width * (self.patch_size // MATCHED_CELL) ** 2
+        if not self.match_width:
+            return self.encoder_width
+        cells = (self.patch_size // MATCHED_CELL) ** 2
+        return self.encoder_width + cells * (2 * self.match_width + 4 * FINE_WIDTH)
 
     @property
     def levels(self) -> tuple[int, int, int, int]:

@@ -15,9 +15,9 @@ from torch.nn import functional as F  # noqa: N812
 from dust3r_ros.network.blocks import NORM_EPS, DecoderBlock, EncoderBlock, Rotation, precise, rope_2d
 from dust3r_ros.network.camera_head import CameraHead
 from dust3r_ros.network.config import NetworkConfig, NetworkError, named
-from dust3r_ros.network.heads import DptHead, Grid, LinearHead, confidence_of
+from dust3r_ros.network.heads import DptHead, Grid, LinearHead, Pointmap, confidence_of
+from dust3r_ros.network.pair_geometry import GeometryEstimation, PairGeometry
 from dust3r_ros.network.patch_embedding import ConvolutionStem, PatchEmbedding, PlaceEmbedding
-from dust3r_ros.network.patch_matching import PatchMatching
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class TwoViewNetwork(nn.Module):
         self.dec_norm = nn.LayerNorm(decoder, eps=NORM_EPS)
         self.dec_blocks2 = self._decoder()
         self.stem = ConvolutionStem(encoder, config.patch_size) if config.stem else None
-        self.matching = PatchMatching(config) if config.match_width else None
+        self.geometry = GeometryEstimation(config) if config.match_width else None
         self.downstream_head1, self.downstream_head2 = _head(config, is_first=True), _head(config, is_first=False)
 
     @classmethod
@@ -104,8 +104,8 @@ class TwoViewNetwork(nn.Module):
         """Images [B, 3, H, W], RGB in -1..1, H and W multiples of the patch size, to tokens. Raises NetworkError for other shapes."""
         tokens, rotation, grid = self.embed(images)
         tokens = self.encode_tokens(tokens, rotation)
-        if self.matching is not None:
-            tokens = torch.cat([tokens, self.matching.cells(images, tokens).to(tokens.dtype)], dim=-1)
+        if self.geometry is not None:
+            tokens = torch.cat([tokens, self.geometry.matching.cells(images, tokens).to(tokens.dtype)], dim=-1)
         return ImageTokens(tokens, grid)
 
     def embed(self, images: Tensor) -> tuple[Tensor, Rotation, Grid]:
@@ -157,17 +157,30 @@ class TwoViewNetwork(nn.Module):
 
     def decode(self, tokens_1: ImageTokens, tokens_2: ImageTokens, descriptors: bool = True) -> TwoViewOutput:
         """Pair by pair along the batch; the two views may differ in size. `descriptors` False leaves MASt3R's out."""
-        return self.output(self.decode_levels(tokens_1, tokens_2), tokens_1, tokens_2, descriptors)
+        geometry = self.geometry_of(tokens_1, tokens_2)
+        return self.output(self.decode_levels(tokens_1, tokens_2, geometry), tokens_1, tokens_2, descriptors, geometry)
+
+    def geometry_of(self, tokens_1: ImageTokens, tokens_2: ImageTokens) -> PairGeometry | None:
+        """What the pairs' matches say; None where the network does not match."""
+        if self.geometry is None:
+            return None
+        self._check_pairs(tokens_1, tokens_2)
+        both = (tokens_1, tokens_2)
+        return self.geometry(
+            (self.encoded(tokens_1), self.encoded(tokens_2)), (self.cells(tokens_1), self.cells(tokens_2)), (both[0].grid, both[1].grid)
+        )
 
     def output(
-        self, sides: tuple[list[Tensor], list[Tensor]], tokens_1: ImageTokens, tokens_2: ImageTokens, descriptors: bool = True
+        self,
+        sides: tuple[list[Tensor], list[Tensor]],
+        tokens_1: ImageTokens,
+        tokens_2: ImageTokens,
+        descriptors: bool = True,
+        geometry: PairGeometry | None = None,
     ) -> TwoViewOutput:
-        """What the heads make of all levels of both views."""
+        """What the heads make of all levels of both views. `geometry` as `geometry_of` has it, where the network matches."""
         heads, tokens = (self.downstream_head1, self.downstream_head2), (tokens_1, tokens_2)
-        points, confidence = zip(
-            *(head.pointmap(levels, t.grid, t.details[at]) for at, (head, levels, t) in enumerate(zip(heads, sides, tokens, strict=True))),
-            strict=True,
-        )
+        points, confidence = zip(*(self._pointmap(at, sides[at], tokens[at], geometry) for at in (0, 1)), strict=True)
         if not (descriptors and self.config.descriptor_width):
             return TwoViewOutput(points[0], points[1], confidence[0], confidence[1])
         local = [
@@ -177,16 +190,30 @@ class TwoViewNetwork(nn.Module):
         sure = [confidence_of(r[:, -1], least=0.0) for r in local]
         return TwoViewOutput(points[0], points[1], confidence[0], confidence[1], unit[0], unit[1], sure[0], sure[1])
 
-    def decode_levels(self, tokens_1: ImageTokens, tokens_2: ImageTokens) -> tuple[list[Tensor], list[Tensor]]:
-        """Tokens of every level of both views: level 0 the encoder's, the last one normed."""
+    def _pointmap(self, side: int, levels: list[Tensor], tokens: ImageTokens, geometry: PairGeometry | None) -> Pointmap:
+        head = (self.downstream_head1, self.downstream_head2)[side]
+        if not isinstance(head, CameraHead):
+            return head.pointmap(levels, tokens.grid, tokens.details[side])
+        assert self.geometry is not None
+        assert geometry is not None
+        return head.pointmap(levels, tokens.grid, geometry, self.geometry.matching.unpacked(self.cells(tokens), tokens.grid).fine)
+
+    def _check_pairs(self, tokens_1: ImageTokens, tokens_2: ImageTokens) -> None:
         if tokens_1.values.shape[0] != tokens_2.values.shape[0]:
             raise NetworkError(f"{tokens_1.values.shape[0]} images paired with {tokens_2.values.shape[0]}: give as many of each")
+
+    def decode_levels(
+        self, tokens_1: ImageTokens, tokens_2: ImageTokens, geometry: PairGeometry | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Tokens of every level of both views: level 0 the encoder's, the last one normed. `geometry`: None has it made."""
+        self._check_pairs(tokens_1, tokens_2)
+        geometry = self.geometry_of(tokens_1, tokens_2) if geometry is None else geometry
         rotation_1, rotation_2 = (self.decoder_rotation(t.grid, t.values.device) for t in (tokens_1, tokens_2))
         encoded_1, encoded_2 = self.encoded(tokens_1), self.encoded(tokens_2)
         x, y = (self.decoder_embed(precise(self.decoder_embed, encoded)).float() for encoded in (encoded_1, encoded_2))
-        if self.matching is not None:
-            found_1, found_2 = self.matching(self.cells(tokens_1), tokens_1.grid, self.cells(tokens_2), tokens_2.grid)
-            x, y = x + found_1, y + found_2
+        if self.geometry is not None and geometry is not None:
+            told_1, told_2 = self.geometry.told(geometry, (tokens_1.grid, tokens_2.grid))
+            x, y = x + told_1, y + told_2
         levels_1, levels_2 = [encoded_1], [encoded_2]
         for block_1, block_2 in zip(self.dec_blocks, self.dec_blocks2, strict=True):
             x, y = block_1(x, y, rotation_1, rotation_2), block_2(y, x, rotation_2, rotation_1)

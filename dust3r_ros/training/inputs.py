@@ -77,4 +77,5 @@ def seed_of(*numbers: int) -> int:
 def _truth(batch: PairBatch) -> PointmapTruth:
     first, second = batch.first, batch.second
     pose = torch.linalg.inv(first.pose) @ second.pose
-    return PointmapTruth(points_in(first, first.pose), points_in(second, first.pose), first.valid, second.valid, pose)
+    points = points_in(first, first.pose), points_in(second, first.pose)
+    return PointmapTruth(*points, first.valid, second.valid, pose, first.intrinsics, second.intrinsics)

@@ -25,6 +25,8 @@ class PointmapTruth:
     valid_1: Tensor  # [B, H1, W1] bool
     valid_2: Tensor  # [B, H2, W2] bool
     pose: Tensor  # [B, 4, 4] camera 2 to camera 1
+    intrinsics_1: Tensor  # [B, 4] fx, fy, cx, cy in pixels
+    intrinsics_2: Tensor  # [B, 4]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -10,8 +12,9 @@ from dust3r_ros.network import CrossViewCompletion, ImageTokens, TwoViewNetwork,
 from dust3r_ros.network.blocks import precise
 from dust3r_ros.network.camera_head import CameraHead, Pose
 from dust3r_ros.network.completion import shown_of
-from dust3r_ros.network.config import MATCHED_CELL
+from dust3r_ros.network.pair_geometry import PairGeometry
 from dust3r_ros.training.descriptor_loss import at_pixels, matching_loss
+from dust3r_ros.training.geometry_loss import TrueCells, geometry_loss, likeness_loss, true_cells
 from dust3r_ros.training.inputs import Inputs
 from dust3r_ros.training.losses import PointmapTruth, pointmap_loss, pose_loss
 from dust3r_ros.training.recipe import ObjectiveSection
@@ -30,62 +33,71 @@ class PointmapObjective(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         """[4]: the loss to be minimised, then the other `MEASURES` (without a gradient of their own)."""
         with torch.autocast(inputs.images_1.device.type, self.precision, enabled=self.precision != torch.float32):
-            tokens, outputs, poses = self._outputs(inputs)
+            tokens, orders, geometry = self._decoded(inputs)
         settings = self.settings
         parts = [
             pointmap_loss(
-                (out.points_1, out.points_2),
-                (out.confidence_1, out.confidence_2),
+                (order.output.points_1, order.output.points_2),
+                (order.output.confidence_1, order.output.confidence_2),
                 truth,
                 settings.alpha,
                 settings.metric,
                 settings.from_nothing,
             )
-            for out, truth in zip(outputs, inputs.truths, strict=True)
+            for order, truth in zip(orders, inputs.truths, strict=True)
         ]
         loss, error, confidence = (sum(values) / len(parts) for values in zip(*(vars(part).values() for part in parts), strict=True))
         matching = torch.zeros_like(loss)
         if inputs.matches is not None and settings.matching > 0:
-            matching = self._matching(outputs, inputs)
+            matching = self._matching([order.output for order in orders], inputs)
             loss = loss + settings.matching * matching
+        truths = one_order(inputs.truths, 0), one_order(inputs.truths, 1)
+        cells = (true_cells(truths[0]), true_cells(truths[1])) if geometry is not None else None
         if settings.token_matching > 0:
-            likeness = self._likeness(tokens, inputs.truths[0])
+            likeness = self._likeness(tokens, truths[0], cells)
             matching = matching + likeness
             loss = loss + settings.token_matching * likeness
-        if poses:
-            posed = sum(pose_loss(*pose, truth) for pose, truth in zip(poses, inputs.truths, strict=True)) / len(poses)
+        cameras = [order.camera for order in orders if order.camera is not None]
+        if settings.pose > 0 and cameras:
+            posed = sum(_camera_loss(camera, truth) for camera, truth in zip(cameras, inputs.truths, strict=True)) / len(cameras)
             loss = loss + settings.pose * posed
+        if settings.geometry > 0 and geometry is not None and cells is not None:
+            loss = loss + settings.geometry * geometry_loss(geometry, truths, cells)
         return torch.stack([loss, error.detach(), confidence.detach(), matching.detach()])
 
-    def _outputs(self, inputs: Inputs) -> tuple[tuple[ImageTokens, ImageTokens], list[TwoViewOutput], list[Pose]]:
-        """The encoded tokens of both views, and what is made of them: both orders at once where the views have one size.
+    def _decoded(self, inputs: Inputs) -> tuple[tuple[ImageTokens, ImageTokens], list[_Order], PairGeometry | None]:
+        """The encoded tokens of both views, what is made of them, both orders at once where the views have one size, and the geometry.
 
-        Poses only where they weigh and the head says them.
+        That is the same in both orders: it is found once, in the first.
         """
         network = self.network
         if len(inputs.truths) == 2:
             first, second = network.encode(inputs.images_1), network.encode(inputs.images_2)
-            orders = [self._decoded(first, second), self._decoded(second, first)]
-        else:
-            tokens = network.encode(torch.cat([inputs.images_1, inputs.images_2]))
-            first, second = (ImageTokens(values, tokens.grid) for values in tokens.values.chunk(2))
-            orders = [self._decoded(tokens, ImageTokens(torch.cat([second.values, first.values]), tokens.grid))]
-        return (first, second), [output for output, _ in orders], [pose for _, pose in orders if pose is not None]
+            geometry = network.geometry_of(first, second)
+            back = None if geometry is None else geometry.swapped()
+            return (first, second), [self._order(first, second, geometry), self._order(second, first, back)], geometry
+        tokens = network.encode(torch.cat([inputs.images_1, inputs.images_2]))
+        first, second = (ImageTokens(values, tokens.grid) for values in tokens.values.chunk(2))
+        geometry = network.geometry_of(first, second)
+        both = None if geometry is None else geometry.followed_by(geometry.swapped())
+        return (first, second), [self._order(tokens, ImageTokens(torch.cat([second.values, first.values]), tokens.grid), both)], geometry
 
-    def _decoded(self, one: ImageTokens, two: ImageTokens) -> tuple[TwoViewOutput, Pose | None]:
-        levels = self.network.decode_levels(one, two)
-        head = self.network.downstream_head2
-        pose = head.pose(levels[1]) if self.settings.pose > 0 and isinstance(head, CameraHead) else None
-        return self.network.output(levels, one, two, self.settings.matching > 0), pose
+    def _order(self, one: ImageTokens, two: ImageTokens, geometry: PairGeometry | None) -> _Order:
+        levels = self.network.decode_levels(one, two, geometry)
+        heads = self.network.downstream_head1, self.network.downstream_head2
+        camera = None
+        if self.settings.pose > 0 and isinstance(heads[0], CameraHead) and isinstance(heads[1], CameraHead) and geometry is not None:
+            log_focals = (heads[0].log_focal(levels[0], geometry), heads[1].log_focal(levels[1], geometry))
+            camera = _Camera(heads[1].pose(levels[1], geometry), log_focals)
+        return _Order(self.network.output(levels, one, two, self.settings.matching > 0, geometry), camera)
 
-    def _likeness(self, tokens: tuple[ImageTokens, ImageTokens], truth: PointmapTruth) -> Tensor:
+    def _likeness(self, tokens: tuple[ImageTokens, ImageTokens], first: PointmapTruth, cells: tuple[TrueCells, TrueCells] | None) -> Tensor:
         """Of the pairs in their first order: the loss looks both ways itself."""
-        network, pairs = self.network, len(tokens[0].values)
-        first = PointmapTruth(*(value[:pairs] for value in vars(truth).values()))
-        if network.matching is not None:
-            one, two = tokens
-            likeness = network.matching.likeness(network.cells(one), one.grid, network.cells(two), two.grid)
-            return token_matching_loss(likeness, first, MATCHED_CELL)
+        network = self.network
+        if network.geometry is not None and cells is not None:
+            matching = network.geometry.matching
+            one, two = (matching.unpacked(network.cells(view), view.grid) for view in tokens)
+            return likeness_loss(matching.likeness(one, two), cells, (one.size, two.size))
         unit = [F.normalize(network.decoder_embed(precise(network.decoder_embed, view.values)).float(), dim=-1) for view in tokens]
         return token_matching_loss(unit[0] @ unit[1].transpose(1, 2) / self.settings.temperature, first, network.config.patch_size)
 
@@ -110,6 +122,35 @@ class PointmapObjective(nn.Module):
             both = (sure[0] * sure[1]).clamp_min(1e-12).sqrt()  # the geometric mean: either end may say that it is lost
             losses.append(matching_loss(unit[0], unit[1], valid, self.settings.temperature, both, self.settings.alpha))
         return (losses[0] + losses[1]) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class _Camera:
+    """What the heads say of the cameras of pairs."""
+
+    pose: Pose
+    log_focals: tuple[Tensor, Tensor]  # [B] each, of pixels
+
+
+@dataclass(frozen=True, eq=False)
+class _Order:
+    """Pairs of one order, or of both after one another, as the truth has them."""
+
+    output: TwoViewOutput
+    camera: _Camera | None  # where it weighs and the head says it
+
+
+def _camera_loss(camera: _Camera, truth: PointmapTruth) -> Tensor:
+    focals = zip(camera.log_focals, (truth.intrinsics_1, truth.intrinsics_2), strict=True)
+    off = [(said - intrinsics[:, 0].log()).abs().mean() for said, intrinsics in focals]
+    return pose_loss(*camera.pose, truth) + sum(off) / len(off)
+
+
+def one_order(truths: tuple[PointmapTruth, ...], order: int) -> PointmapTruth:
+    """Of the first order, or the second."""
+    if len(truths) == 2:
+        return truths[order]
+    return PointmapTruth(*(value.chunk(2)[order] for value in vars(truths[0]).values()))
 
 
 class CompletionObjective(nn.Module):

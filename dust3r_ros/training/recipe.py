@@ -73,7 +73,10 @@ class ObjectiveSection:
     hidden: float = setting(0.9, "share of view 1's patches that completion hides", 0.1, 0.99)
     matching: float = setting(0.0, "weight of the descriptors' InfoNCE, for networks that have them; 0: off", 0.0, 100.0)
     token_matching: float = setting(0.0, "weight of an InfoNCE between patches: those that see the same point are made alike", 0.0, 100.0)
-    pose: float = setting(0.0, "weight of the second camera's rotation and direction, for networks with a camera head; 0: off", 0.0, 100.0)
+    pose: float = setting(
+        0.0, "weight of the second camera's rotation and direction and of both focal lengths, for a camera head; 0: off", 0.0, 100.0
+    )
+    geometry: float = setting(0.0, "weight of what matched cells and the cameras made of them are taught; 0: off", 0.0, 100.0)
     temperature: float = setting(0.07, "of the descriptors' and patches' similarities", 1e-3, 10.0)
     correspondences: int = setting(1024, "true correspondences of a pair that it takes", 8, 65536)
 

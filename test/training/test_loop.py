@@ -143,27 +143,31 @@ def test_small_patches_learn_to_match_and_both_objectives_fit_them(config: Netwo
 
 
 def test_camera_head_learns_poses(tmp_path: Path) -> None:
-    """On one batch the pose's loss falls to a fifth where it weighs; the pointmaps alone leave more of it."""
+    """On one batch the loss of poses falls to a third where they and the matches weigh; the pointmaps alone leave more of it."""
     config = replace(TINY, head="camera", patch_size=8, coordinates=True, stem=True, match_width=16)
     found = {}
     for weight in (0.0, 1.0):
         recipe = recipe_with(
-            objective={"pose": weight}, schedule={"steps": 60}, optimiser={"learning_rate": 3e-3, "warm_up": 5, "ema": 0.0}
+            objective={"pose": weight, "geometry": weight, "token_matching": weight},
+            schedule={"steps": 60},
+            optimiser={"learning_rate": 3e-3, "warm_up": 5, "ema": 0.0},
         )
         state = tiny_state(recipe, config)
         inputs = InputMaker(recipe, PlanePairs(distinct=1)).make(0, 0, False)
         found[weight, "before"] = _pose_loss(state.network, inputs)
         run_loop(recipe, state, PlanePairs(distinct=1), tmp_path / str(weight))
         found[weight, "after"] = _pose_loss(state.network, inputs)
-    assert found[1.0, "after"] < 0.2 * found[1.0, "before"]
+    assert found[1.0, "after"] < 0.33 * found[1.0, "before"]
     assert found[1.0, "after"] < 0.5 * found[0.0, "after"]
 
 
 @torch.no_grad()
 def _pose_loss(network: TwoViewNetwork, inputs: Inputs) -> float:
     one, two = network.encode(inputs.images_1), network.encode(inputs.images_2)
+    geometry = network.geometry_of(one, two)
+    assert geometry is not None
     assert isinstance(network.downstream_head2, CameraHead)
-    rotation, translation = network.downstream_head2.pose(network.decode_levels(one, two)[1])
+    rotation, translation = network.downstream_head2.pose(network.decode_levels(one, two, geometry)[1], geometry)
     first = PointmapTruth(*(value[: len(rotation)] for value in vars(inputs.truths[0]).values()))
     return float(pose_loss(rotation, translation, first))
 

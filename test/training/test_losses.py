@@ -18,7 +18,9 @@ def _truth(valid: bool = True) -> PointmapTruth:
     """Two pixels in view 1 at distances 1 and 3, one in view 2 at distance 2: the mean distance is 2."""
     first = torch.tensor([[[[0.0, 0, 1], [0, 0, 3]]]])
     second = torch.tensor([[[[2.0, 0, 0]]]])
-    return PointmapTruth(first, second, torch.full((1, 1, 2), valid), torch.full((1, 1, 1), valid), torch.eye(4)[None])
+    return PointmapTruth(
+        first, second, torch.full((1, 1, 2), valid), torch.full((1, 1, 1), valid), torch.eye(4)[None], *2 * (torch.ones(1, 4),)
+    )
 
 
 def _confidence(c: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -52,7 +54,9 @@ def test_only_metric_truth_tells_the_scale() -> None:
 
 def test_invalid_pixels_count_for_nothing_whatever_they_hold() -> None:
     truth = _truth()
-    masked = PointmapTruth(truth.points_1.clone(), truth.points_2, torch.tensor([[[True, False]]]), truth.valid_2, truth.pose)
+    masked = PointmapTruth(
+        truth.points_1.clone(), truth.points_2, torch.tensor([[[True, False]]]), truth.valid_2, truth.pose, *2 * (torch.ones(1, 4),)
+    )
     masked.points_1[0, 0, 1] = float("nan")
     points = (torch.rand(1, 1, 2, 3), torch.rand(1, 1, 1, 3))
     reference = pointmap_loss(points, _confidence(), masked)
@@ -128,7 +132,10 @@ def test_values_at_pixels() -> None:
 def _gradient_of_confidence(error: tuple[float, float], raw: float, from_nothing: bool) -> list[float]:
     """d loss / d raw of two pixels that are off by these shares of the mean distance; C = 1 + exp(raw)."""
     truth = PointmapTruth(
-        *[torch.tensor([[[[0.0, 0, 1]]]]) for _ in range(2)], *[torch.ones(1, 1, 1) > 0 for _ in range(2)], torch.eye(4)[None]
+        *[torch.tensor([[[[0.0, 0, 1]]]]) for _ in range(2)],
+        *[torch.ones(1, 1, 1) > 0 for _ in range(2)],
+        torch.eye(4)[None],
+        *2 * (torch.ones(1, 4),),
     )
     points = tuple(torch.tensor([[[[math.sqrt(1 - (1 - e**2 / 2) ** 2), 0, 1 - e**2 / 2]]]]) for e in error)  # turned: the scale stays
     values = torch.full((2, 1, 1, 1), raw, dtype=torch.float64, requires_grad=True)

@@ -24,7 +24,7 @@ def _wall(shift: int) -> Tensor:
 def _truth(shift: int, depth: float = 2.0) -> PointmapTruth:
     second = _wall(shift) * torch.tensor([1.0, 1.0, depth / 2])
     known = [torch.ones(second.shape[:3], dtype=torch.bool) for _ in range(2)]
-    return PointmapTruth(_wall(0), second, *known, torch.eye(4)[None])  # which does not look at the pose
+    return PointmapTruth(_wall(0), second, *known, torch.eye(4)[None], *2 * (torch.ones(1, 4),))  # which does not look at the cameras
 
 
 def _tokens(first_column: int) -> Tensor:

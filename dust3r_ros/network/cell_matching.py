@@ -1,0 +1,100 @@
+"""Where the other view sees the middle of every cell of four by four pixels, how surely, and whether at all: found before the decoders.
+
+Large networks learn to find matches from millions of pairs; small ones, trained on little, hardly begin to. First the likeness of all cells
+with all, as in GMFlow (Xu et al., CVPR 2022); then, again and again, a look at the places around what was found at half of the picture's
+size (`match_refinement`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from dust3r_ros.network.blocks import precise
+from dust3r_ros.network.config import FINE_WIDTH, MATCHED_CELL, NetworkConfig
+from dust3r_ros.network.heads import Grid, unpatched
+from dust3r_ros.network.image_features import ImageFeatures
+from dust3r_ros.network.match_refinement import Cells, Look, MatchRefinement
+
+NEAR_BEST = 2  # cells around the most alike one whose mean is the first place
+FIRST_SHARPNESS = (math.log(1 / 0.07), 0.0)  # of the convolutions' likeness, and the tokens'
+SHARPEST = math.log(100.0)
+LARGEST = 1 << 25  # likenesses at a time, 128 MB: those of large pictures grow with the fourth power of their side
+
+
+class CellMatching(nn.Module):
+    """`cells` of an image alone, then for a pair where each lies in the other view."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.side = config.patch_size // MATCHED_CELL
+        self.width = config.match_width
+        self.features = ImageFeatures(config.match_width, FINE_WIDTH)
+        self.proj = nn.Linear(config.encoder_width, config.match_width * self.side**2)
+        self.sharpness = nn.Parameter(torch.tensor(FIRST_SHARPNESS))
+        self.refinement = MatchRefinement(2 * config.match_width)
+
+    def cells(self, images: Tensor, tokens: Tensor) -> Tensor:
+        """Images and their encoder tokens [B, N, C] to what each patch's cells are known by, [B, N, cells_width]. float32.
+
+        Of a cell: two vectors of D, as long as the root of how much they weigh, so that the product with another's is the likeness; then
+        the fine vectors of its places.
+        """
+        coarse, fine = self.features(images)
+        of_tokens = F.normalize(self.proj(precise(self.proj, tokens)).float().unflatten(2, (-1, self.side**2)), dim=2)
+        weight_1, weight_2 = self.sharpness.float().clamp(max=SHARPEST).mul(0.5).exp()
+        sides = ((coarse, self.side), (fine, 2 * self.side))
+        packed = [F.pixel_unshuffle(values, side).flatten(2).transpose(1, 2) for values, side in sides]
+        return torch.cat([packed[0] * weight_1, of_tokens.flatten(2) * weight_2, packed[1]], dim=-1)
+
+    def unpacked(self, values: Tensor, grid: Grid) -> Cells:
+        """The same again as maps."""
+        coarse, fine = values.float().split([2 * self.width * self.side**2, FINE_WIDTH * (2 * self.side) ** 2], dim=-1)
+        return Cells(unpatched(coarse, grid, self.side), unpatched(fine, grid, 2 * self.side))
+
+    def likeness(self, one: Cells, two: Cells) -> Tensor:
+        """[B, M1, M2] of all cells, row by row of the pictures' cells: what the softmax is taken of. float32."""
+        with torch.autocast(one.coarse.device.type, enabled=False):
+            return one.coarse.flatten(2).transpose(1, 2) @ two.coarse.flatten(2)
+
+    def forward(self, one: Cells, two: Cells) -> tuple[list[Look], list[Look]]:
+        """All looks at the cells of view 1 in view 2, and of view 2 in view 1."""
+        return self._looks(one, two), self._looks(two, one)
+
+    def _looks(self, own: Cells, other: Cells) -> list[Look]:
+        return self.refinement(own, other, *first_found(own, other), places_of(*own.size, own.coarse.device))
+
+
+def places_of(height: int, width: int, device: torch.device) -> Tensor:
+    """Middles of all cells of a picture, [M, 2] (across, down) in pixels from the picture's middle."""
+    counts = (height // MATCHED_CELL, width // MATCHED_CELL)
+    axes = [MATCHED_CELL * (torch.arange(n, dtype=torch.float32, device=device) - (n - 1) / 2) for n in counts]
+    down, across = torch.meshgrid(*axes, indexing="ij")
+    return torch.stack([across, down], dim=-1).flatten(0, 1)
+
+
+@torch.no_grad()
+def first_found(own: Cells, other: Cells) -> tuple[Tensor, Tensor]:
+    """The mean place around the most alike cell, [B, M, 2], and the logarithm of that one's share of the softmax, [B, M, 1].
+
+    Nothing is learned here: the likeness has a loss of its own.
+    """
+    rows, columns = other.coarse.shape[2:]
+    places = places_of(*other.size, own.coarse.device)
+    vectors, others = own.coarse.flatten(2), other.coarse.flatten(2)
+    reach = torch.arange(-NEAR_BEST, NEAR_BEST + 1, device=places.device)
+    found = []
+    with torch.autocast(vectors.device.type, enabled=False):
+        for part in vectors.split(max(1, LARGEST // (len(others) * rows * columns)), dim=2):
+            likeness = part.transpose(1, 2) @ others
+            best, at = likeness.max(2)
+            row, column = (at // columns)[..., None] + reach, (at % columns)[..., None] + reach
+            inside = ((row >= 0) & (row < rows))[..., :, None] & ((column >= 0) & (column < columns))[..., None, :]
+            near = (row.clamp(0, rows - 1)[..., :, None] * columns + column.clamp(0, columns - 1)[..., None, :]).flatten(2)
+            share = likeness.gather(2, near).masked_fill(~inside.flatten(2), float("-inf")).softmax(2)
+            found.append(((share[..., None] * places[near]).sum(2), (best - likeness.logsumexp(2))[..., None]))
+    means, shares = zip(*found, strict=True)
+    return torch.cat(means, dim=1), torch.cat(shares, dim=1)

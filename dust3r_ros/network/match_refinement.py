@@ -1,0 +1,138 @@
+"""From about where a cell lies in the other view to where, how surely, and whether it is seen there at all.
+
+Each look takes the likeness of the places around what was found so far, at half of the picture's size and at a quarter; the mean under a
+softmax of the finer ones is the next place, and convolutions over the cells mend it and say how sure it is (after RAFT, Teed and Deng,
+ECCV 2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from dust3r_ros.network.config import MATCHED_CELL
+from dust3r_ros.network.image_features import GROUPS
+from dust3r_ros.network.sampled_likeness import sampled_likeness
+
+FINE_CELL = 2  # pixels
+REACH = 3  # places on each side of what was found that are looked at
+WINDOW = 2 * REACH + 1
+LOOKS = 3
+WIDTH = 64  # of what is remembered of a cell from look to look
+FIRST_SHARPNESS = 2.5  # logarithm of what the fine likeness is multiplied with before the softmax
+SHARPEST = 4.5
+QUIET = 0.3  # the convolutions are shown this much of the coarse likeness
+STRIDE = 2.0  # pixels: how far a look mends what it found, in units of what the convolutions say
+LEAST_SPREAD = 1e-3  # square pixels
+LEAST_SHARE = -10.0  # logarithm
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """What the cells of images are matched by."""
+
+    coarse: Tensor  # [B, C, h, w] at a quarter of the size: their product is the likeness
+    fine: Tensor  # [B, F, 2h, 2w] at half of it, of unit length
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the picture."""
+        return MATCHED_CELL * self.coarse.shape[2], MATCHED_CELL * self.coarse.shape[3]
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What was found of a view's M cells."""
+
+    found: Tensor  # [B, M, 2] (across, down) in the other view, pixels from its middle
+    log_error: Tensor  # [B, M] of the distance to expect
+    seen: Tensor  # [B, M] logit of being seen there
+    window: Tensor  # [B, M, WINDOW^2], row by row: what the softmax of the places around `centre` is taken of
+    centre: Tensor  # [B, M, 2]
+
+
+class MatchRefinement(nn.Module):
+    """`LOOKS` looks, each from where the one before has left off."""
+
+    def __init__(self, coarse: int) -> None:
+        super().__init__()
+        self.sharpness = nn.Parameter(torch.tensor(FIRST_SHARPNESS))
+        self.from_likeness = nn.Conv2d(2 * WINDOW**2, WIDTH, 1)
+        self.from_place = nn.Conv2d(8, WIDTH, 1)
+        self.first_memory = nn.Conv2d(coarse, WIDTH, 1)
+        self.conv1 = nn.Conv2d(2 * WIDTH, WIDTH, 3, padding=1)
+        self.conv2 = nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
+        self.norm = nn.GroupNorm(GROUPS, WIDTH)
+        self.out = nn.Conv2d(WIDTH, 4, 1)
+        nn.init.zeros_(self.out.weight)
+        assert self.out.bias is not None
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, own: Cells, other: Cells, found: Tensor, share: Tensor, places: Tensor) -> list[Look]:
+        """found [B, M, 2] and the logarithm of its share [B, M, 1], for own cells whose middles are at `places` [M, 2]."""
+        dtype = self.conv1.weight.dtype
+        scale = max(other.size) / 2
+        grid = own.coarse.shape[2:]
+        sure = share.clamp_min(LEAST_SHARE) / 3
+        fine = F.avg_pool2d(own.fine, MATCHED_CELL // FINE_CELL)  # what is seen of a cell's middle
+        offsets = self._offsets(found.device)
+        memory = self.first_memory(own.coarse.to(dtype)).float()
+        looks: list[Look] = []
+        for _ in range(LOOKS):
+            centre = found.detach()
+            alike = windows(fine, other.fine, centre, FINE_CELL)
+            about = QUIET * windows(own.coarse.detach(), other.coarse.detach(), centre, MATCHED_CELL)
+            window = alike * self.sharpness.float().clamp(max=SHARPEST).exp()
+            chance = window.softmax(-1)
+            step = chance @ offsets
+            spread = (chance @ offsets.square() - step.square()).sum(-1, keepdim=True).clamp_min(LEAST_SPREAD).sqrt()
+            found = centre + step
+            where = torch.cat([(found - places) / scale, found / scale, sure.expand_as(spread), step, spread], dim=-1)
+            news = self.from_likeness(_map(torch.cat([alike, about], -1), grid).to(dtype)) + self.from_place(_map(where, grid).to(dtype))
+            both = torch.cat([F.gelu(news), self.norm(memory).to(dtype)], dim=1)
+            memory = memory + self.conv2(F.gelu(self.conv1(both))).float()
+            said = self.out(self.norm(memory).to(dtype)).float().flatten(2).transpose(1, 2)
+            found = found + STRIDE * said[..., :2]
+            looks.append(Look(found, said[..., 2] + spread[..., 0].log(), said[..., 3], window, centre))
+        return looks
+
+    def _offsets(self, device: torch.device) -> Tensor:
+        """[WINDOW^2, 2] (across, down), pixels"""
+        axis = FINE_CELL * torch.arange(-REACH, REACH + 1, dtype=torch.float32, device=device)
+        down, across = torch.meshgrid(axis, axis, indexing="ij")
+        return torch.stack([across, down], dim=-1).flatten(0, 1)
+
+
+def _map(values: Tensor, grid: torch.Size) -> Tensor:
+    """[B, M, C] to [B, C, h, w]"""
+    return values.transpose(1, 2).unflatten(2, grid)
+
+
+def windows(own: Tensor, others: Tensor, centre: Tensor, cell: int) -> Tensor:
+    """Likeness of own cells [B, F, h, w] to the WINDOW x WINDOW places of others [B, F, h2, w2], `cell` pixels apart, around `centre`.
+
+    centre [B, M, 2] in pixels from the picture's middle; between places the likeness is interpolated, outside of the picture it is 0.
+    [B, M, WINDOW^2], row by row.
+    """
+    height, width = others.shape[2:]
+    reach = torch.arange(WINDOW + 1, device=centre.device)
+    column, across = _start(centre[..., 0] / cell + (width - 1) / 2, reach)
+    row, down = _start(centre[..., 1] / cell + (height - 1) / 2, reach)
+    inside = ((row >= 0) & (row < height))[..., :, None] & ((column >= 0) & (column < width))[..., None, :]
+    index = row.clamp(0, height - 1)[..., :, None] * width + column.clamp(0, width - 1)[..., None, :]
+    dtype = torch.get_autocast_dtype(own.device.type) if torch.is_autocast_enabled(own.device.type) else own.dtype
+    vectors = [values.flatten(2).transpose(1, 2).to(dtype) for values in (own, others)]
+    alike = sampled_likeness(vectors[0], vectors[1].contiguous(), index.flatten(2)).unflatten(2, (WINDOW + 1, WINDOW + 1)) * inside
+    across, down = across[..., None, None], down[..., None, None]
+    rows = alike[..., :-1, :] * (1 - down) + alike[..., 1:, :] * down
+    return (rows[..., :-1] * (1 - across) + rows[..., 1:] * across).flatten(2)
+
+
+def _start(at: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
+    """Places [B, M] to the indices [B, M, WINDOW + 1] of a window around each, and how far it lies beyond the first ones [B, M]."""
+    first = at - REACH
+    corner = first.floor()
+    return corner.long()[..., None] + reach, first - corner

@@ -1,0 +1,128 @@
+"""What a pair's matches say before the decoders look at it: poses, focal lengths and depths, and how the decoders are told.
+
+A picture alone gives each cell a depth and the camera a focal length, as priors; the matches of both views do the rest (`two_view_bundle`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from dust3r_ros.network.blocks import Mlp
+from dust3r_ros.network.cell_matching import CellMatching, places_of
+from dust3r_ros.network.config import NetworkConfig
+from dust3r_ros.network.heads import Grid, exact, unpatched
+from dust3r_ros.network.match_refinement import Look
+from dust3r_ros.network.two_view_bundle import MatchedView, TwoCameras, adjusted
+
+STEPS, LEARNED = 12, 3  # of the adjustment; the gradient goes through the last ones
+QUERIES = 4  # ways in which a view's tokens are averaged for its camera
+FIRST_FOCAL = 0.65  # in units of the longer side: 75 degrees across
+FIRST_FOCAL_WEIGHT, FIRST_DEPTH_WEIGHT = math.log(1 / 0.4**2), math.log(0.5)  # logarithms of inverse variances
+FIRST_SAME = math.log(1 / 0.05**2)  # likewise, of two focal lengths' being one camera's
+SCALE_WEIGHT = 4.0  # of both views' depths being on one scale
+LEAST_ERROR = 0.15  # pixels
+LARGEST_LOG = 6.0
+OCTAVES = 3
+TOLD_OF_CELL, TOLD_OF_PAIR = 13 + 4 * OCTAVES, 14
+
+
+@dataclass(frozen=True, eq=False)
+class PairGeometry:
+    """Of a batch of pairs."""
+
+    looks_1: list[Look]  # from view 1's cells into view 2, the last one the best
+    looks_2: list[Look]
+    priors_1: MatchedView
+    priors_2: MatchedView
+    cameras: TwoCameras  # the mean log depth of all cells is 0
+
+    def swapped(self) -> PairGeometry:
+        """The same pairs with the views' names exchanged."""
+        back = self.cameras.swapped()
+        return PairGeometry(self.looks_2, self.looks_1, self.priors_2, self.priors_1, back)
+
+    def followed_by(self, other: PairGeometry) -> PairGeometry:
+        """One batch of both. Looks are not joined: those of the first batch stay."""
+
+        def joined(one: object, two: object) -> dict[str, Tensor]:
+            return {name: torch.cat([value, getattr(two, name)]) for name, value in vars(one).items()}
+
+        return PairGeometry(
+            self.looks_1, self.looks_2,
+            MatchedView(**joined(self.priors_1, other.priors_1)), MatchedView(**joined(self.priors_2, other.priors_2)),
+            TwoCameras(**joined(self.cameras, other.cameras)),
+        )  # fmt: skip
+
+
+class GeometryEstimation(nn.Module):
+    """Matches, priors, the adjustment, and what is told of them."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.matching = CellMatching(config)
+        self.side = self.matching.side
+        width = config.encoder_width
+        self.depth = nn.Linear(width, 2 * self.side**2)
+        self.attend = nn.Linear(width, QUERIES)
+        self.camera = Mlp(QUERIES * width, width, 2)
+        self.weight = nn.Parameter(torch.zeros(()))  # logarithm: errors of neighbours are alike, all together say less
+        self.same = nn.Parameter(torch.tensor(FIRST_SAME))
+        self.cells_told = Mlp(TOLD_OF_CELL * self.side**2, 2 * config.decoder_width, config.decoder_width)
+        self.pair_told = Mlp(TOLD_OF_PAIR, config.decoder_width, config.decoder_width)
+
+    def forward(self, encoded: tuple[Tensor, Tensor], cells: tuple[Tensor, Tensor], grids: tuple[Grid, Grid]) -> PairGeometry:
+        """Encoder tokens [B, N, C] of both views, what their cells are matched by, and their grids."""
+        one, two = (self.matching.unpacked(values, grid) for values, grid in zip(cells, grids, strict=True))
+        looks_1, looks_2 = self.matching(one, two)
+        with torch.autocast(encoded[0].device.type, enabled=False):
+            views = [
+                self._view(tokens.float(), grid, look[-1], of.size)
+                for tokens, grid, look, of in zip(encoded, grids, (looks_1, looks_2), (one, two), strict=True)
+            ]
+            same = self.same.float().clamp(-LARGEST_LOG, 2 * LARGEST_LOG).exp()
+            cameras = adjusted(views[0], views[1], same, SCALE_WEIGHT, STEPS, LEARNED if torch.is_grad_enabled() else 0)
+        return PairGeometry(looks_1, looks_2, views[0], views[1], cameras.with_depths(0.0))
+
+    def _view(self, tokens: Tensor, grid: Grid, look: Look, size: tuple[int, int]) -> MatchedView:
+        depth, sure = unpatched(exact(self.depth, tokens), grid, self.side).float().flatten(2).unbind(1)
+        share = exact(self.attend, tokens).softmax(dim=1)
+        pooled = torch.einsum("bnq,bnc->bqc", share, tokens).flatten(1)
+        focal, focal_sure = self.camera(pooled.to(self.camera.fc1.weight.dtype)).float().unbind(1)
+        variance = look.log_error.clamp(-LARGEST_LOG, LARGEST_LOG).mul(2).exp() + LEAST_ERROR**2
+        weight = look.seen.sigmoid() / variance * self.weight.float().clamp(-LARGEST_LOG, LARGEST_LOG).exp()
+        places = places_of(*size, tokens.device).expand_as(look.found)
+        return MatchedView(
+            places, look.found, weight,
+            depth.clamp(-LARGEST_LOG, LARGEST_LOG), (FIRST_DEPTH_WEIGHT + sure).clamp(-LARGEST_LOG, LARGEST_LOG).exp(),
+            math.log(FIRST_FOCAL * max(size)) + focal.clamp(-2.0, 2.0),
+            (FIRST_FOCAL_WEIGHT + focal_sure).clamp(-LARGEST_LOG, LARGEST_LOG).exp(),
+        )  # fmt: skip
+
+    def told(self, geometry: PairGeometry, grids: tuple[Grid, Grid]) -> tuple[Tensor, Tensor]:
+        """What both decoders' tokens are to know, [B, N1, C] and [B, N2, C]."""
+        return self._told(geometry, grids[0], grids[1]), self._told(geometry.swapped(), grids[1], grids[0])
+
+    def _told(self, geometry: PairGeometry, grid: Grid, other: Grid) -> Tensor:
+        """Of view 1."""
+        view, cameras = geometry.priors_1, geometry.cameras
+        half, other_half = (max(n) * self.side * 2.0 for n in (grid, other))
+        at = view.found / other_half
+        turned = [at * (torch.pi * 2**octave) for octave in range(OCTAVES)]
+        waves = [wave for turn in turned for wave in (turn.sin(), turn.cos())]
+        slope = view.places / cameras.log_focal_1.exp()[:, None, None]
+        change = cameras.log_depth_1 - view.log_depth
+        change = change - change.mean(1, keepdim=True)
+        alone = [cameras.log_depth_1, change, view.weight.clamp_min(1e-4).log(), (cameras.held_1 + 0.1).log(), view.depth_weight.log()]
+        missed = (cameras.missed_1 * view.weight.sqrt()[..., None]).clamp(-4.0, 4.0)
+        values = torch.cat([at, at - view.places / half, missed, slope, torch.stack(alone, dim=-1), *waves], dim=-1)
+        of_cells = values.transpose(1, 2).unflatten(2, (grid[0] * self.side, grid[1] * self.side))
+        of_patches = F.pixel_unshuffle(of_cells, self.side).flatten(2).transpose(1, 2)
+        focals = torch.stack([cameras.log_focal_1 - math.log(half), cameras.log_focal_2 - math.log(other_half)], dim=-1)
+        of_pair = torch.cat([cameras.rotation.flatten(1), cameras.translation.clamp(-4.0, 4.0), focals], dim=-1)
+        cells = self.cells_told(of_patches.to(self.cells_told.fc1.weight.dtype))
+        return (cells + self.pair_told(of_pair.to(self.pair_told.fc1.weight.dtype))[:, None]).float()

@@ -1,0 +1,277 @@
+"""Two cameras and the depth of both views' cells from what matches what: a small bundle adjustment inside the network.
+
+Gauss-Newton with the depths eliminated, unrolled, so that the matches, their weights and the priors learn from what comes of them: as in
+BA-Net (Tang and Tan, ICLR 2019) and DROID-SLAM (Teed and Deng, NeurIPS 2021), with both focal lengths among the unknowns. Depths have
+priors, so that a pair without parallax, or a cell without a match, keeps what one picture says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+UNKNOWNS = 9  # of a pair: how the second camera moves (translation, rotation), both log focal lengths, the second prior's log scale
+TURNS = 2  # first steps in which the cameras stay in one place: depths would follow what is a turn
+NEAREST = 0.05  # in front of a camera, in units of the priors' depth: what comes nearer is not looked at
+FIRST_DOUBT, LAST_DOUBT = 16.0, 3.0  # standard deviations at which a match counts half
+SAME_CAMERA = 0.15  # of log focal lengths: beyond, two views are taken to have two cameras
+FIRST_DAMPING, LAST_DAMPING = 1e-2, 1e-5  # relative to the diagonal
+LEAST_CURVATURE = 1e-6
+LARGEST_MOVE, LARGEST_TURN = 1.0, 0.5  # of one step: units of the priors' depth, radians
+LARGEST_LOG = 0.7  # of one step, of focal lengths and depths
+
+
+@dataclass(frozen=True, eq=False)
+class MatchedView:
+    """The cells of a view: where they lie, where the other view sees them, and what was thought of them before."""
+
+    places: Tensor  # [B, M, 2] (across, down) pixels from the picture's middle
+    found: Tensor  # [B, M, 2] in the other view, in the same way
+    weight: Tensor  # [B, M] inverse variance of `found`, per pixel squared; 0: not seen there
+    log_depth: Tensor  # [B, M] prior
+    depth_weight: Tensor  # [B, M] inverse variance of it
+    log_focal: Tensor  # [B] prior, of the focal length in pixels
+    focal_weight: Tensor  # [B] inverse variance of it
+
+
+@dataclass(frozen=True, eq=False)
+class TwoCameras:
+    """Camera 2 to camera 1, log focal lengths in pixels, log depths of the cells of both views in their own cameras."""
+
+    rotation: Tensor  # [B, 3, 3]
+    translation: Tensor  # [B, 3]
+    log_focal_1: Tensor  # [B]
+    log_focal_2: Tensor  # [B]
+    log_depth_1: Tensor  # [B, M1]
+    log_depth_2: Tensor  # [B, M2]
+    held_1: Tensor  # [B, M1] inverse variance of the log depths by the matches alone, were the cameras known
+    held_2: Tensor  # [B, M2]
+    missed_1: Tensor  # [B, M1, 2] pixels from where a cell was found to where it should be
+    missed_2: Tensor  # [B, M2, 2]
+
+    def swapped(self) -> TwoCameras:
+        """The same with the views' names exchanged."""
+        back = self.rotation.transpose(1, 2)
+        return TwoCameras(
+            back, -(back @ self.translation[..., None])[..., 0], self.log_focal_2, self.log_focal_1,
+            self.log_depth_2, self.log_depth_1, self.held_2, self.held_1, self.missed_2, self.missed_1,
+        )  # fmt: skip
+
+    def with_depths(self, mean: float) -> TwoCameras:
+        """At the scale at which the mean log depth of all cells is `mean`."""
+        cells = torch.cat([self.log_depth_1, self.log_depth_2], dim=1)
+        shift = mean - cells.mean(1)
+        return replace(
+            self,
+            translation=self.translation * shift.exp()[:, None],
+            log_depth_1=self.log_depth_1 + shift[:, None],
+            log_depth_2=self.log_depth_2 + shift[:, None],
+        )
+
+
+def adjusted(one: MatchedView, two: MatchedView, same_camera: Tensor, scale_weight: float, steps: int, learned: int) -> TwoCameras:
+    """From cameras in one place and depths as by the priors, `steps` steps; the gradient goes through the `learned` last ones.
+
+    same_camera: inverse variance of the difference of the log focal lengths; scale_weight: that of the second prior's log scale against
+    the first's. float32; no waiting for the device.
+    """
+    batch, device = len(one.places), one.places.device
+    state = _State(
+        torch.eye(3, device=device).expand(batch, 3, 3), torch.zeros(batch, 3, device=device), one.log_focal, two.log_focal,
+        torch.zeros(batch, device=device), one.log_depth, two.log_depth,
+    )  # fmt: skip
+    with torch.no_grad():
+        for step in range(steps - learned):
+            state = _step(state, one, two, same_camera, scale_weight, step / max(1, steps - 1), step < TURNS)
+    for step in range(steps - learned, steps):
+        state = _step(state, one, two, same_camera, scale_weight, step / max(1, steps - 1), step < TURNS)
+    first, second = _linearised(state, one, is_first=True), _linearised(state, two, is_first=False)
+    return TwoCameras(
+        state.rotation, state.translation, state.log_focal_1, state.log_focal_2, state.log_depth_1, state.log_depth_2,
+        first.held(), second.held(), first.residual, second.residual,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    rotation: Tensor
+    translation: Tensor
+    log_focal_1: Tensor
+    log_focal_2: Tensor
+    log_scale: Tensor  # [B] of the second view's prior
+    log_depth_1: Tensor
+    log_depth_2: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Linearised:
+    """Of one view's cells: residuals [B, M, 2], how they change with the pair's unknowns [B, M, 2, 9] and with their depth [B, M, 2]."""
+
+    residual: Tensor
+    jacobian: Tensor
+    by_depth: Tensor
+    weight: Tensor  # [B, M], with what robustness leaves of it
+
+    def held(self) -> Tensor:
+        return self.weight * self.by_depth.square().sum(-1)
+
+
+def _linearised(state: _State, view: MatchedView, is_first: bool, doubt: float = LAST_DOUBT) -> _Linearised:
+    own, other = (state.log_focal_1, state.log_focal_2) if is_first else (state.log_focal_2, state.log_focal_1)
+    log_depth = state.log_depth_1 if is_first else state.log_depth_2
+    own_focal, focal = own.exp()[:, None, None], other.exp()[:, None]
+    back = state.rotation.transpose(1, 2)
+    turn = back if is_first else state.rotation  # this view's camera to the other's
+    shift = -(back @ state.translation[..., None])[..., 0] if is_first else state.translation
+    slope = view.places / own_focal
+    ray = torch.cat([slope, torch.ones_like(slope[..., :1])], dim=-1)
+    turned = (log_depth.exp()[..., None] * ray) @ turn.transpose(1, 2)  # how the point moves with its log depth
+    x, y, z = (turned + shift[:, None]).unbind(-1)
+    is_ahead = z > NEAREST
+    inverse = 1 / z.clamp_min(NEAREST)
+    x, y = x * inverse, y * inverse
+    seen = torch.stack([x, y], dim=-1) * focal[..., None]
+
+    def by(moved: Tensor) -> Tensor:
+        """How the place changes when the point, in the other camera, moves as [B, M, 3]."""
+        gain = (focal * inverse)[..., None]
+        return (moved[..., :2] - torch.stack([x, y], dim=-1) * moved[..., 2:]) * gain
+
+    by_motion = _by_motion(x, y, inverse, focal)
+    if is_first:  # the cameras move as the second one's points do in camera 1: for camera 2 the other way
+        by_motion = -(by_motion @ _adjoint(turn, shift)[:, None])
+    by_depth = by(turned)
+    flat = torch.cat([-slope, torch.zeros_like(slope[..., :1])], dim=-1)
+    by_own = by((log_depth.exp()[..., None] * flat) @ turn.transpose(1, 2))
+    focals = [by_own, seen] if is_first else [seen, by_own]
+    scale = torch.zeros_like(by_depth) if is_first else by_depth
+    jacobian = torch.cat([by_motion, *(column[..., None] for column in (*focals, scale))], dim=-1)
+    residual = seen - view.found
+    with torch.no_grad():
+        far = residual.norm(dim=-1) * view.weight.sqrt()
+        left = is_ahead / (1 + (far / doubt) ** 2)
+    return _Linearised(residual, jacobian, by_depth, view.weight * left)
+
+
+def _by_motion(x: Tensor, y: Tensor, inverse: Tensor, focal: Tensor) -> Tensor:
+    """Of places (x, y) f of points at depth 1 / inverse, [B, M, 2, 6], when all points move by a twist in front of the camera."""
+    zero = torch.zeros_like(x)
+    across = torch.stack([inverse, zero, -x * inverse, -x * y, 1 + x * x, -y], dim=-1)
+    down = torch.stack([zero, inverse, -y * inverse, -(1 + y * y), x * y, x], dim=-1)
+    return torch.stack([across, down], dim=-2) * focal[..., None, None]
+
+
+def _adjoint(rotation: Tensor, translation: Tensor) -> Tensor:
+    """[B, 6, 6]: a twist (translation first) in one frame as one in the frame that the pose leads to."""
+    upper = torch.cat([rotation, _cross(translation) @ rotation], dim=2)
+    lower = torch.cat([torch.zeros_like(rotation), rotation], dim=2)
+    return torch.cat([upper, lower], dim=1)
+
+
+def _step(state: _State, one: MatchedView, two: MatchedView, same: Tensor, scale_weight: float, done: float, turns_only: bool) -> _State:
+    damping, doubt = _between(FIRST_DAMPING, LAST_DAMPING, done), _between(FIRST_DOUBT, LAST_DOUBT, done)
+    first, second = _linearised(state, one, True, doubt), _linearised(state, two, False, doubt)
+    depth_2 = two.log_depth + state.log_scale[:, None]
+    h_1, g_1, by_1 = _eliminated(first, one.depth_weight, state.log_depth_1 - one.log_depth)
+    h_2, g_2, by_2 = _eliminated(second, two.depth_weight, state.log_depth_2 - depth_2)
+    h_p, g_p = _priors(state, one, two, same, scale_weight)
+    curvature, gradient = h_1 + h_2 + h_p, g_1 + g_2 + g_p
+    if turns_only:
+        curvature, gradient = curvature[:, 3:8, 3:8], gradient[:, 3:8]
+    moved = -_solved(curvature, gradient, damping)
+    if turns_only:
+        moved = F.pad(moved, (3, 1))
+    turned = moved[:, 3:6] / (moved[:, 3:6].norm(dim=-1, keepdim=True) / LARGEST_TURN).clamp_min(1.0)
+    moved_by = moved[:, :3] / (moved[:, :3].norm(dim=-1, keepdim=True) / LARGEST_MOVE).clamp_min(1.0)
+    logs = moved[:, 6:].clamp(-LARGEST_LOG, LARGEST_LOG)
+    rotation = _rotation(turned)
+    moved = torch.cat([moved_by, turned, logs], dim=-1)
+    log_depth_1 = state.log_depth_1 + by_1.change(moved)
+    log_depth_2 = state.log_depth_2 + logs[:, 2:] + by_2.change(moved)
+    return _State(
+        rotation @ state.rotation, (rotation @ state.translation[..., None])[..., 0] + moved[:, :3],
+        state.log_focal_1 + logs[:, 0], state.log_focal_2 + logs[:, 1], state.log_scale + logs[:, 2], log_depth_1, log_depth_2,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Depths:
+    """What gives the depths' change back when the pair's unknowns have moved."""
+
+    mixed: Tensor  # [B, M, 9]
+    curvature: Tensor  # [B, M]
+    gradient: Tensor  # [B, M]
+
+    def change(self, moved: Tensor) -> Tensor:
+        change = -(self.gradient + (self.mixed @ moved[..., None])[..., 0]) / self.curvature
+        return change.clamp(-LARGEST_LOG, LARGEST_LOG)
+
+
+def _eliminated(view: _Linearised, prior: Tensor, off: Tensor) -> tuple[Tensor, Tensor, _Depths]:
+    """Curvature [B, 9, 9] and gradient [B, 9] of the pair's unknowns once every depth is at its best, beside its prior.
+
+    A sum of squares of what is left of each row, not the difference that Schur's complement is written as: it stays above 0 in float32.
+    """
+    prior = prior + LEAST_CURVATURE
+    curvature = view.held() + prior
+    gradient = view.weight * (view.by_depth * view.residual).sum(-1) + prior * off
+    mixed = view.weight[..., None] * (view.jacobian * view.by_depth[..., None]).sum(-2)
+    follows = mixed / curvature[..., None]  # how a depth, with its sign turned, follows the unknowns
+    left = view.jacobian - view.by_depth[..., None] * follows[..., None, :]
+    weighted = left * view.weight[..., None, None]
+    held_back = follows * prior[..., None]
+    whole = weighted.flatten(1, 2).transpose(1, 2) @ left.flatten(1, 2) + held_back.transpose(1, 2) @ follows
+    slope = weighted.flatten(1, 2).transpose(1, 2) @ view.residual.flatten(1, 2)[..., None] - held_back.transpose(1, 2) @ off[..., None]
+    return whole, slope[..., 0], _Depths(mixed, curvature, gradient)
+
+
+def _priors(state: _State, one: MatchedView, two: MatchedView, same: Tensor, scale_weight: float) -> tuple[Tensor, Tensor]:
+    """Of the focal lengths, of their being one camera's, and of the scale: [B, 9, 9] and [B, 9]."""
+    apart = state.log_focal_1 - state.log_focal_2
+    alike = same / (1 + (apart.detach() / SAME_CAMERA) ** 2) ** 2  # Geman and McClure's: two cameras may be two
+    off_1, off_2 = state.log_focal_1 - one.log_focal, state.log_focal_2 - two.log_focal
+    zero = torch.zeros_like(apart)
+    diagonal = torch.stack([*(6 * [zero]), one.focal_weight + alike, two.focal_weight + alike, zero + scale_weight], dim=-1)
+    between = torch.zeros(UNKNOWNS, UNKNOWNS, device=apart.device)
+    between[6, 7] = between[7, 6] = 1.0
+    pulls = (one.focal_weight * off_1 + alike * apart, two.focal_weight * off_2 - alike * apart, scale_weight * state.log_scale)
+    return torch.diag_embed(diagonal) - alike[:, None, None] * between, torch.stack([*(6 * [zero]), *pulls], dim=-1)
+
+
+def _between(first: float, last: float, done: float) -> float:
+    return first * float((last / first) ** done)
+
+
+def _solved(curvature: Tensor, gradient: Tensor, damping: float) -> Tensor:
+    """x of (A + damping diag A) x = b, [B, N]: Gauss and Jordan without pivots, on A brought to a diagonal of ones.
+
+    By hand: the libraries' solvers wait for a GPU, or cannot be recorded there.
+    """
+    size = curvature.diagonal(dim1=1, dim2=2).clamp_min(LEAST_CURVATURE).rsqrt()
+    scaled = curvature * size[:, :, None] * size[:, None, :]
+    scaled = scaled + (damping + LEAST_CURVATURE) * torch.eye(curvature.shape[1], device=curvature.device)
+    rows = torch.cat([scaled, (gradient * size)[..., None]], dim=2)
+    for k in range(curvature.shape[1]):
+        pivot = rows[:, k : k + 1] / rows[:, k : k + 1, k : k + 1].clamp_min(LEAST_CURVATURE)
+        others = rows - rows[:, :, k : k + 1] * pivot
+        rows = torch.cat([others[:, :k], pivot, others[:, k + 1 :]], dim=1)
+    return rows[..., -1] * size
+
+
+def _rotation(turn: Tensor) -> Tensor:
+    """Rodrigues' formula: rotation vectors [B, 3] to [B, 3, 3]."""
+    square = turn.square().sum(-1)[:, None, None]
+    angle = square.clamp_min(1e-12).sqrt()
+    cross = _cross(turn)
+    half = torch.sinc(angle / (2 * torch.pi))
+    identity = torch.eye(3, device=turn.device)
+    return identity + torch.sinc(angle / torch.pi) * cross + 0.5 * half * half * (cross @ cross)
+
+
+def _cross(v: Tensor) -> Tensor:
+    x, y, z = v.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))

@@ -1,0 +1,30 @@
+"""Likenesses at a few places: those of the whole product, whatever part of it is in memory at a time, with their gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dust3r_ros.network import sampled_likeness as module
+from dust3r_ros.network.sampled_likeness import sampled_likeness
+
+
+def _inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    own, others = (torch.randn(3, n, 4, generator=generator, dtype=torch.float64) for n in (5, 7))
+    return own, others, torch.randint(7, (3, 5, 6), generator=generator)
+
+
+@pytest.mark.parametrize("largest", [1, 14, 40, 1 << 20], ids=["a row", "two rows", "a pair", "all"])
+def test_values_and_gradients_are_those_of_the_whole_product(largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST", largest)
+    own, others, index = _inputs()
+    weight = torch.randn(3, 5, 6, generator=torch.Generator().manual_seed(1))
+    gradients = []
+    for of in (sampled_likeness, lambda a, b, i: (a @ b.transpose(1, 2)).gather(2, i).float()):
+        a, b = own.clone().requires_grad_(), others.clone().requires_grad_()
+        found = of(a, b, index)
+        (found * weight).sum().backward()
+        gradients.append((found.detach(), a.grad, b.grad))
+    for one, two in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-6)

@@ -1,0 +1,187 @@
+"""The adjustment of two cameras: on scenes whose truth is known it finds that, and what cannot be known stays what it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from dust3r_ros.network import two_view_bundle
+from dust3r_ros.network.two_view_bundle import MatchedView, TwoCameras, adjusted
+
+PAIRS, CELLS = 6, 140
+SAME = torch.tensor(400.0)
+
+
+def _truth(motion: float = 0.25, turn: float = 0.15, focals: tuple[float, float] = (70.0, 70.0), seed: int = 0) -> TwoCameras:
+    """Scenes of random depths about 1 in front of two cameras that look about the same way."""
+    generator = torch.Generator().manual_seed(seed)
+    depths = [(0.3 * torch.randn(PAIRS, CELLS, generator=generator)) for _ in range(2)]
+    rotation = two_view_bundle._rotation(turn * torch.randn(PAIRS, 3, generator=generator))
+    translation = motion * torch.nn.functional.normalize(torch.randn(PAIRS, 3, generator=generator), dim=-1)
+    log_focals = [torch.full((PAIRS,), focal).log() for focal in focals]
+    nothing = torch.zeros(PAIRS, CELLS)
+    return TwoCameras(rotation, translation, *log_focals, *depths, nothing, nothing, nothing[..., None], nothing[..., None])
+
+
+def _places(seed: int = 1) -> Tensor:
+    return (torch.rand(PAIRS, CELLS, 2, generator=torch.Generator().manual_seed(seed)) - 0.5) * torch.tensor([112.0, 80.0])
+
+
+def _view(truth: TwoCameras, seed: int, noise: float = 0.0) -> MatchedView:
+    """View 1 of `truth` with true matches; it thinks that all depths are 1 and both focal lengths 60 pixels."""
+    places = _places(seed)
+    focal_1, focal_2 = truth.log_focal_1.exp()[:, None, None], truth.log_focal_2.exp()[:, None, None]
+    points = torch.cat([places / focal_1, torch.ones(PAIRS, CELLS, 1)], dim=-1) * truth.log_depth_1.exp()[..., None]
+    moved = (points - truth.translation[:, None]) @ truth.rotation
+    found = focal_2 * moved[..., :2] / moved[..., 2:]
+    found = found + noise * torch.randn(found.shape, generator=torch.Generator().manual_seed(seed + 10))
+    one, prior = torch.ones(PAIRS, CELLS), torch.full((PAIRS,), 60.0).log()
+    return MatchedView(places, found, 10 * one * (moved[..., 2] > 0.2), 0 * one, 0.1 * one, prior, torch.full((PAIRS,), 6.0))
+
+
+def _views(truth: TwoCameras, noise: float = 0.0) -> tuple[MatchedView, MatchedView]:
+    return _view(truth, 1, noise), _view(truth.swapped(), 2, noise)
+
+
+def _degrees(one: Tensor, two: Tensor) -> Tensor:
+    cosine = ((one.transpose(1, 2) @ two).diagonal(dim1=1, dim2=2).sum(1) - 1) / 2
+    return torch.rad2deg(cosine.clamp(-1, 1).arccos())
+
+
+def _directions(one: Tensor, two: Tensor) -> Tensor:
+    return torch.rad2deg(torch.nn.functional.cosine_similarity(one, two, dim=-1).clamp(-1, 1).arccos())
+
+
+@pytest.mark.parametrize("focals", [(70.0, 70.0), (55.0, 80.0)], ids=["one camera", "two cameras"])
+def test_true_matches_give_the_true_cameras_and_depths(focals: tuple[float, float]) -> None:
+    truth = _truth(focals=focals)
+    views = [replace(view, depth_weight=0.01 * view.depth_weight, focal_weight=0.01 * view.focal_weight) for view in _views(truth)]
+    one, two = views  # what was thought hardly weighs
+    found = adjusted(one, two, SAME if focals[0] == focals[1] else torch.tensor(0.0), 4.0, 30, 0)
+    solved = _degrees(found.rotation, truth.rotation) < 0.1
+    assert solved.sum() >= PAIRS - 1  # one of the scenes takes more steps
+    assert _directions(found.translation, truth.translation)[solved].max() < 1
+    for said, true in ((found.log_focal_1, truth.log_focal_1), (found.log_focal_2, truth.log_focal_2)):
+        assert (said - true)[solved].abs().max() < 0.01
+    scale = (found.log_depth_1 - truth.log_depth_1).median(1, keepdim=True).values
+    assert (found.log_depth_1 - truth.log_depth_1 - scale)[solved].abs().median() < 0.01
+    assert (found.log_depth_2 - truth.log_depth_2 - scale)[solved].abs().median() < 0.01  # one scale for both views and the motion
+    length = found.translation.norm(dim=-1).log() - truth.translation.norm(dim=-1).log()
+    torch.testing.assert_close(length[solved], scale[solved, 0], atol=0.05, rtol=0)
+
+
+def test_inexact_matches_give_about_the_true_cameras() -> None:
+    truth = _truth()
+    found = adjusted(*_views(truth, noise=0.3), SAME, 4.0, 12, 0)
+    assert _degrees(found.rotation, truth.rotation).median() < 1
+    assert _directions(found.translation, truth.translation).median() < 8
+
+
+def test_wrong_matches_are_left_behind() -> None:
+    """One in eight leads anywhere, and says that it is sure."""
+    truth = _truth()
+    views = []
+    for view in _views(truth, noise=0.1):
+        found = view.found.clone()
+        found[:, ::8] = _places(7)[:, ::8]
+        views.append(replace(view, found=found))
+    found = adjusted(*views, SAME, 4.0, 15, 0)
+    assert _degrees(found.rotation, truth.rotation).median() < 1.5
+    assert _directions(found.translation, truth.translation).median() < 12
+    assert found.missed_1[:, ::8].norm(dim=-1).median() > 10 * found.missed_1[:, 1::8].norm(dim=-1).median()
+
+
+def test_the_other_order_finds_the_other_way_round() -> None:
+    one, two = _views(_truth(), noise=0.2)
+    there = adjusted(one, two, SAME, 4.0, 25, 0).with_depths(0.0)
+    back = adjusted(two, one, SAME, 4.0, 25, 0).swapped().with_depths(0.0)
+    assert _degrees(there.rotation, back.rotation).max() < 0.2
+    torch.testing.assert_close(there.translation, back.translation, atol=0.02, rtol=0)
+    torch.testing.assert_close(there.log_focal_1, back.log_focal_1, atol=0.02, rtol=0)
+    torch.testing.assert_close(there.log_depth_2, back.log_depth_2, atol=0.05, rtol=0)
+    assert there.log_depth_1.mean().abs() < 0.5
+    torch.testing.assert_close(torch.cat([there.log_depth_1, there.log_depth_2], 1).mean(1), torch.zeros(PAIRS), atol=1e-5, rtol=0)
+
+
+def test_without_matches_everything_stays_as_it_was_thought() -> None:
+    one, two = (replace(view, weight=0 * view.weight) for view in _views(_truth()))
+    found = adjusted(one, two, SAME, 4.0, 10, 0)
+    torch.testing.assert_close(found.rotation, torch.eye(3).expand(PAIRS, 3, 3))
+    torch.testing.assert_close(found.translation, torch.zeros(PAIRS, 3))
+    torch.testing.assert_close(found.log_depth_1, one.log_depth)
+    torch.testing.assert_close(found.log_focal_2, two.log_focal)
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.2], ids=["identical views", "pure rotation"])
+def test_without_parallax_depths_stay_as_they_were_thought(turn: float) -> None:
+    truth = _truth(motion=0.0, turn=turn)
+    views = [replace(view, log_focal=truth.log_focal_1) for view in _views(truth)]  # else bent depths and a motion may explain it
+    found = adjusted(*views, SAME, 4.0, 20, 0)
+    assert _degrees(found.rotation, truth.rotation).max() < 0.5
+    assert found.translation.norm(dim=-1).max() < 0.03
+    assert found.log_depth_1.abs().max() < 0.1
+
+
+def test_one_pair_does_not_change_another() -> None:
+    one, two = _views(_truth(), noise=0.2)
+    whole = adjusted(one, two, SAME, 4.0, 8, 0)
+    alone = adjusted(*(MatchedView(*(value[2:3] for value in vars(view).values())) for view in (one, two)), SAME, 4.0, 8, 0)
+    torch.testing.assert_close(alone.rotation, whole.rotation[2:3], atol=1e-3, rtol=0)
+
+
+def test_derivatives_are_those_of_the_places() -> None:
+    """Every column beside a difference quotient of how the pair's unknowns move the places, in float64."""
+    truth = _truth()
+    for is_first in (True, False):
+        view = _view(truth if is_first else truth.swapped(), 3)
+        view = MatchedView(*(value.double() for value in vars(view).values()))
+        state = two_view_bundle._State(
+            *(value.double() for value in (truth.rotation, truth.translation, truth.log_focal_1, truth.log_focal_2)),
+            torch.zeros(PAIRS).double(), truth.log_depth_1.double(), truth.log_depth_2.double(),
+        )  # fmt: skip
+        at = two_view_bundle._linearised(state, view, is_first)
+        for column in range(two_view_bundle.UNKNOWNS):
+            moved = torch.zeros(PAIRS, two_view_bundle.UNKNOWNS).double()
+            moved[:, column] = 1e-5
+            turned = two_view_bundle._rotation(moved[:, 3:6])
+            after = replace(
+                state, rotation=turned @ state.rotation, translation=(turned @ state.translation[..., None])[..., 0] + moved[:, :3],
+                log_focal_1=state.log_focal_1 + moved[:, 6], log_focal_2=state.log_focal_2 + moved[:, 7],
+                log_depth_2=state.log_depth_2 + moved[:, 8:],
+            )  # fmt: skip
+            quotient = (two_view_bundle._linearised(after, view, is_first).residual - at.residual) / 1e-5
+            torch.testing.assert_close(at.jacobian[..., column], quotient, atol=0.05, rtol=1e-3)
+        deeper = replace(state, log_depth_1=state.log_depth_1 + 1e-5, log_depth_2=state.log_depth_2 + 1e-5)
+        quotient = (two_view_bundle._linearised(deeper, view, is_first).residual - at.residual) / 1e-5
+        torch.testing.assert_close(at.by_depth, quotient, atol=0.05, rtol=1e-3)
+
+
+def test_what_comes_of_it_teaches_matches_weights_and_priors() -> None:
+    one, two = _views(_truth(), noise=0.3)
+    for view in (one, two):
+        for value in vars(view).values():
+            value.requires_grad_(value.is_leaf)
+    found = adjusted(one, two, SAME, 4.0, 6, 2)
+    (found.translation.square().sum() + found.log_depth_1.square().mean() + found.log_focal_2.sum()).backward()  # type: ignore[no-untyped-call]
+    for view in (one, two):
+        for name in ("found", "weight", "log_depth", "depth_weight", "log_focal", "focal_weight"):
+            gradient = getattr(view, name).grad
+            assert gradient is not None, name
+            assert bool(torch.isfinite(gradient).all()), name
+            assert bool(gradient.abs().sum() > 0), name
+
+
+def test_nonsense_stays_finite() -> None:
+    """Matches at random, behind cameras, far out of the picture, and depths of all sizes."""
+    generator = torch.Generator().manual_seed(3)
+    views = []
+    for seed in (1, 2):
+        view = _view(_truth(seed=seed), seed)
+        wild = 300 * torch.randn(PAIRS, CELLS, 2, generator=generator)
+        views.append(replace(view, found=wild, log_depth=4 * torch.randn(PAIRS, CELLS, generator=generator), weight=100 * view.weight))
+    found = adjusted(*views, SAME, 4.0, 25, 0)
+    for name, value in vars(found).items():
+        assert bool(torch.isfinite(value).all()), name

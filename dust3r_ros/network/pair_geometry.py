@@ -46,6 +46,14 @@ class PairGeometry:
         back = self.cameras.swapped()
         return PairGeometry(self.looks_2, self.looks_1, self.priors_2, self.priors_1, back)
 
+    def mirrored(self) -> PairGeometry:
+        """Every pair followed by itself with the views' names exchanged. Looks stay those of the pairs themselves."""
+        both = self.followed_by(self.swapped())
+        order = torch.arange(2 * len(self.cameras.rotation), device=self.cameras.rotation.device).unflatten(0, (2, -1)).T.flatten()
+        parts = (both.priors_1, both.priors_2, both.cameras)
+        one, two, cameras = ({name: value[order] for name, value in vars(part).items()} for part in parts)
+        return PairGeometry(self.looks_1, self.looks_2, MatchedView(**one), MatchedView(**two), TwoCameras(**cameras))
+
     def followed_by(self, other: PairGeometry) -> PairGeometry:
         """One batch of both. Looks are not joined: those of the first batch stay."""
 
@@ -90,7 +98,7 @@ class GeometryEstimation(nn.Module):
 
     def _view(self, tokens: Tensor, grid: Grid, look: Look, size: tuple[int, int]) -> MatchedView:
         depth, sure = unpatched(exact(self.depth, tokens), grid, self.side).float().flatten(2).unbind(1)
-        share = exact(self.attend, tokens).softmax(dim=1)
+        share = exact(self.attend, tokens).float().softmax(dim=1)
         pooled = torch.einsum("bnq,bnc->bqc", share, tokens).flatten(1)
         focal, focal_sure = self.camera(pooled.to(self.camera.fc1.weight.dtype)).float().unbind(1)
         variance = look.log_error.clamp(-LARGEST_LOG, LARGEST_LOG).mul(2).exp() + LEAST_ERROR**2

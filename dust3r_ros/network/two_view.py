@@ -155,20 +155,25 @@ class TwoViewNetwork(nn.Module):
         head = (self.downstream_head1, self.downstream_head2)[side]
         return head.detail(self.encoded(tokens), tokens.grid) if isinstance(head, DptHead) else None
 
-    def decode(self, tokens_1: ImageTokens, tokens_2: ImageTokens, descriptors: bool = True) -> TwoViewOutput:
-        """Pair by pair along the batch; the two views may differ in size. `descriptors` False leaves MASt3R's out."""
-        geometry = self.geometry_of(tokens_1, tokens_2)
+    def decode(self, tokens_1: ImageTokens, tokens_2: ImageTokens, descriptors: bool = True, mirrored: bool = False) -> TwoViewOutput:
+        """Pair by pair along the batch; the two views may differ in size. `descriptors` False leaves MASt3R's out.
+
+        `mirrored`: every second pair is the one before it, the other way round: what the matches of both say is found once.
+        """
+        geometry = self.geometry_of(tokens_1, tokens_2, mirrored)
         return self.output(self.decode_levels(tokens_1, tokens_2, geometry), tokens_1, tokens_2, descriptors, geometry)
 
-    def geometry_of(self, tokens_1: ImageTokens, tokens_2: ImageTokens) -> PairGeometry | None:
-        """What the pairs' matches say; None where the network does not match."""
+    def geometry_of(self, tokens_1: ImageTokens, tokens_2: ImageTokens, mirrored: bool = False) -> PairGeometry | None:
+        """What the pairs' matches say; None where the network does not match. `mirrored` as in `decode`."""
         if self.geometry is None:
             return None
         self._check_pairs(tokens_1, tokens_2)
-        both = (tokens_1, tokens_2)
-        return self.geometry(
-            (self.encoded(tokens_1), self.encoded(tokens_2)), (self.cells(tokens_1), self.cells(tokens_2)), (both[0].grid, both[1].grid)
-        )
+        values, grids = (tokens_1.values, tokens_2.values), (tokens_1.grid, tokens_2.grid)
+        if mirrored:
+            values = (values[0][::2], values[1][::2])
+        encoded, cells = zip(*(side.tensor_split((self.config.encoder_width,), dim=-1) for side in values), strict=True)
+        geometry: PairGeometry = self.geometry(encoded, cells, grids)
+        return geometry.mirrored() if mirrored else geometry
 
     def output(
         self,

@@ -117,6 +117,40 @@ def test_the_order_and_the_batch_change_nothing() -> None:
         same(a, b)
 
 
+def test_both_orders_of_a_pair_share_their_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other they are adjusted once; apart, or with another pair between them, each by itself."""
+    own = estimator(replace(SMALL, patch_size=8, head="camera", match_width=8))
+    assert own.network.geometry is not None
+    rows: list[int] = []
+
+    def counted(encoded: tuple[torch.Tensor, torch.Tensor], *others: object) -> object:
+        rows.append(len(encoded[0]))
+        return forward(encoded, *others)
+
+    forward = own.network.geometry.forward
+    monkeypatch.setattr(own.network.geometry, "forward", counted)
+    seen = views(own)
+    together = own.estimate(seen, [(0, 1), (1, 0), (1, 2), (2, 1)])
+    assert sum(rows) == 2
+    rows.clear()
+    apart = own.estimate(seen, [(0, 1), (1, 2), (1, 0), (2, 1)])
+    assert sum(rows) == 4
+    same(together[0], apart[0], atol=1e-4)
+    same(together[2], apart[1], atol=1e-4)
+    for prediction in together:
+        assert bool(torch.isfinite(prediction.points_j).all())
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("order", [[(0, 1), (1, 0)], [(0, 1)]], ids=["both orders", "one order"])
+def test_cameras_are_adjusted_in_half_precision_too(precision: str, order: list[tuple[int, int]]) -> None:
+    own = estimator(replace(SMALL, patch_size=8, head="camera", match_width=8), hardware=choose_hardware("cpu", precision))
+    for prediction in own.estimate(views(own), order):
+        for points in (prediction.points_i, prediction.points_j):
+            assert points.dtype == torch.float32
+            assert bool(torch.isfinite(points).all())
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_is_close_and_its_results_are_float32(precision: str) -> None:
     exact, rough = estimator(), estimator(hardware=choose_hardware("cpu", precision))
@@ -180,10 +214,10 @@ class Narrow(TwoViewNetwork):
 
     room = 1
 
-    def decode(self, tokens_1: ImageTokens, tokens_2: ImageTokens, descriptors: bool = True) -> TwoViewOutput:
+    def decode(self, tokens_1: ImageTokens, tokens_2: ImageTokens, descriptors: bool = True, mirrored: bool = False) -> TwoViewOutput:
         if len(tokens_1.values) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return super().decode(tokens_1, tokens_2, descriptors)
+        return super().decode(tokens_1, tokens_2, descriptors, mirrored)
 
 
 @pytest.mark.parametrize(

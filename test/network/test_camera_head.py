@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dust3r_ros.geometry import Camera
-from dust3r_ros.network import NetworkConfig, TwoViewNetwork, TwoViewOutput, load_network, named, save_network
+from dust3r_ros.network import ImageTokens, NetworkConfig, TwoViewNetwork, TwoViewOutput, load_network, named, save_network
 from dust3r_ros.network.camera_head import RAW_CHANNELS, CameraHead, rotation_of
 from dust3r_ros.network.config import NetworkError
 from dust3r_ros.training.initialisation import fresh_network
@@ -109,6 +109,21 @@ def test_depth_is_between_what_tokens_say_and_what_matches_say() -> None:
     torch.testing.assert_close(depths[1], wanted, atol=1e-4, rtol=0)
     patches = head.proj(levels[0][-1]).unflatten(2, (2, 8, 8))[0, 0, 0]
     torch.testing.assert_close(depths[0][0, :8, :8], patches, atol=1e-4, rtol=0)
+
+
+def test_both_orders_in_one_batch_share_what_the_matches_say() -> None:
+    network = _lively()
+    images = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    one, two = network.encode(images), network.encode(images.flip(0))
+    both = network.decode(one, two, mirrored=True)
+    alone = network.decode(*(ImageTokens(view.values[:1], view.grid) for view in (one, two)))
+    torch.testing.assert_close(both.points_1[:1], alone.points_1, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(both.points_2[:1], alone.points_2, atol=1e-4, rtol=1e-3)
+    cameras = network.geometry_of(one, two, mirrored=True)
+    assert cameras is not None
+    torch.testing.assert_close(cameras.cameras.rotation[1], cameras.cameras.rotation[0].T)
+    torch.testing.assert_close(cameras.cameras.log_focal_2[1], cameras.cameras.log_focal_1[0])
+    assert not torch.allclose(both.points_1[0], both.points_1[1], atol=1e-2)
 
 
 def test_a_camera_head_without_matches_is_refused() -> None:

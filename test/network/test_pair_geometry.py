@@ -62,6 +62,10 @@ def test_both_orders_in_one_batch_are_each_alone() -> None:
     told = estimation.told(both, grids)
     torch.testing.assert_close(told[0][2:], estimation.told(geometry, grids)[1])
     _close(geometry.swapped().swapped(), geometry)
+    mirrored = geometry.mirrored()
+    for name, value in vars(mirrored.priors_1).items():
+        torch.testing.assert_close(value, torch.stack([getattr(both.priors_1, name)[k] for k in (0, 2, 1, 3)]))
+    torch.testing.assert_close(mirrored.cameras.rotation[1], geometry.cameras.rotation[0].T)
 
 
 def test_training_makes_the_same_as_looking() -> None:

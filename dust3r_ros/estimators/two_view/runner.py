@@ -69,7 +69,7 @@ class NetworkRunner:
         """In order, one output of batch size 1 a pair, on the device. All pairs of the call have the same two sizes."""
         at = 0
         while at < len(pairs):
-            chunk = pairs[at : at + self.batch]
+            chunk = self._chunk(pairs, at)
             in_use = {id(tokens) for pair in chunk for tokens in pair}
             try:
                 out = self._guarded(partial(self._decode_batch, chunk, descriptors), len(chunk), in_use)
@@ -79,14 +79,22 @@ class NetworkRunner:
             for k in range(len(chunk)):
                 yield out.pair(k)
 
+    def _chunk(self, pairs: Sequence[Pair], at: int) -> Sequence[Pair]:
+        """As many pairs as go at once. Both orders of a pair stay together where they share work, on a CPU too."""
+        size = self.batch
+        if size == LARGEST_BATCH_CPU and self.network.geometry is not None and _are_mirrored(pairs[at : at + 2]):
+            size = 2
+        return pairs[at : at + size]
+
     def _decode_batch(self, pairs: Sequence[Pair], descriptors: bool) -> TwoViewOutput:
         values = [[self.store.use(pair[side]) for pair in pairs] for side in (0, 1)]
         details = [[self._detail(pair[side], value, side) for pair, value in zip(pairs, values[side], strict=True)] for side in (0, 1)]
         tensors = [torch.cat(side) for side in values]
         tensors += [torch.cat([detail for detail in side if detail is not None]) for side in details if side[0] is not None]
         grids = (pairs[0][0].grid, pairs[0][1].grid)
-        key = ("decode", len(pairs), grids, descriptors)
-        outputs = self._graphs.run(key, lambda *inputs: self._decode(grids, descriptors, *inputs), tuple(tensors))
+        mirrored = self.network.geometry is not None and _are_mirrored(pairs)
+        key = ("decode", len(pairs), grids, descriptors, mirrored)
+        outputs = self._graphs.run(key, lambda *inputs: self._decode(grids, descriptors, mirrored, *inputs), tuple(tensors))
         return TwoViewOutput(*outputs)
 
     def _detail(self, image: StoredTokens, values: Tensor, side: int) -> Tensor | None:
@@ -100,11 +108,13 @@ class NetworkRunner:
     def _encode_plainly(self, images: Tensor) -> Tensor:
         return self.network.encode(normalised(images)).values
 
-    def _decode_plainly(self, grids: tuple[tuple[int, int], tuple[int, int]], descriptors: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def _decode_plainly(
+        self, grids: tuple[tuple[int, int], tuple[int, int]], descriptors: bool, mirrored: bool, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
         details = tensors[2:] or (None, None)
         first = ImageTokens(tensors[0], grids[0], (details[0], None))
         second = ImageTokens(tensors[1], grids[1], (None, details[1]))
-        return self.network.decode(first, second, descriptors).tensors()
+        return self.network.decode(first, second, descriptors, mirrored).tensors()
 
     # ---- memory ----------------------------------------------------------------------------------------------------------------------
 
@@ -133,6 +143,12 @@ class NetworkRunner:
                 f"out of memory on {self.hardware.text} even with one image or pair: set estimator.size to less, estimator.precision "
                 "to a half one, or free memory of the device"
             ) from error
+
+
+def _are_mirrored(pairs: Sequence[Pair]) -> bool:
+    """Whether every second pair is the one before it, the other way round."""
+    couples = zip(pairs[::2], pairs[1::2], strict=False)
+    return len(pairs) % 2 == 0 and all(one[0] is back[1] and one[1] is back[0] for one, back in couples)
 
 
 class _TooLargeError(Exception):

@@ -51,7 +51,7 @@ def _what(facts: Facts) -> list[str]:
         for text, is_given in (
             ("patches know their place", config.coordinates),
             ("a stem of convolutions", config.stem),
-            (f"cells of {MATCHED_CELL} pixels are matched before the decoders", config.match_width > 0),
+            (f"cells of {MATCHED_CELL} pixels are matched, and two cameras adjusted to them, before the decoders", config.match_width > 0),
         )
         if is_given
     ]

@@ -19,6 +19,8 @@ from dust3r_ros.network.heads import Grid, unpatched
 from dust3r_ros.network.image_features import ImageFeatures
 from dust3r_ros.network.match_refinement import Cells, Look, MatchRefinement
 
+LOOKS, LOOKS_AGAIN = 3, 2
+BESIDE = 8.0  # pixels outside of the picture where there is nothing to look at any more
 NEAR_BEST = 2  # cells around the most alike one whose mean is the first place
 FIRST_SHARPNESS = (math.log(1 / 0.07), 0.0)  # of the convolutions' likeness, and the tokens'
 SHARPEST = math.log(100.0)
@@ -61,11 +63,18 @@ class CellMatching(nn.Module):
             return one.coarse.flatten(2).transpose(1, 2) @ two.coarse.flatten(2)
 
     def forward(self, one: Cells, two: Cells) -> tuple[list[Look], list[Look]]:
-        """All looks at the cells of view 1 in view 2, and of view 2 in view 1."""
+        """The first looks at the cells of view 1 in view 2, and of view 2 in view 1."""
         return self._looks(one, two), self._looks(two, one)
 
     def _looks(self, own: Cells, other: Cells) -> list[Look]:
-        return self.refinement(own, other, *first_found(own, other), places_of(*own.size, own.coarse.device))
+        return self.refinement(own, other, *first_found(own, other), places_of(*own.size, own.coarse.device), LOOKS)
+
+    def again(self, own: Cells, other: Cells, look: Look, expected: Tensor) -> list[Look]:
+        """From where the cells are `expected` [B, M, 2] by what all of them say together; from where `look` saw them, if far outside."""
+        height, width = other.size
+        outside = (expected[..., 0].abs() > width / 2 + BESIDE) | (expected[..., 1].abs() > height / 2 + BESIDE)
+        start = torch.where(outside[..., None] | ~expected.isfinite(), look.found, expected)
+        return self.refinement(own, other, start, look.share, places_of(*own.size, own.coarse.device), LOOKS_AGAIN)
 
 
 def places_of(height: int, width: int, device: torch.device) -> Tensor:

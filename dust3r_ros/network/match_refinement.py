@@ -20,7 +20,6 @@ from dust3r_ros.network.sampled_likeness import sampled_likeness
 FINE_CELL = 2  # pixels
 REACH = 3  # places on each side of what was found that are looked at
 WINDOW = 2 * REACH + 1
-LOOKS = 3
 WIDTH = 64  # of what is remembered of a cell from look to look
 FIRST_SHARPNESS = 2.5  # logarithm of what the fine likeness is multiplied with before the softmax
 SHARPEST = 4.5
@@ -52,10 +51,11 @@ class Look:
     seen: Tensor  # [B, M] logit of being seen there
     window: Tensor  # [B, M, WINDOW^2], row by row: what the softmax of the places around `centre` is taken of
     centre: Tensor  # [B, M, 2]
+    share: Tensor  # [B, M, 1] logarithm, of the most alike cell in the likeness of all
 
 
 class MatchRefinement(nn.Module):
-    """`LOOKS` looks, each from where the one before has left off."""
+    """Looks around what was found."""
 
     def __init__(self, coarse: int) -> None:
         super().__init__()
@@ -71,8 +71,11 @@ class MatchRefinement(nn.Module):
         assert self.out.bias is not None
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, own: Cells, other: Cells, found: Tensor, share: Tensor, places: Tensor) -> list[Look]:
-        """found [B, M, 2] and the logarithm of its share [B, M, 1], for own cells whose middles are at `places` [M, 2]."""
+    def forward(self, own: Cells, other: Cells, found: Tensor, share: Tensor, places: Tensor, count: int) -> list[Look]:
+        """`count` looks, each from where the one before has left off, the first from `found` [B, M, 2].
+
+        share: logarithm of the likeness softmax at the most alike cell, [B, M, 1]; places [M, 2]: middles of the own cells.
+        """
         dtype = self.conv1.weight.dtype
         scale = max(other.size) / 2
         grid = own.coarse.shape[2:]
@@ -81,7 +84,7 @@ class MatchRefinement(nn.Module):
         offsets = self._offsets(found.device)
         memory = self.first_memory(own.coarse.to(dtype)).float()
         looks: list[Look] = []
-        for _ in range(LOOKS):
+        for _ in range(count):
             centre = found.detach()
             alike = windows(fine, other.fine, centre, FINE_CELL)
             about = QUIET * windows(own.coarse.detach(), other.coarse.detach(), centre, MATCHED_CELL)
@@ -96,7 +99,7 @@ class MatchRefinement(nn.Module):
             memory = memory + self.conv2(F.gelu(self.conv1(both))).float()
             said = self.out(self.norm(memory).to(dtype)).float().flatten(2).transpose(1, 2)
             found = found + STRIDE * said[..., :2]
-            looks.append(Look(found, said[..., 2] + spread[..., 0].log(), said[..., 3], window, centre))
+            looks.append(Look(found, said[..., 2] + spread[..., 0].log(), said[..., 3], window, centre, share))
         return looks
 
     def _offsets(self, device: torch.device) -> Tensor:

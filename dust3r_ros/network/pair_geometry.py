@@ -17,9 +17,9 @@ from dust3r_ros.network.cell_matching import CellMatching, places_of
 from dust3r_ros.network.config import NetworkConfig
 from dust3r_ros.network.heads import Grid, exact, unpatched
 from dust3r_ros.network.match_refinement import Look
-from dust3r_ros.network.two_view_bundle import MatchedView, TwoCameras, adjusted
+from dust3r_ros.network.two_view_bundle import MatchedView, Steps, TwoCameras, adjusted
 
-STEPS, LEARNED = 12, 3  # of the adjustment; the gradient goes through the last ones
+FIRST_STEPS, LAST_STEPS = Steps(8), Steps(5, learned=3, turning=0, first_doubt=6.0)
 QUERIES = 4  # ways in which a view's tokens are averaged for its camera
 FIRST_FOCAL = 0.65  # in units of the longer side: 75 degrees across
 FIRST_FOCAL_WEIGHT, FIRST_DEPTH_WEIGHT = math.log(1 / 0.4**2), math.log(0.5)  # logarithms of inverse variances
@@ -87,14 +87,27 @@ class GeometryEstimation(nn.Module):
         """Encoder tokens [B, N, C] of both views, what their cells are matched by, and their grids."""
         one, two = (self.matching.unpacked(values, grid) for values, grid in zip(cells, grids, strict=True))
         looks_1, looks_2 = self.matching(one, two)
+        with torch.no_grad():
+            before = self._adjusted(encoded, grids, (looks_1[-1], looks_2[-1]), (one.size, two.size), FIRST_STEPS)[2]
+        looks_1 += self.matching.again(one, two, looks_1[-1], looks_1[-1].found.detach() + before.missed_1)
+        looks_2 += self.matching.again(two, one, looks_2[-1], looks_2[-1].found.detach() + before.missed_2)
+        found = self._adjusted(encoded, grids, (looks_1[-1], looks_2[-1]), (one.size, two.size), LAST_STEPS, before)
+        return PairGeometry(looks_1, looks_2, found[0], found[1], found[2].with_depths(0.0))
+
+    def _adjusted(
+        self,
+        encoded: tuple[Tensor, Tensor],
+        grids: tuple[Grid, Grid],
+        looks: tuple[Look, Look],
+        sizes: tuple[tuple[int, int], tuple[int, int]],
+        steps: Steps,
+        start: TwoCameras | None = None,
+    ) -> tuple[MatchedView, MatchedView, TwoCameras]:
         with torch.autocast(encoded[0].device.type, enabled=False):
-            views = [
-                self._view(tokens.float(), grid, look[-1], of.size)
-                for tokens, grid, look, of in zip(encoded, grids, (looks_1, looks_2), (one, two), strict=True)
-            ]
+            parts = zip(encoded, grids, looks, sizes, strict=True)
+            views = [self._view(tokens.float(), grid, look, size) for tokens, grid, look, size in parts]
             same = self.same.float().clamp(-LARGEST_LOG, 2 * LARGEST_LOG).exp()
-            cameras = adjusted(views[0], views[1], same, SCALE_WEIGHT, STEPS, LEARNED if torch.is_grad_enabled() else 0)
-        return PairGeometry(looks_1, looks_2, views[0], views[1], cameras.with_depths(0.0))
+            return views[0], views[1], adjusted(views[0], views[1], same, SCALE_WEIGHT, steps, start)
 
     def _view(self, tokens: Tensor, grid: Grid, look: Look, size: tuple[int, int]) -> MatchedView:
         depth, sure = unpatched(exact(self.depth, tokens), grid, self.side).float().flatten(2).unbind(1)

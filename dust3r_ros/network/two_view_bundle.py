@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 UNKNOWNS = 9  # of a pair: how the second camera moves (translation, rotation), both log focal lengths, the second prior's log scale
-TURNS = 2  # first steps in which the cameras stay in one place: depths would follow what is a turn
 NEAREST = 0.05  # in front of a camera, in units of the priors' depth: what comes nearer is not looked at
-FIRST_DOUBT, LAST_DOUBT = 16.0, 3.0  # standard deviations at which a match counts half
+LAST_DOUBT = 3.0  # standard deviations at which a match counts half, in the last step
 SAME_CAMERA = 0.15  # of log focal lengths: beyond, two views are taken to have two cameras
 FIRST_DAMPING, LAST_DAMPING = 1e-2, 1e-5  # relative to the diagonal
 LEAST_CURVATURE = 1e-6
@@ -72,27 +71,48 @@ class TwoCameras:
         )
 
 
-def adjusted(one: MatchedView, two: MatchedView, same_camera: Tensor, scale_weight: float, steps: int, learned: int) -> TwoCameras:
-    """From cameras in one place and depths as by the priors, `steps` steps; the gradient goes through the `learned` last ones.
+@dataclass(frozen=True)
+class Steps:
+    """How often the cameras are adjusted."""
+
+    count: int
+    learned: int = 0  # the last ones, which the gradient goes through
+    turning: int = 2  # the first ones, in which the cameras stay in one place: depths would follow what is a turn
+    first_doubt: float = 16.0  # standard deviations at which a match counts half, in the first step; then less and less
+
+
+def adjusted(
+    one: MatchedView, two: MatchedView, same_camera: Tensor, scale_weight: float, steps: Steps, start: TwoCameras | None = None
+) -> TwoCameras:
+    """From `start`, or from cameras in one place and depths as by the priors.
 
     same_camera: inverse variance of the difference of the log focal lengths; scale_weight: that of the second prior's log scale against
     the first's. float32; no waiting for the device.
     """
-    batch, device = len(one.places), one.places.device
-    state = _State(
-        torch.eye(3, device=device).expand(batch, 3, 3), torch.zeros(batch, 3, device=device), one.log_focal, two.log_focal,
-        torch.zeros(batch, device=device), one.log_depth, two.log_depth,
-    )  # fmt: skip
-    with torch.no_grad():
-        for step in range(steps - learned):
-            state = _step(state, one, two, same_camera, scale_weight, step / max(1, steps - 1), step < TURNS)
-    for step in range(steps - learned, steps):
-        state = _step(state, one, two, same_camera, scale_weight, step / max(1, steps - 1), step < TURNS)
-    first, second = _linearised(state, one, is_first=True), _linearised(state, two, is_first=False)
+    state = _first_state(one, two) if start is None else _state_of(start)
+    for step in range(steps.count):
+        done = step / max(1, steps.count - 1)
+        doubt = _between(steps.first_doubt, LAST_DOUBT, done)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and step >= steps.count - steps.learned):
+            state = _step(state, one, two, same_camera, scale_weight, done, doubt, step < steps.turning)
+    first, second = _linearised(state, one, True, LAST_DOUBT), _linearised(state, two, False, LAST_DOUBT)
     return TwoCameras(
         state.rotation, state.translation, state.log_focal_1, state.log_focal_2, state.log_depth_1, state.log_depth_2,
         first.held(), second.held(), first.residual, second.residual,
     )  # fmt: skip
+
+
+def _first_state(one: MatchedView, two: MatchedView) -> _State:
+    batch, device = len(one.places), one.places.device
+    nowhere = torch.zeros(batch, 3, device=device)
+    there = torch.eye(3, device=device).expand(batch, 3, 3)
+    return _State(there, nowhere, one.log_focal, two.log_focal, nowhere[:, 0], one.log_depth, two.log_depth)
+
+
+def _state_of(cameras: TwoCameras) -> _State:
+    focals = (cameras.log_focal_1, cameras.log_focal_2)
+    scale = torch.zeros_like(focals[0])  # the next step finds it at once
+    return _State(cameras.rotation, cameras.translation, *focals, scale, cameras.log_depth_1, cameras.log_depth_2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +139,7 @@ class _Linearised:
         return self.weight * self.by_depth.square().sum(-1)
 
 
-def _linearised(state: _State, view: MatchedView, is_first: bool, doubt: float = LAST_DOUBT) -> _Linearised:
+def _linearised(state: _State, view: MatchedView, is_first: bool, doubt: float) -> _Linearised:
     own, other = (state.log_focal_1, state.log_focal_2) if is_first else (state.log_focal_2, state.log_focal_1)
     log_depth = state.log_depth_1 if is_first else state.log_depth_2
     own_focal, focal = own.exp()[:, None, None], other.exp()[:, None]
@@ -171,8 +191,10 @@ def _adjoint(rotation: Tensor, translation: Tensor) -> Tensor:
     return torch.cat([upper, lower], dim=1)
 
 
-def _step(state: _State, one: MatchedView, two: MatchedView, same: Tensor, scale_weight: float, done: float, turns_only: bool) -> _State:
-    damping, doubt = _between(FIRST_DAMPING, LAST_DAMPING, done), _between(FIRST_DOUBT, LAST_DOUBT, done)
+def _step(
+    state: _State, one: MatchedView, two: MatchedView, same: Tensor, scale_weight: float, done: float, doubt: float, turns_only: bool
+) -> _State:
+    damping = _between(FIRST_DAMPING, LAST_DAMPING, done)
     first, second = _linearised(state, one, True, doubt), _linearised(state, two, False, doubt)
     depth_2 = two.log_depth + state.log_scale[:, None]
     h_1, g_1, by_1 = _eliminated(first, one.depth_weight, state.log_depth_1 - one.log_depth)

@@ -119,6 +119,18 @@ def test_either_order_finds_the_same() -> None:
             torch.testing.assert_close(value, wanted)
 
 
+def test_a_second_look_begins_where_cells_are_expected_unless_that_is_far_outside() -> None:
+    matching = _matching().requires_grad_(False)
+    one, two = _cells(matching), _cells(matching, shift=8, seed=1)
+    look = matching(one, two)[0][-1]
+    expected = look.found + 3.0
+    expected[:, 0] = torch.tensor([100.0, 0.0])
+    expected[:, 1] = torch.nan
+    centres = matching.again(one, two, look, expected)[0].centre
+    torch.testing.assert_close(centres[:, 2:], expected[:, 2:])
+    torch.testing.assert_close(centres[:, :2], look.found[:, :2])
+
+
 def test_what_is_found_does_not_depend_on_how_much_is_looked_at_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     matching = _matching().requires_grad_(False)
     one, two = _cells(matching), _cells(matching, shift=8, seed=1)

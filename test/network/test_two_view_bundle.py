@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dust3r_ros.network import two_view_bundle
-from dust3r_ros.network.two_view_bundle import MatchedView, TwoCameras, adjusted
+from dust3r_ros.network.two_view_bundle import MatchedView, Steps, TwoCameras, adjusted
 
 PAIRS, CELLS = 6, 140
 SAME = torch.tensor(400.0)
@@ -60,7 +60,7 @@ def test_true_matches_give_the_true_cameras_and_depths(focals: tuple[float, floa
     truth = _truth(focals=focals)
     views = [replace(view, depth_weight=0.01 * view.depth_weight, focal_weight=0.01 * view.focal_weight) for view in _views(truth)]
     one, two = views  # what was thought hardly weighs
-    found = adjusted(one, two, SAME if focals[0] == focals[1] else torch.tensor(0.0), 4.0, 30, 0)
+    found = adjusted(one, two, SAME if focals[0] == focals[1] else torch.tensor(0.0), 4.0, Steps(30))
     solved = _degrees(found.rotation, truth.rotation) < 0.1
     assert solved.sum() >= PAIRS - 1  # one of the scenes takes more steps
     assert _directions(found.translation, truth.translation)[solved].max() < 1
@@ -75,7 +75,7 @@ def test_true_matches_give_the_true_cameras_and_depths(focals: tuple[float, floa
 
 def test_inexact_matches_give_about_the_true_cameras() -> None:
     truth = _truth()
-    found = adjusted(*_views(truth, noise=0.3), SAME, 4.0, 12, 0)
+    found = adjusted(*_views(truth, noise=0.3), SAME, 4.0, Steps(12))
     assert _degrees(found.rotation, truth.rotation).median() < 1
     assert _directions(found.translation, truth.translation).median() < 8
 
@@ -88,7 +88,7 @@ def test_wrong_matches_are_left_behind() -> None:
         found = view.found.clone()
         found[:, ::8] = _places(7)[:, ::8]
         views.append(replace(view, found=found))
-    found = adjusted(*views, SAME, 4.0, 15, 0)
+    found = adjusted(*views, SAME, 4.0, Steps(15))
     assert _degrees(found.rotation, truth.rotation).median() < 1.5
     assert _directions(found.translation, truth.translation).median() < 12
     assert found.missed_1[:, ::8].norm(dim=-1).median() > 10 * found.missed_1[:, 1::8].norm(dim=-1).median()
@@ -96,8 +96,8 @@ def test_wrong_matches_are_left_behind() -> None:
 
 def test_the_other_order_finds_the_other_way_round() -> None:
     one, two = _views(_truth(), noise=0.2)
-    there = adjusted(one, two, SAME, 4.0, 25, 0).with_depths(0.0)
-    back = adjusted(two, one, SAME, 4.0, 25, 0).swapped().with_depths(0.0)
+    there = adjusted(one, two, SAME, 4.0, Steps(25)).with_depths(0.0)
+    back = adjusted(two, one, SAME, 4.0, Steps(25)).swapped().with_depths(0.0)
     assert _degrees(there.rotation, back.rotation).max() < 0.2
     torch.testing.assert_close(there.translation, back.translation, atol=0.02, rtol=0)
     torch.testing.assert_close(there.log_focal_1, back.log_focal_1, atol=0.02, rtol=0)
@@ -108,7 +108,7 @@ def test_the_other_order_finds_the_other_way_round() -> None:
 
 def test_without_matches_everything_stays_as_it_was_thought() -> None:
     one, two = (replace(view, weight=0 * view.weight) for view in _views(_truth()))
-    found = adjusted(one, two, SAME, 4.0, 10, 0)
+    found = adjusted(one, two, SAME, 4.0, Steps(10))
     torch.testing.assert_close(found.rotation, torch.eye(3).expand(PAIRS, 3, 3))
     torch.testing.assert_close(found.translation, torch.zeros(PAIRS, 3))
     torch.testing.assert_close(found.log_depth_1, one.log_depth)
@@ -119,16 +119,26 @@ def test_without_matches_everything_stays_as_it_was_thought() -> None:
 def test_without_parallax_depths_stay_as_they_were_thought(turn: float) -> None:
     truth = _truth(motion=0.0, turn=turn)
     views = [replace(view, log_focal=truth.log_focal_1) for view in _views(truth)]  # else bent depths and a motion may explain it
-    found = adjusted(*views, SAME, 4.0, 20, 0)
+    found = adjusted(*views, SAME, 4.0, Steps(20))
     assert _degrees(found.rotation, truth.rotation).max() < 0.5
     assert found.translation.norm(dim=-1).max() < 0.03
     assert found.log_depth_1.abs().max() < 0.1
 
 
+def test_it_goes_on_from_where_it_was() -> None:
+    one, two = _views(_truth(), noise=0.2)
+    before = adjusted(one, two, SAME, 4.0, Steps(20))
+    after = adjusted(one, two, SAME, 4.0, Steps(2, turning=0, first_doubt=3.0), before)
+    assert _degrees(before.rotation, after.rotation).max() < 0.2
+    torch.testing.assert_close(after.log_depth_2, before.log_depth_2, atol=0.1, rtol=0)
+    cold = adjusted(one, two, SAME, 4.0, Steps(2, turning=0, first_doubt=3.0))
+    assert _degrees(cold.rotation, after.rotation).max() > 1
+
+
 def test_one_pair_does_not_change_another() -> None:
     one, two = _views(_truth(), noise=0.2)
-    whole = adjusted(one, two, SAME, 4.0, 8, 0)
-    alone = adjusted(*(MatchedView(*(value[2:3] for value in vars(view).values())) for view in (one, two)), SAME, 4.0, 8, 0)
+    whole = adjusted(one, two, SAME, 4.0, Steps(8))
+    alone = adjusted(*(MatchedView(*(value[2:3] for value in vars(view).values())) for view in (one, two)), SAME, 4.0, Steps(8))
     torch.testing.assert_close(alone.rotation, whole.rotation[2:3], atol=1e-3, rtol=0)
 
 
@@ -142,7 +152,7 @@ def test_derivatives_are_those_of_the_places() -> None:
             *(value.double() for value in (truth.rotation, truth.translation, truth.log_focal_1, truth.log_focal_2)),
             torch.zeros(PAIRS).double(), truth.log_depth_1.double(), truth.log_depth_2.double(),
         )  # fmt: skip
-        at = two_view_bundle._linearised(state, view, is_first)
+        at = two_view_bundle._linearised(state, view, is_first, 3.0)
         for column in range(two_view_bundle.UNKNOWNS):
             moved = torch.zeros(PAIRS, two_view_bundle.UNKNOWNS).double()
             moved[:, column] = 1e-5
@@ -152,10 +162,10 @@ def test_derivatives_are_those_of_the_places() -> None:
                 log_focal_1=state.log_focal_1 + moved[:, 6], log_focal_2=state.log_focal_2 + moved[:, 7],
                 log_depth_2=state.log_depth_2 + moved[:, 8:],
             )  # fmt: skip
-            quotient = (two_view_bundle._linearised(after, view, is_first).residual - at.residual) / 1e-5
+            quotient = (two_view_bundle._linearised(after, view, is_first, 3.0).residual - at.residual) / 1e-5
             torch.testing.assert_close(at.jacobian[..., column], quotient, atol=0.05, rtol=1e-3)
         deeper = replace(state, log_depth_1=state.log_depth_1 + 1e-5, log_depth_2=state.log_depth_2 + 1e-5)
-        quotient = (two_view_bundle._linearised(deeper, view, is_first).residual - at.residual) / 1e-5
+        quotient = (two_view_bundle._linearised(deeper, view, is_first, 3.0).residual - at.residual) / 1e-5
         torch.testing.assert_close(at.by_depth, quotient, atol=0.05, rtol=1e-3)
 
 
@@ -164,7 +174,7 @@ def test_what_comes_of_it_teaches_matches_weights_and_priors() -> None:
     for view in (one, two):
         for value in vars(view).values():
             value.requires_grad_(value.is_leaf)
-    found = adjusted(one, two, SAME, 4.0, 6, 2)
+    found = adjusted(one, two, SAME, 4.0, Steps(6, learned=2))
     (found.translation.square().sum() + found.log_depth_1.square().mean() + found.log_focal_2.sum()).backward()  # type: ignore[no-untyped-call]
     for view in (one, two):
         for name in ("found", "weight", "log_depth", "depth_weight", "log_focal", "focal_weight"):
@@ -182,6 +192,6 @@ def test_nonsense_stays_finite() -> None:
         view = _view(_truth(seed=seed), seed)
         wild = 300 * torch.randn(PAIRS, CELLS, 2, generator=generator)
         views.append(replace(view, found=wild, log_depth=4 * torch.randn(PAIRS, CELLS, generator=generator), weight=100 * view.weight))
-    found = adjusted(*views, SAME, 4.0, 25, 0)
+    found = adjusted(*views, SAME, 4.0, Steps(25))
     for name, value in vars(found).items():
         assert bool(torch.isfinite(value).all()), name

@@ -64,17 +64,37 @@ class CellMatching(nn.Module):
 
     def forward(self, one: Cells, two: Cells) -> tuple[list[Look], list[Look]]:
         """The first looks at the cells of view 1 in view 2, and of view 2 in view 1."""
-        return self._looks(one, two), self._looks(two, one)
+        if one.size != two.size:
+            return self._looks(one, two), self._looks(two, one)
+        return _halves(self._looks(one.followed_by(two), two.followed_by(one)))
 
     def _looks(self, own: Cells, other: Cells) -> list[Look]:
         return self.refinement(own, other, *first_found(own, other), places_of(*own.size, own.coarse.device), LOOKS)
 
-    def again(self, own: Cells, other: Cells, look: Look, expected: Tensor) -> list[Look]:
-        """From where the cells are `expected` [B, M, 2] by what all of them say together; from where `look` saw them, if far outside."""
+    def again(self, one: Cells, two: Cells, looks: tuple[Look, Look], missed: tuple[Tensor, Tensor]) -> tuple[list[Look], list[Look]]:
+        """More of the same, from where all cells together say that each is: `missed` [B, M, 2] away from where it was found."""
+        starts = [self._start(look, missed_by, other) for look, missed_by, other in zip(looks, missed, (two, one), strict=True)]
+        shares = [look.share for look in looks]
+        if one.size != two.size:
+            return self._looks_again(one, two, starts[0], shares[0]), self._looks_again(two, one, starts[1], shares[1])
+        return _halves(self._looks_again(one.followed_by(two), two.followed_by(one), torch.cat(starts), torch.cat(shares)))
+
+    def _looks_again(self, own: Cells, other: Cells, start: Tensor, share: Tensor) -> list[Look]:
+        return self.refinement(own, other, start, share, places_of(*own.size, own.coarse.device), LOOKS_AGAIN)
+
+    def _start(self, look: Look, missed: Tensor, other: Cells) -> Tensor:
+        """Where a cell is expected; if that is far outside of the other picture, where it was found."""
         height, width = other.size
+        found = look.found.detach()
+        expected = found + missed
         outside = (expected[..., 0].abs() > width / 2 + BESIDE) | (expected[..., 1].abs() > height / 2 + BESIDE)
-        start = torch.where(outside[..., None] | ~expected.isfinite(), look.found, expected)
-        return self.refinement(own, other, start, look.share, places_of(*own.size, own.coarse.device), LOOKS_AGAIN)
+        return torch.where(outside[..., None] | ~expected.isfinite(), found, expected)
+
+
+def _halves(looks: list[Look]) -> tuple[list[Look], list[Look]]:
+    """Looks at both views' cells, one after the other in a batch, as those of each."""
+    one, two = zip(*(zip(*(value.chunk(2) for value in vars(look).values()), strict=True) for look in looks), strict=True)
+    return [Look(*values) for values in one], [Look(*values) for values in two]
 
 
 def places_of(height: int, width: int, device: torch.device) -> Tensor:

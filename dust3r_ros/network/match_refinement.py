@@ -41,6 +41,10 @@ class Cells:
         """Height and width of the picture."""
         return MATCHED_CELL * self.coarse.shape[2], MATCHED_CELL * self.coarse.shape[3]
 
+    def followed_by(self, other: Cells) -> Cells:
+        """One batch of both, which are of one size."""
+        return Cells(torch.cat([self.coarse, other.coarse]), torch.cat([self.fine, other.fine]))
+
 
 @dataclass(frozen=True, eq=False)
 class Look:

@@ -89,8 +89,8 @@ class GeometryEstimation(nn.Module):
         looks_1, looks_2 = self.matching(one, two)
         with torch.no_grad():
             before = self._adjusted(encoded, grids, (looks_1[-1], looks_2[-1]), (one.size, two.size), FIRST_STEPS)[2]
-        looks_1 += self.matching.again(one, two, looks_1[-1], looks_1[-1].found.detach() + before.missed_1)
-        looks_2 += self.matching.again(two, one, looks_2[-1], looks_2[-1].found.detach() + before.missed_2)
+        again = self.matching.again(one, two, (looks_1[-1], looks_2[-1]), (before.missed_1, before.missed_2))
+        looks_1, looks_2 = looks_1 + again[0], looks_2 + again[1]
         found = self._adjusted(encoded, grids, (looks_1[-1], looks_2[-1]), (one.size, two.size), LAST_STEPS, before)
         return PairGeometry(looks_1, looks_2, found[0], found[1], found[2].with_depths(0.0))
 

@@ -268,19 +268,26 @@ def _between(first: float, last: float, done: float) -> float:
 
 
 def _solved(curvature: Tensor, gradient: Tensor, damping: float) -> Tensor:
-    """x of (A + damping diag A) x = b, [B, N]: Gauss and Jordan without pivots, on A brought to a diagonal of ones.
+    """x of (A + damping diag A) x = b, [B, N], on A brought to a diagonal of ones.
 
-    By hand: the libraries' solvers wait for a GPU, or cannot be recorded there.
+    On a GPU by hand: the libraries' solvers wait for it, or cannot be recorded there.
     """
     size = curvature.diagonal(dim1=1, dim2=2).clamp_min(LEAST_CURVATURE).rsqrt()
     scaled = curvature * size[:, :, None] * size[:, None, :]
     scaled = scaled + (damping + LEAST_CURVATURE) * torch.eye(curvature.shape[1], device=curvature.device)
-    rows = torch.cat([scaled, (gradient * size)[..., None]], dim=2)
-    for k in range(curvature.shape[1]):
+    right = (gradient * size)[..., None]
+    solution = torch.linalg.solve_ex(scaled, right).result if scaled.device.type == "cpu" else _eliminated_by_hand(scaled, right)
+    return solution[..., 0] * size
+
+
+def _eliminated_by_hand(left: Tensor, right: Tensor) -> Tensor:
+    """The solution of left x = right, [B, N, N] and [B, N, 1], by Gauss and Jordan without pivots."""
+    rows = torch.cat([left, right], dim=2)
+    for k in range(left.shape[1]):
         pivot = rows[:, k : k + 1] / rows[:, k : k + 1, k : k + 1].clamp_min(LEAST_CURVATURE)
         others = rows - rows[:, :, k : k + 1] * pivot
         rows = torch.cat([others[:, :k], pivot, others[:, k + 1 :]], dim=1)
-    return rows[..., -1] * size
+    return rows[..., -1:]
 
 
 def _rotation(turn: Tensor) -> Tensor:

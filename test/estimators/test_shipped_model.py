@@ -57,7 +57,8 @@ def test_the_shipped_figures_are_those_of_the_shipped_weights() -> None:
     rows = evaluate([(shipped.NANO, lambda: create_estimator(shipped.NANO, device="cpu", precision="float32"))], data, [])
     said = shipped.figures_of(told)[shipped.NANO]
     assert rows[0].figures.depth_abs_rel == pytest.approx(said["motorcycle", "depth_abs_rel"], abs=0.005)
-    assert rows[0].figures.depth_abs_rel < 0.2  # a blind guess has 0.21
+    assert rows[0].figures.points_error == pytest.approx(said["motorcycle", "points_error"], abs=0.01)
+    assert rows[0].figures.rra_15 == said["motorcycle", "rra_15"] == 1.0
 
 
 @pytest.mark.usefixtures("folder")

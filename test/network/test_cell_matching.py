@@ -122,13 +122,24 @@ def test_either_order_finds_the_same() -> None:
 def test_a_second_look_begins_where_cells_are_expected_unless_that_is_far_outside() -> None:
     matching = _matching().requires_grad_(False)
     one, two = _cells(matching), _cells(matching, shift=8, seed=1)
-    look = matching(one, two)[0][-1]
-    expected = look.found + 3.0
-    expected[:, 0] = torch.tensor([100.0, 0.0])
-    expected[:, 1] = torch.nan
-    centres = matching.again(one, two, look, expected)[0].centre
-    torch.testing.assert_close(centres[:, 2:], expected[:, 2:])
-    torch.testing.assert_close(centres[:, :2], look.found[:, :2])
+    looks = [side[-1] for side in matching(one, two)]
+    missed = [torch.full_like(look.found, 3.0) for look in looks]
+    missed[0][:, 0] = torch.tensor([100.0, 0.0])
+    missed[0][:, 1] = torch.nan
+    centres = [side[0].centre for side in matching.again(one, two, (looks[0], looks[1]), (missed[0], missed[1]))]
+    torch.testing.assert_close(centres[0][:, 2:], looks[0].found[:, 2:] + 3.0)
+    torch.testing.assert_close(centres[0][:, :2], looks[0].found[:, :2])
+    torch.testing.assert_close(centres[1], looks[1].found + 3.0)
+
+
+def test_both_views_at_once_are_as_each_by_itself() -> None:
+    """Of one size they go in one batch."""
+    matching = _matching().requires_grad_(False)
+    one, two = _cells(matching), _cells(matching, shift=8, seed=1)
+    for side, (own, other) in zip(matching(one, two), ((one, two), (two, one)), strict=True):
+        for look, wanted in zip(side, matching._looks(own, other), strict=True):
+            for value, same in zip(vars(look).values(), vars(wanted).values(), strict=True):
+                torch.testing.assert_close(value, same, atol=1e-4, rtol=1e-4)
 
 
 def test_what_is_found_does_not_depend_on_how_much_is_looked_at_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,6 +169,13 @@ def test_derivatives_are_those_of_the_places() -> None:
         torch.testing.assert_close(at.by_depth, quotient, atol=0.05, rtol=1e-3)
 
 
+def test_systems_are_solved_by_hand_as_by_the_library() -> None:
+    generator = torch.Generator().manual_seed(0)
+    factor = torch.randn(20, 9, 30, generator=generator)
+    left, right = factor @ factor.transpose(1, 2), torch.randn(20, 9, 1, generator=generator)
+    torch.testing.assert_close(two_view_bundle._eliminated_by_hand(left, right), torch.linalg.solve(left, right), atol=1e-4, rtol=1e-3)
+
+
 def test_what_comes_of_it_teaches_matches_weights_and_priors() -> None:
     one, two = _views(_truth(), noise=0.3)
     for view in (one, two):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from support.networks import SMALL, small_network
 
 from dust3r_ros.models import shipped
@@ -81,6 +83,30 @@ def test_weights_figures_and_card_go_into_the_package(tmp_path: Path, monkeypatc
     shipped_now(weights(tmp_path, seed=0), package, force="a test of force")
     assert "for this reason: a test of force" in done.weights.with_name(shipped.CARD).read_text()
     assert "shipped before" not in done.weights.with_name(shipped.SCORES).read_text()
+
+
+def test_a_model_of_an_earlier_architecture_is_compared_by_the_figures_it_was_shipped_with(tmp_path: Path) -> None:
+    """Its file has a tensor that nothing takes any more."""
+    package = tmp_path / "models"
+    package.mkdir()
+    done = shipped_now(weights(tmp_path), package)
+    with safe_open(done.weights, "pt") as file:
+        tensors, words = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    tensors["dec_blocks.0.gone.weight"] = torch.ones(3)
+    del tensors["dec_norm.weight"]
+    save_file(tensors, done.weights, words)
+    scores = done.weights.with_name(shipped.SCORES)
+    told = json.loads(scores.read_text())
+    for row in told["rows"]:
+        row.update(depth_abs_rel=0.001)
+    scores.write_text(json.dumps({**told, "settings": {**told["settings"], "pairs": 77}}))
+    with pytest.raises(ShippingError, match="of an earlier architecture"):
+        shipped_now(weights(tmp_path), package)
+    scores.write_text(json.dumps(told))
+    with pytest.raises(ShippingError, match=r"held-out depth AbsRel .*, before 0\.001"):
+        shipped_now(weights(tmp_path), package)
+    shipped_now(weights(tmp_path), package, force="a test of force")
+    load_network(done.weights)
 
 
 def test_what_is_too_large_for_the_package(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import torch
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.estimators import Estimator, create_estimator
 from dust3r_ros.models import shipped
-from dust3r_ros.models.verdict import not_better, verdict
-from dust3r_ros.network import load_network, save_network
+from dust3r_ros.models.verdict import Figures, not_better, verdict
+from dust3r_ros.network import CheckpointError, NetworkError, load_network, save_network
 from dust3r_ros.training.evaluation.breakdown import breakdown
 from dust3r_ros.training.evaluation.data import DataSet
 from dust3r_ros.training.evaluation.model_card import Facts, model_card
@@ -72,10 +72,11 @@ def ship(
             (shipped.NANO, partial(_estimator, candidate)),
             ("flow", partial(create_estimator, "flow")),
         ]
-        if old.is_file():
+        then = _figures_then(old, folder / shipped.SCORES, settings)
+        if old.is_file() and not then:
             models.append((BEFORE, partial(_estimator, old)))
         rows = evaluate(models, data, sequences, advance=advance)
-        figures = shipped.figures_of(Evaluation(rows, command, {}).words())
+        figures = {**shipped.figures_of(Evaluation(rows, command, {}).words()), **then}
         worse = not_better(figures[shipped.NANO], figures[BEFORE]) if BEFORE in figures else []
         if worse and not force:
             raise ShippingError(
@@ -98,6 +99,28 @@ def ship(
         for name in (shipped.SCORES, shipped.CARD, shipped.WEIGHTS):  # the weights last: without them the rest says nothing
             os.replace(Path(made) / name, folder / name)
     return Shipped(folder / shipped.WEIGHTS, rows, f"auto takes {better.model}: {better.reason}")
+
+
+def _figures_then(old: Path, scores: Path, settings: dict[str, object]) -> dict[str, Figures]:
+    """What the model shipped so far was measured to do when it was shipped, where this version cannot run it any more; else nothing.
+
+    Raises ShippingError where that was not measured in this way.
+    """
+    if not old.is_file():
+        return {}
+    try:
+        load_network(old)
+    except (CheckpointError, NetworkError) as error:
+        words = shipped.shipped_scores(scores)
+        known = {} if words is None else shipped.figures_of(words)
+        same = words is not None and all(words["settings"].get(name) == value for name, value in settings.items())
+        if shipped.NANO not in known or not same:
+            raise ShippingError(
+                f"weights {old} are of an earlier architecture ({error}), and their figures were not measured as these are: measure with "
+                "the settings that they were shipped with"
+            ) from error
+        return {BEFORE: known[shipped.NANO]}
+    return {}
 
 
 def _estimator(weights: Path) -> Estimator:

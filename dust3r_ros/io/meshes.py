@@ -56,8 +56,8 @@ def surface_points(cloud: PointCloud, positions: NDArray[np.float64]) -> tuple[A
 def _open3d() -> Any:
     try:
         import open3d
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MeshError("a mesh needs Open3D, which is not there: pip install 'dust3r_ros[mesh]'") from error
-    except OSError as error:  # a system library that it wants
+    except (ImportError, OSError) as error:  # a system library that it wants
         raise MeshError(f"a mesh needs Open3D, which cannot be loaded: {error}; install that library") from error
     return open3d

@@ -17,7 +17,8 @@ from dust3r_ros.network.cell_matching import CellMatching, places_of
 from dust3r_ros.network.config import NetworkConfig
 from dust3r_ros.network.heads import Grid, exact, unpatched
 from dust3r_ros.network.match_refinement import Look
-from dust3r_ros.network.two_view_bundle import MatchedView, Steps, TwoCameras, adjusted
+from dust3r_ros.network.two_view_bundle import Steps, TwoCameras, adjusted
+from dust3r_ros.network.two_view_reprojection import MatchedView
 
 FIRST_STEPS, LAST_STEPS = Steps(8), Steps(5, learned=3, turning=0, first_doubt=6.0)
 QUERIES = 4  # ways in which a view's tokens are averaged for its camera

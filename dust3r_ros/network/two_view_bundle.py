@@ -13,27 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-UNKNOWNS = 9  # of a pair: how the second camera moves (translation, rotation), both log focal lengths, the second prior's log scale
-NEAREST = 0.05  # in front of a camera, in units of the priors' depth: what comes nearer is not looked at
+from dust3r_ros.network.two_view_reprojection import UNKNOWNS, Linearised, MatchedView, PairState, cross, linearised
+
 LAST_DOUBT = 3.0  # standard deviations at which a match counts half, in the last step
 SAME_CAMERA = 0.15  # of log focal lengths: beyond, two views are taken to have two cameras
 FIRST_DAMPING, LAST_DAMPING = 1e-2, 1e-5  # relative to the diagonal
 LEAST_CURVATURE = 1e-6
 LARGEST_MOVE, LARGEST_TURN = 1.0, 0.5  # of one step: units of the priors' depth, radians
 LARGEST_LOG = 0.7  # of one step, of focal lengths and depths
-
-
-@dataclass(frozen=True, eq=False)
-class MatchedView:
-    """The cells of a view: where they lie, where the other view sees them, and what was thought of them before."""
-
-    places: Tensor  # [B, M, 2] (across, down) pixels from the picture's middle
-    found: Tensor  # [B, M, 2] in the other view, in the same way
-    weight: Tensor  # [B, M] inverse variance of `found`, per pixel squared; 0: not seen there
-    log_depth: Tensor  # [B, M] prior
-    depth_weight: Tensor  # [B, M] inverse variance of it
-    log_focal: Tensor  # [B] prior, of the focal length in pixels
-    focal_weight: Tensor  # [B] inverse variance of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,107 +82,31 @@ def adjusted(
         doubt = _between(steps.first_doubt, LAST_DOUBT, done)
         with torch.set_grad_enabled(torch.is_grad_enabled() and step >= steps.count - steps.learned):
             state = _step(state, one, two, same_camera, scale_weight, done, doubt, step < steps.turning)
-    first, second = _linearised(state, one, True, LAST_DOUBT), _linearised(state, two, False, LAST_DOUBT)
+    first, second = linearised(state, one, True, LAST_DOUBT), linearised(state, two, False, LAST_DOUBT)
     return TwoCameras(
         state.rotation, state.translation, state.log_focal_1, state.log_focal_2, state.log_depth_1, state.log_depth_2,
         first.held(), second.held(), first.residual, second.residual,
     )  # fmt: skip
 
 
-def _first_state(one: MatchedView, two: MatchedView) -> _State:
+def _first_state(one: MatchedView, two: MatchedView) -> PairState:
     batch, device = len(one.places), one.places.device
     nowhere = torch.zeros(batch, 3, device=device)
     there = torch.eye(3, device=device).expand(batch, 3, 3)
-    return _State(there, nowhere, one.log_focal, two.log_focal, nowhere[:, 0], one.log_depth, two.log_depth)
+    return PairState(there, nowhere, one.log_focal, two.log_focal, nowhere[:, 0], one.log_depth, two.log_depth)
 
 
-def _state_of(cameras: TwoCameras) -> _State:
+def _state_of(cameras: TwoCameras) -> PairState:
     focals = (cameras.log_focal_1, cameras.log_focal_2)
     scale = torch.zeros_like(focals[0])  # the next step finds it at once
-    return _State(cameras.rotation, cameras.translation, *focals, scale, cameras.log_depth_1, cameras.log_depth_2)
-
-
-@dataclass(frozen=True, eq=False)
-class _State:
-    rotation: Tensor
-    translation: Tensor
-    log_focal_1: Tensor
-    log_focal_2: Tensor
-    log_scale: Tensor  # [B] of the second view's prior
-    log_depth_1: Tensor
-    log_depth_2: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class _Linearised:
-    """Of one view's cells: residuals [B, M, 2], how they change with the pair's unknowns [B, M, 2, 9] and with their depth [B, M, 2]."""
-
-    residual: Tensor
-    jacobian: Tensor
-    by_depth: Tensor
-    weight: Tensor  # [B, M], with what robustness leaves of it
-
-    def held(self) -> Tensor:
-        return self.weight * self.by_depth.square().sum(-1)
-
-
-def _linearised(state: _State, view: MatchedView, is_first: bool, doubt: float) -> _Linearised:
-    own, other = (state.log_focal_1, state.log_focal_2) if is_first else (state.log_focal_2, state.log_focal_1)
-    log_depth = state.log_depth_1 if is_first else state.log_depth_2
-    own_focal, focal = own.exp()[:, None, None], other.exp()[:, None]
-    back = state.rotation.transpose(1, 2)
-    turn = back if is_first else state.rotation  # this view's camera to the other's
-    shift = -(back @ state.translation[..., None])[..., 0] if is_first else state.translation
-    slope = view.places / own_focal
-    ray = torch.cat([slope, torch.ones_like(slope[..., :1])], dim=-1)
-    turned = (log_depth.exp()[..., None] * ray) @ turn.transpose(1, 2)  # how the point moves with its log depth
-    x, y, z = (turned + shift[:, None]).unbind(-1)
-    is_ahead = z > NEAREST
-    inverse = 1 / z.clamp_min(NEAREST)
-    x, y = x * inverse, y * inverse
-    seen = torch.stack([x, y], dim=-1) * focal[..., None]
-
-    def by(moved: Tensor) -> Tensor:
-        """How the place changes when the point, in the other camera, moves as [B, M, 3]."""
-        gain = (focal * inverse)[..., None]
-        return (moved[..., :2] - torch.stack([x, y], dim=-1) * moved[..., 2:]) * gain
-
-    by_motion = _by_motion(x, y, inverse, focal)
-    if is_first:  # the cameras move as the second one's points do in camera 1: for camera 2 the other way
-        by_motion = -(by_motion @ _adjoint(turn, shift)[:, None])
-    by_depth = by(turned)
-    flat = torch.cat([-slope, torch.zeros_like(slope[..., :1])], dim=-1)
-    by_own = by((log_depth.exp()[..., None] * flat) @ turn.transpose(1, 2))
-    focals = [by_own, seen] if is_first else [seen, by_own]
-    scale = torch.zeros_like(by_depth) if is_first else by_depth
-    jacobian = torch.cat([by_motion, *(column[..., None] for column in (*focals, scale))], dim=-1)
-    residual = seen - view.found
-    with torch.no_grad():
-        far = residual.norm(dim=-1) * view.weight.sqrt()
-        left = is_ahead / (1 + (far / doubt) ** 2)
-    return _Linearised(residual, jacobian, by_depth, view.weight * left)
-
-
-def _by_motion(x: Tensor, y: Tensor, inverse: Tensor, focal: Tensor) -> Tensor:
-    """Of places (x, y) f of points at depth 1 / inverse, [B, M, 2, 6], when all points move by a twist in front of the camera."""
-    zero = torch.zeros_like(x)
-    across = torch.stack([inverse, zero, -x * inverse, -x * y, 1 + x * x, -y], dim=-1)
-    down = torch.stack([zero, inverse, -y * inverse, -(1 + y * y), x * y, x], dim=-1)
-    return torch.stack([across, down], dim=-2) * focal[..., None, None]
-
-
-def _adjoint(rotation: Tensor, translation: Tensor) -> Tensor:
-    """[B, 6, 6]: a twist (translation first) in one frame as one in the frame that the pose leads to."""
-    upper = torch.cat([rotation, _cross(translation) @ rotation], dim=2)
-    lower = torch.cat([torch.zeros_like(rotation), rotation], dim=2)
-    return torch.cat([upper, lower], dim=1)
+    return PairState(cameras.rotation, cameras.translation, *focals, scale, cameras.log_depth_1, cameras.log_depth_2)
 
 
 def _step(
-    state: _State, one: MatchedView, two: MatchedView, same: Tensor, scale_weight: float, done: float, doubt: float, turns_only: bool
-) -> _State:
+    state: PairState, one: MatchedView, two: MatchedView, same: Tensor, scale_weight: float, done: float, doubt: float, turns_only: bool
+) -> PairState:
     damping = _between(FIRST_DAMPING, LAST_DAMPING, done)
-    first, second = _linearised(state, one, True, doubt), _linearised(state, two, False, doubt)
+    first, second = linearised(state, one, True, doubt), linearised(state, two, False, doubt)
     depth_2 = two.log_depth + state.log_scale[:, None]
     h_1, g_1, by_1 = _eliminated(first, one.depth_weight, state.log_depth_1 - one.log_depth)
     h_2, g_2, by_2 = _eliminated(second, two.depth_weight, state.log_depth_2 - depth_2)
@@ -213,7 +124,7 @@ def _step(
     moved = torch.cat([moved_by, turned, logs], dim=-1)
     log_depth_1 = state.log_depth_1 + by_1.change(moved)
     log_depth_2 = state.log_depth_2 + logs[:, 2:] + by_2.change(moved)
-    return _State(
+    return PairState(
         rotation @ state.rotation, (rotation @ state.translation[..., None])[..., 0] + moved[:, :3],
         state.log_focal_1 + logs[:, 0], state.log_focal_2 + logs[:, 1], state.log_scale + logs[:, 2], log_depth_1, log_depth_2,
     )  # fmt: skip
@@ -232,7 +143,7 @@ class _Depths:
         return change.clamp(-LARGEST_LOG, LARGEST_LOG)
 
 
-def _eliminated(view: _Linearised, prior: Tensor, off: Tensor) -> tuple[Tensor, Tensor, _Depths]:
+def _eliminated(view: Linearised, prior: Tensor, off: Tensor) -> tuple[Tensor, Tensor, _Depths]:
     """Curvature [B, 9, 9] and gradient [B, 9] of the pair's unknowns once every depth is at its best, beside its prior.
 
     A sum of squares of what is left of each row, not the difference that Schur's complement is written as: it stays above 0 in float32.
@@ -250,7 +161,7 @@ def _eliminated(view: _Linearised, prior: Tensor, off: Tensor) -> tuple[Tensor, 
     return whole, slope[..., 0], _Depths(mixed, curvature, gradient)
 
 
-def _priors(state: _State, one: MatchedView, two: MatchedView, same: Tensor, scale_weight: float) -> tuple[Tensor, Tensor]:
+def _priors(state: PairState, one: MatchedView, two: MatchedView, same: Tensor, scale_weight: float) -> tuple[Tensor, Tensor]:
     """Of the focal lengths, of their being one camera's, and of the scale: [B, 9, 9] and [B, 9]."""
     apart = state.log_focal_1 - state.log_focal_2
     alike = same / (1 + (apart.detach() / SAME_CAMERA) ** 2) ** 2  # Geman and McClure's: two cameras may be two
@@ -294,13 +205,7 @@ def _rotation(turn: Tensor) -> Tensor:
     """Rodrigues' formula: rotation vectors [B, 3] to [B, 3, 3]."""
     square = turn.square().sum(-1)[:, None, None]
     angle = square.clamp_min(1e-12).sqrt()
-    cross = _cross(turn)
+    crossed = cross(turn)
     half = torch.sinc(angle / (2 * torch.pi))
     identity = torch.eye(3, device=turn.device)
-    return identity + torch.sinc(angle / torch.pi) * cross + 0.5 * half * half * (cross @ cross)
-
-
-def _cross(v: Tensor) -> Tensor:
-    x, y, z = v.unbind(-1)
-    zero = torch.zeros_like(x)
-    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    return identity + torch.sinc(angle / torch.pi) * crossed + 0.5 * half * half * (crossed @ crossed)

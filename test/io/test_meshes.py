@@ -16,7 +16,7 @@ from dust3r_ros.mapping import PointCloud
 def loads() -> bool:
     try:
         return importlib.util.find_spec("open3d") is not None and bool(__import__("open3d"))
-    except OSError:
+    except (OSError, ImportError):
         return False
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from dust3r_ros.network import two_view_bundle
-from dust3r_ros.network.two_view_bundle import MatchedView, Steps, TwoCameras, adjusted
+from dust3r_ros.network.two_view_bundle import Steps, TwoCameras, adjusted
+from dust3r_ros.network.two_view_reprojection import UNKNOWNS, MatchedView, PairState, linearised
 
 PAIRS, CELLS = 6, 140
 SAME = torch.tensor(400.0)
@@ -148,13 +149,13 @@ def test_derivatives_are_those_of_the_places() -> None:
     for is_first in (True, False):
         view = _view(truth if is_first else truth.swapped(), 3)
         view = MatchedView(*(value.double() for value in vars(view).values()))
-        state = two_view_bundle._State(
+        state = PairState(
             *(value.double() for value in (truth.rotation, truth.translation, truth.log_focal_1, truth.log_focal_2)),
             torch.zeros(PAIRS).double(), truth.log_depth_1.double(), truth.log_depth_2.double(),
         )  # fmt: skip
-        at = two_view_bundle._linearised(state, view, is_first, 3.0)
-        for column in range(two_view_bundle.UNKNOWNS):
-            moved = torch.zeros(PAIRS, two_view_bundle.UNKNOWNS).double()
+        at = linearised(state, view, is_first, 3.0)
+        for column in range(UNKNOWNS):
+            moved = torch.zeros(PAIRS, UNKNOWNS).double()
             moved[:, column] = 1e-5
             turned = two_view_bundle._rotation(moved[:, 3:6])
             after = replace(
@@ -162,10 +163,10 @@ def test_derivatives_are_those_of_the_places() -> None:
                 log_focal_1=state.log_focal_1 + moved[:, 6], log_focal_2=state.log_focal_2 + moved[:, 7],
                 log_depth_2=state.log_depth_2 + moved[:, 8:],
             )  # fmt: skip
-            quotient = (two_view_bundle._linearised(after, view, is_first, 3.0).residual - at.residual) / 1e-5
+            quotient = (linearised(after, view, is_first, 3.0).residual - at.residual) / 1e-5
             torch.testing.assert_close(at.jacobian[..., column], quotient, atol=0.05, rtol=1e-3)
         deeper = replace(state, log_depth_1=state.log_depth_1 + 1e-5, log_depth_2=state.log_depth_2 + 1e-5)
-        quotient = (two_view_bundle._linearised(deeper, view, is_first, 3.0).residual - at.residual) / 1e-5
+        quotient = (linearised(deeper, view, is_first, 3.0).residual - at.residual) / 1e-5
         torch.testing.assert_close(at.by_depth, quotient, atol=0.05, rtol=1e-3)
 
 

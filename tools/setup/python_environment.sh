@@ -83,6 +83,6 @@ install_open3d() {
   if ! pip_install --only-binary open3d open3d 2>"$stamps/open3d.log"; then
     say "Open3D has no wheel for this machine: meshes are left out, all else works ($stamps/open3d.log)"
   elif ! "$venv/bin/python" -c 'import open3d' >"$stamps/open3d.log" 2>&1; then
-    say "Open3D does not load: meshes are left out until that is mended, all else works ($(tail -n 1 "$stamps/open3d.log"))"
+    say "Open3D does not load: meshes are left out until that is mended, all else works ($(tail -n 1 "$stamps/open3d.log"); Debian, Ubuntu: apt install libusb-1.0-0 libgl1 libgomp1)"
   fi
 }

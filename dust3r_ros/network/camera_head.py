@@ -54,12 +54,9 @@ class CameraHead(nn.Module):
         cells = cameras.log_depth_1 if self.is_first else cameras.log_depth_2
         known = cells.unflatten(1, (-1, grid[1] * self.patch_size // MATCHED_CELL))[:, None]
         depth, confidence = self._depth(tokens, grid, known, fine)
-        camera = self._camera(tokens)
-        mend = camera[:, FOCAL].clamp(-LARGEST_MEND, LARGEST_MEND)
-        focal = ((cameras.log_focal_1 if self.is_first else cameras.log_focal_2)[:, None] + mend).exp()
-        points = depth.exp()[..., None] * rays(depth.shape[1], depth.shape[2], focal)
+        points = depth.exp()[..., None] * rays(depth.shape[1], depth.shape[2], self.log_focal(levels, geometry)[:, None].exp())
         if not self.is_first:
-            rotation, translation = _mended(camera, cameras.rotation, cameras.translation)
+            rotation, translation = self.pose(levels, geometry)
             with torch.autocast(tokens.device.type, enabled=False):  # a product of matrices: training would round the points
                 points = torch.einsum("bij,bhwj->bhwi", rotation, points) + translation[:, None, None]
         return points, confidence
@@ -79,12 +76,14 @@ class CameraHead(nn.Module):
 
     def pose(self, levels: Sequence[Tensor], geometry: PairGeometry) -> Pose:
         """Of the second view: its camera to camera 1. Translations are in the pointmaps' unit."""
-        return _mended(self._camera(levels[-1]), geometry.cameras.rotation, geometry.cameras.translation)
+        camera = self._camera(levels[-1])
+        with torch.autocast(camera.device.type, enabled=False):
+            return rotation_of(camera[:, ROTATION]) @ geometry.cameras.rotation, geometry.cameras.translation + camera[:, TRANSLATION]
 
     def log_focal(self, levels: Sequence[Tensor], geometry: PairGeometry) -> Tensor:
         """[B], of the focal length in pixels."""
         known = geometry.cameras.log_focal_1 if self.is_first else geometry.cameras.log_focal_2
-        return known + self._camera(levels[-1])[:, 0].clamp(-LARGEST_MEND, LARGEST_MEND)
+        return known + self._camera(levels[-1])[:, FOCAL][:, 0].clamp(-LARGEST_MEND, LARGEST_MEND)
 
     def _camera(self, tokens: Tensor) -> Tensor:
         """[B, 1] or [B, 10], in float32."""
@@ -112,12 +111,6 @@ def rays(height: int, width: int, focal: Tensor) -> Tensor:
     x, y = u / focal, v / focal
     across, down = x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)
     return torch.stack([across, down, torch.ones_like(across)], dim=-1)
-
-
-def _mended(camera: Tensor, rotation: Tensor, translation: Tensor) -> Pose:
-    """Poses after what is said of second cameras, [B, 10]."""
-    with torch.autocast(camera.device.type, enabled=False):
-        return rotation_of(camera[:, ROTATION]) @ rotation, translation + camera[:, TRANSLATION]
 
 
 def rotation_of(six: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Products of each cell with a few places of the other picture: all are multiplied, a part of the picture at a time, and few are kept.
 
-As matrix products, they cost less than gathering the few; and what is in memory at a time is bounded, forward and backward.
+What is in memory at a time is bounded, forward and backward.
 """
 
 from __future__ import annotations

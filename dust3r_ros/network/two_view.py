@@ -183,7 +183,8 @@ class TwoViewNetwork(nn.Module):
         descriptors: bool = True,
         geometry: PairGeometry | None = None,
     ) -> TwoViewOutput:
-        """What the heads make of all levels of both views. `geometry` as `geometry_of` has it, where the network matches."""
+        """What the heads make of all levels of both views. `geometry` as `geometry_of` has it; None has it made."""
+        geometry = self.geometry_of(tokens_1, tokens_2) if geometry is None else geometry
         heads, tokens = (self.downstream_head1, self.downstream_head2), (tokens_1, tokens_2)
         points, confidence = zip(*(self._pointmap(at, sides[at], tokens[at], geometry) for at in (0, 1)), strict=True)
         if not (descriptors and self.config.descriptor_width):

@@ -8,7 +8,7 @@ from torch import nn
 from dust3r_ros.network import NetworkConfig, TwoViewNetwork
 from dust3r_ros.network.blocks import DecoderBlock
 
-FIRST_DEPTH = 1.0  # raw z of the first points: all lie in front of the camera, at about 1.7 units (camera head: 2.7)
+FIRST_DEPTH = 1.0  # raw z of the first points: all lie in front of the camera, at about 1.7 units (camera head: 2.1)
 SPREAD = 0.02
 
 

@@ -118,7 +118,7 @@ def test_the_order_and_the_batch_change_nothing() -> None:
 
 
 def test_both_orders_of_a_pair_share_their_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One after the other they are adjusted once; apart, or with another pair between them, each by itself."""
+    """One after the other they are adjusted once; with another pair between them, each by itself."""
     own = estimator(replace(SMALL, patch_size=8, head="camera", match_width=8))
     assert own.network.geometry is not None
     rows: list[int] = []
@@ -133,10 +133,10 @@ def test_both_orders_of_a_pair_share_their_cameras(monkeypatch: pytest.MonkeyPat
     together = own.estimate(seen, [(0, 1), (1, 0), (1, 2), (2, 1)])
     assert sum(rows) == 2
     rows.clear()
-    apart = own.estimate(seen, [(0, 1), (1, 2), (1, 0), (2, 1)])
+    own.estimate(seen, [(0, 1), (1, 2), (1, 0), (2, 1)])
     assert sum(rows) == 4
-    same(together[0], apart[0], atol=1e-4)
-    same(together[2], apart[1], atol=1e-4)
+    for at, pair in ((0, (0, 1)), (2, (1, 2))):
+        same(together[at], own.estimate(seen, [pair])[0], atol=1e-4)
     for prediction in together:
         assert bool(torch.isfinite(prediction.points_j).all())
 
@@ -240,6 +240,15 @@ def test_out_of_memory_halves_the_batch_says_so_and_goes_on(room: int, said: lis
     caplog.clear()
     own.estimate(views(own), PAIRS)
     assert not caplog.records  # it has learned
+
+
+def test_out_of_memory_with_both_orders_of_a_pair_goes_on_with_one_at_a_time(caplog: pytest.LogCaptureFixture) -> None:
+    network = Narrow(replace(SMALL, patch_size=8, head="camera", match_width=8))
+    own = NetworkEstimator(network, "narrow", hardware=EXACT)
+    with caplog.at_level(logging.WARNING):
+        found = own.estimate(views(own, 2), [(0, 1), (1, 0)])
+    assert [(prediction.i, prediction.j) for prediction in found] == [(0, 1), (1, 0)]
+    assert "out of memory with 2 pairs at once: going on with 1" in caplog.text
 
 
 def test_not_even_one_pair_fits() -> None:

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from dust3r_ros.network.cell_matching import places_of
 from dust3r_ros.network.match_refinement import FINE_CELL, REACH, WINDOW, Look
-from dust3r_ros.training.geometry_loss import TrueCells, likeness_loss, looks_loss, true_cells
+from dust3r_ros.network.pair_geometry import PairGeometry
+from dust3r_ros.network.two_view_bundle import TwoCameras
+from dust3r_ros.network.two_view_reprojection import MatchedView
+from dust3r_ros.training.geometry_loss import TrueCells, geometry_loss, likeness_loss, looks_loss, true_cells
 from dust3r_ros.training.losses import PointmapTruth
 
 HEIGHT, WIDTH = 48, 64
@@ -122,3 +125,50 @@ def test_likeness_of_true_places_costs_least() -> None:
     back = TrueCells(places[None] - 2.0, nothing, true, true, ~true)
     assert likeness_loss(four, (cells, back), (size, size)).item() == pytest.approx(torch.tensor(4.0).log().item(), rel=1e-3)
     assert likeness_loss(0 * four, (cells, back), (size, size)).item() == pytest.approx(torch.tensor(float(count)).log().item(), rel=1e-3)
+
+
+def _truth_back() -> PointmapTruth:
+    """Of the same views the other way round."""
+    truth = _truth()
+    back = torch.linalg.inv(truth.pose)
+    moved = [points + back[:, None, None, :3, 3] for points in (truth.points_2, truth.points_1)]
+    return PointmapTruth(moved[0], moved[1], truth.valid_2, truth.valid_1, back, *INTRINSICS[::-1])
+
+
+def _true_geometry() -> PairGeometry:
+    """What is true, on a scale of its own."""
+    cells = [true_cells(truth) for truth in (_truth(), _truth_back())]
+    log_focals = [torch.tensor([focal]).log() for focal in (50.0, 40.0)]
+    log_depths = [of.log_depth - 0.3 for of in cells]
+    nothing = torch.zeros_like(log_depths[0])
+    looks = [[_look(of.found, of.found)] for of in cells]
+    priors = [
+        MatchedView(nothing[..., None], nothing[..., None], nothing, depth, nothing, focal, nothing[:, 0])
+        for depth, focal in zip(log_depths, log_focals, strict=True)
+    ]
+    missed = (nothing, nothing, nothing[..., None], nothing[..., None])
+    cameras = TwoCameras(torch.eye(3)[None], _truth().pose[:, :3, 3] * 0.1, *log_focals, *log_depths, *missed)
+    return PairGeometry(looks[0], looks[1], priors[0], priors[1], cameras)
+
+
+def _geometry_loss(geometry: PairGeometry) -> float:
+    truths = _truth(), _truth_back()
+    return geometry_loss(geometry, truths, (true_cells(truths[0]), true_cells(truths[1]))).item()
+
+
+@pytest.mark.parametrize("part", ["cameras", "priors_1", "priors_2"])
+def test_whatever_is_not_true_of_cameras_depths_and_priors_costs(part: str) -> None:
+    """Each by itself; a scale of a view's own depths alone is free."""
+    geometry = _true_geometry()
+    least = _geometry_loss(geometry)
+    value = getattr(geometry, part)
+    wrong = {name: getattr(value, name) + 0.2 for name in vars(value) if name.startswith("log_focal")}
+    for name in (name for name in vars(value) if name.startswith("log_depth")):
+        depth = getattr(value, name)
+        wrong[name] = depth + torch.linspace(-0.3, 0.3, depth.shape[1])
+        assert _geometry_loss(replace(geometry, **{part: replace(value, **{name: depth + 0.2})})) == pytest.approx(least, abs=1e-5)
+    if part == "cameras":
+        wrong["rotation"] = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.8, -0.6], [0.0, 0.6, 0.8]]])
+        wrong["translation"] = torch.tensor([[0.0, 0.1, 0.0]])
+    for name, other in wrong.items():
+        assert _geometry_loss(replace(geometry, **{part: replace(value, **{name: other})})) > least + 0.02, name

@@ -20,6 +20,7 @@ from dust3r_ros.training.initialisation import fresh_network
 from dust3r_ros.training.inputs import InputMaker, Inputs
 from dust3r_ros.training.loop import Line
 from dust3r_ros.training.losses import PointmapTruth, pose_loss
+from dust3r_ros.training.objectives import PointmapObjective, one_order
 from dust3r_ros.training.records import LOSSES, Table
 from dust3r_ros.training.state import state_of
 
@@ -140,6 +141,26 @@ def test_small_patches_learn_to_match_and_both_objectives_fit_them(config: Netwo
     matching = [float(row["matching"]) for row in Table(tmp_path / "losses.csv", LOSSES).rows() if float(row["matching"]) > 0]
     assert len(matching) > 50
     assert matching[-1] < 0.5 * matching[0]
+
+
+@pytest.mark.parametrize("head", ["linear", "camera"])
+def test_orders_one_after_the_other_are_as_both_in_one_batch(head: str) -> None:
+    """As views of two sizes have to go: the same loss, and the same gradient."""
+    cells = {"coordinates": True, "stem": True, "match_width": 16} if head == "camera" else {}
+    network = fresh_network(replace(TINY, head=head, patch_size=8, **cells), 0)
+    weights = {"token_matching": 0.3, "pose": 0.3, "geometry": 0.3}
+    recipe = recipe_with(objective=weights)
+    inputs = InputMaker(recipe, PlanePairs(distinct=1)).make(0, 0, False)
+    apart = replace(inputs, truths=(one_order(inputs.truths, 0), one_order(inputs.truths, 1)))
+    objective = PointmapObjective(network, recipe.objective, torch.float32)
+    found = []
+    for given in (inputs, apart):
+        network.zero_grad()
+        measures = objective(given)
+        measures[0].backward()
+        found.append((measures.detach(), network.decoder_embed.weight.grad.clone()))  # type: ignore[union-attr]
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-4, rtol=1e-2)
 
 
 def test_camera_head_learns_poses(tmp_path: Path) -> None:

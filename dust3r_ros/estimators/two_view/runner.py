@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 TOKEN_BUDGET = 1 << 30  # bytes of tokens on the device
 LARGEST_BATCH = 16  # pairs decoded at once on a GPU
 LARGEST_BATCH_CPU = 1  # more at once only leave the caches: 1 to 25 % slower, docs/benchmarks.md
+BOTH_ORDERS = 2  # of a pair, which come one after the other: they share what a network's geometry says of them
 
 Pair = tuple[StoredTokens, StoredTokens]
 Result = TypeVar("Result")
@@ -41,7 +42,9 @@ class NetworkRunner:
         options = options or RunnerOptions()
         self.network, self.hardware = network, hardware
         self.store = TokenStore(hardware.device, TOKEN_BUDGET)
-        self.batch = LARGEST_BATCH if hardware.device.type == "cuda" else LARGEST_BATCH_CPU
+        self.batch = LARGEST_BATCH
+        if hardware.device.type != "cuda":
+            self.batch = LARGEST_BATCH_CPU if network.geometry is None else BOTH_ORDERS
         self._graphs = CudaGraphs(hardware.device, options.graphs and not options.compile)
         self._encode: Callable[[Tensor], Tensor] = self._encode_plainly
         self._decode: Callable[..., tuple[Tensor, ...]] = self._decode_plainly
@@ -69,7 +72,7 @@ class NetworkRunner:
         """In order, one output of batch size 1 a pair, on the device. All pairs of the call have the same two sizes."""
         at = 0
         while at < len(pairs):
-            chunk = self._chunk(pairs, at)
+            chunk = pairs[at : at + self.batch]
             in_use = {id(tokens) for pair in chunk for tokens in pair}
             try:
                 out = self._guarded(partial(self._decode_batch, chunk, descriptors), len(chunk), in_use)
@@ -78,13 +81,6 @@ class NetworkRunner:
             at += len(chunk)
             for k in range(len(chunk)):
                 yield out.pair(k)
-
-    def _chunk(self, pairs: Sequence[Pair], at: int) -> Sequence[Pair]:
-        """As many pairs as go at once. Both orders of a pair stay together where they share work, on a CPU too."""
-        size = self.batch
-        if size == LARGEST_BATCH_CPU and self.network.geometry is not None and _are_mirrored(pairs[at : at + 2]):
-            size = 2
-        return pairs[at : at + size]
 
     def _decode_batch(self, pairs: Sequence[Pair], descriptors: bool) -> TwoViewOutput:
         values = [[self.store.use(pair[side]) for pair in pairs] for side in (0, 1)]

@@ -18,6 +18,7 @@ from dust3r_ros.network.config import FINE_WIDTH, MATCHED_CELL, NetworkConfig
 from dust3r_ros.network.heads import Grid, Pointmap, confidence_of, exact, start_small, unpatched
 from dust3r_ros.network.match_refinement import FINE_CELL
 from dust3r_ros.network.pair_geometry import PairGeometry
+from dust3r_ros.network.two_view_reprojection import MatchedView
 
 QUERIES = 4  # ways in which a view's tokens are averaged for the camera
 FOCAL, ROTATION, TRANSLATION = slice(0, 1), slice(1, 7), slice(7, 10)  # what is said of the camera
@@ -54,7 +55,8 @@ class CameraHead(nn.Module):
         cells = cameras.log_depth_1 if self.is_first else cameras.log_depth_2
         known = cells.unflatten(1, (-1, grid[1] * self.patch_size // MATCHED_CELL))[:, None]
         depth, confidence = self._depth(tokens, grid, known, fine)
-        points = depth.exp()[..., None] * rays(depth.shape[1], depth.shape[2], self.log_focal(levels, geometry)[:, None].exp())
+        focal = self.log_focal(levels, geometry).exp()
+        points = depth.exp()[..., None] * rays(depth.shape[1], depth.shape[2], focal, self._prior(geometry).principal)
         if not self.is_first:
             rotation, translation = self.pose(levels, geometry)
             with torch.autocast(tokens.device.type, enabled=False):  # a product of matrices: training would round the points
@@ -76,14 +78,20 @@ class CameraHead(nn.Module):
 
     def pose(self, levels: Sequence[Tensor], geometry: PairGeometry) -> Pose:
         """Of the second view: its camera to camera 1. Translations are in the pointmaps' unit."""
-        camera = self._camera(levels[-1])
+        camera, found = self._camera(levels[-1]), geometry.cameras
+        way = found.translation.norm(dim=-1, keepdim=True)  # mended in parts of it: where there is hardly a way, none is made up
         with torch.autocast(camera.device.type, enabled=False):
-            return rotation_of(camera[:, ROTATION]) @ geometry.cameras.rotation, geometry.cameras.translation + camera[:, TRANSLATION]
+            return rotation_of(camera[:, ROTATION]) @ found.rotation, found.translation + way * camera[:, TRANSLATION]
 
     def log_focal(self, levels: Sequence[Tensor], geometry: PairGeometry) -> Tensor:
-        """[B], of the focal length in pixels."""
-        known = geometry.cameras.log_focal_1 if self.is_first else geometry.cameras.log_focal_2
-        return known + self._camera(levels[-1])[:, FOCAL][:, 0].clamp(-LARGEST_MEND, LARGEST_MEND)
+        """[B], of the focal length in pixels: what was measured stays."""
+        prior, found = self._prior(geometry), geometry.cameras.log_focal_1 if self.is_first else geometry.cameras.log_focal_2
+        mended = found + self._camera(levels[-1])[:, FOCAL][:, 0].clamp(-LARGEST_MEND, LARGEST_MEND)
+        return torch.where(prior.is_measured, prior.log_focal, mended)
+
+    def _prior(self, geometry: PairGeometry) -> MatchedView:
+        """Of the head's own view."""
+        return geometry.priors_1 if self.is_first else geometry.priors_2
 
     def _camera(self, tokens: Tensor) -> Tensor:
         """[B, 1] or [B, 10], in float32."""
@@ -104,11 +112,14 @@ class CameraHead(nn.Module):
         start_small(self.proj).view(2, -1)[0] = depth
 
 
-def rays(height: int, width: int, focal: Tensor) -> Tensor:
-    """Of every pixel's middle, [B, H, W, 3] with z = 1, for focal lengths [B, 1] in pixels; the principal point is the picture's middle."""
+def rays(height: int, width: int, focal: Tensor, principal: Tensor) -> Tensor:
+    """Of every pixel's middle, [B, H, W, 3] with z = 1, for focal lengths [B] in pixels.
+
+    principal: [B, 2] (across, down), the principal point in pixels from the picture's middle.
+    """
     v = torch.arange(height, dtype=torch.float32, device=focal.device) - (height - 1) / 2
     u = torch.arange(width, dtype=torch.float32, device=focal.device) - (width - 1) / 2
-    x, y = u / focal, v / focal
+    x, y = ((axis - principal[:, at, None]) / focal[:, None] for at, axis in ((0, u), (1, v)))
     across, down = x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)
     return torch.stack([across, down, torch.ones_like(across)], dim=-1)
 

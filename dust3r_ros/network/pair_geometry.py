@@ -28,6 +28,7 @@ FIRST_SAME = math.log(1 / 0.05**2)  # likewise, of two focal lengths' being one 
 SCALE_WEIGHT = 4.0  # of both views' depths being on one scale
 LEAST_ERROR = 0.15  # pixels
 LARGEST_LOG = 6.0
+MEASURED_FOCAL_WEIGHT = 1 / 0.003**2
 OCTAVES = 3
 TOLD_OF_CELL, TOLD_OF_PAIR = 13 + 4 * OCTAVES, 14
 
@@ -84,33 +85,36 @@ class GeometryEstimation(nn.Module):
         self.cells_told = Mlp(TOLD_OF_CELL * self.side**2, 2 * config.decoder_width, config.decoder_width)
         self.pair_told = Mlp(TOLD_OF_PAIR, config.decoder_width, config.decoder_width)
 
-    def forward(self, encoded: tuple[Tensor, Tensor], cells: tuple[Tensor, Tensor], grids: tuple[Grid, Grid]) -> PairGeometry:
-        """Encoder tokens [B, N, C] of both views, what their cells are matched by, and their grids."""
+    def forward(
+        self, encoded: tuple[Tensor, Tensor], cells: tuple[Tensor, Tensor], grids: tuple[Grid, Grid], lenses: tuple[Tensor, Tensor]
+    ) -> PairGeometry:
+        """Encoder tokens [B, N, C] of both views, what their cells are matched by, grids, and lenses as `ImageTokens` has them."""
         one, two = (self.matching.unpacked(values, grid) for values, grid in zip(cells, grids, strict=True))
         looks_1, looks_2 = self.matching(one, two)
         with torch.no_grad():
-            before = self._adjusted(encoded, grids, (looks_1[-1], looks_2[-1]), (one.size, two.size), FIRST_STEPS)[2]
+            before = self._adjusted(encoded, grids, lenses, (looks_1[-1], looks_2[-1]), (one.size, two.size), FIRST_STEPS)[2]
         again = self.matching.again(one, two, (looks_1[-1], looks_2[-1]), (before.missed_1, before.missed_2))
         looks_1, looks_2 = looks_1 + again[0], looks_2 + again[1]
-        found = self._adjusted(encoded, grids, (looks_1[-1], looks_2[-1]), (one.size, two.size), LAST_STEPS, before)
+        found = self._adjusted(encoded, grids, lenses, (looks_1[-1], looks_2[-1]), (one.size, two.size), LAST_STEPS, before)
         return PairGeometry(looks_1, looks_2, found[0], found[1], found[2].with_depths(0.0))
 
     def _adjusted(
         self,
         encoded: tuple[Tensor, Tensor],
         grids: tuple[Grid, Grid],
+        lenses: tuple[Tensor, Tensor],
         looks: tuple[Look, Look],
         sizes: tuple[tuple[int, int], tuple[int, int]],
         steps: Steps,
         start: TwoCameras | None = None,
     ) -> tuple[MatchedView, MatchedView, TwoCameras]:
         with torch.autocast(encoded[0].device.type, enabled=False):
-            parts = zip(encoded, grids, looks, sizes, strict=True)
-            views = [self._view(tokens.float(), grid, look, size) for tokens, grid, look, size in parts]
+            parts = zip(encoded, grids, lenses, lenses[::-1], looks, sizes, strict=True)
+            views = [self._view(tokens.float(), *others) for tokens, *others in parts]
             same = self.same.float().clamp(-LARGEST_LOG, 2 * LARGEST_LOG).exp()
             return views[0], views[1], adjusted(views[0], views[1], same, SCALE_WEIGHT, steps, start)
 
-    def _view(self, tokens: Tensor, grid: Grid, look: Look, size: tuple[int, int]) -> MatchedView:
+    def _view(self, tokens: Tensor, grid: Grid, lens: Tensor, other_lens: Tensor, look: Look, size: tuple[int, int]) -> MatchedView:
         depth, sure = unpatched(exact(self.depth, tokens), grid, self.side).float().flatten(2).unbind(1)
         share = exact(self.attend, tokens).float().softmax(dim=1)
         pooled = torch.einsum("bnq,bnc->bqc", share, tokens).flatten(1)
@@ -118,11 +122,16 @@ class GeometryEstimation(nn.Module):
         variance = look.log_error.clamp(-LARGEST_LOG, LARGEST_LOG).mul(2).exp() + LEAST_ERROR**2
         weight = look.seen.sigmoid() / variance * self.weight.float().clamp(-LARGEST_LOG, LARGEST_LOG).exp()
         places = places_of(*size, tokens.device).expand_as(look.found)
+        measured, principal = lens[:, 0], lens[:, 1:]
+        is_measured = measured > 0
+        log_focal = math.log(FIRST_FOCAL * max(size)) + focal.clamp(-2.0, 2.0)
+        focal_weight = (FIRST_FOCAL_WEIGHT + focal_sure).clamp(-LARGEST_LOG, LARGEST_LOG).exp()
+        log_focal = torch.where(is_measured, measured.clamp_min(1.0).log(), log_focal)
+        focal_weight = focal_weight.masked_fill(is_measured, MEASURED_FOCAL_WEIGHT)
         return MatchedView(
-            places, look.found, weight,
+            places - principal[:, None], look.found - other_lens[:, None, 1:], weight,
             depth.clamp(-LARGEST_LOG, LARGEST_LOG), (FIRST_DEPTH_WEIGHT + sure).clamp(-LARGEST_LOG, LARGEST_LOG).exp(),
-            math.log(FIRST_FOCAL * max(size)) + focal.clamp(-2.0, 2.0),
-            (FIRST_FOCAL_WEIGHT + focal_sure).clamp(-LARGEST_LOG, LARGEST_LOG).exp(),
+            log_focal, focal_weight, principal, is_measured,
         )  # fmt: skip
 
     def told(self, geometry: PairGeometry, grids: tuple[Grid, Grid]) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,9 @@ class ImageTokens:
     values: Tensor  # [B, N, token_width]: the encoder's, then what their cells are matched by, where the network matches cells
     grid: Grid  # rows and columns: N = rows * columns
     details: tuple[Tensor | None, Tensor | None] = (None, None)  # what the heads of view 1 and 2 make of these alone; None: not yet
+    # [B, 3]: focal length, 0 where nobody measured it, and where the principal point lies from the picture's middle (across, down); pixels.
+    # Networks that match cells use it. None: nobody measured any
+    lens: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +103,16 @@ class TwoViewNetwork(nn.Module):
             DecoderBlock(config.decoder_width, config.decoder_heads, config.mlp_ratio) for _ in range(config.decoder_depth)
         )
 
-    def encode(self, images: Tensor) -> ImageTokens:
-        """Images [B, 3, H, W], RGB in -1..1, H and W multiples of the patch size, to tokens. Raises NetworkError for other shapes."""
+    def encode(self, images: Tensor, lens: Tensor | None = None) -> ImageTokens:
+        """Images [B, 3, H, W], RGB in -1..1, H and W multiples of the patch size, to tokens. Raises NetworkError for other shapes.
+
+        lens: as `ImageTokens` has it; a network that matches no cells makes nothing of it.
+        """
         tokens, rotation, grid = self.embed(images)
         tokens = self.encode_tokens(tokens, rotation)
         if self.geometry is not None:
             tokens = torch.cat([tokens, self.geometry.matching.cells(images, tokens).to(tokens.dtype)], dim=-1)
-        return ImageTokens(tokens, grid)
+        return ImageTokens(tokens, grid, lens=lens)
 
     def embed(self, images: Tensor) -> tuple[Tensor, Rotation, Grid]:
         """Images as above to tokens [B, N, C] before the encoder, and how each turns by its place."""
@@ -168,11 +174,10 @@ class TwoViewNetwork(nn.Module):
         if self.geometry is None:
             return None
         self._check_pairs(tokens_1, tokens_2)
-        values, grids = (tokens_1.values, tokens_2.values), (tokens_1.grid, tokens_2.grid)
-        if mirrored:
-            values = (values[0][::2], values[1][::2])
+        every = slice(None, None, 2 if mirrored else 1)
+        values, lenses = (tokens_1.values[every], tokens_2.values[every]), (_lens(tokens_1)[every], _lens(tokens_2)[every])
         encoded, cells = zip(*(side.tensor_split((self.config.encoder_width,), dim=-1) for side in values), strict=True)
-        geometry: PairGeometry = self.geometry(encoded, cells, grids)
+        geometry: PairGeometry = self.geometry(encoded, cells, (tokens_1.grid, tokens_2.grid), lenses)
         return geometry.mirrored() if mirrored else geometry
 
     def output(
@@ -242,6 +247,10 @@ class TwoViewNetwork(nn.Module):
 
     def forward(self, images_1: Tensor, images_2: Tensor) -> TwoViewOutput:
         return self.decode(self.encode(images_1), self.encode(images_2))
+
+
+def _lens(tokens: ImageTokens) -> Tensor:
+    return torch.zeros(len(tokens.values), 3, device=tokens.values.device) if tokens.lens is None else tokens.lens
 
 
 def _head(config: NetworkConfig, is_first: bool) -> LinearHead | DptHead | CameraHead:

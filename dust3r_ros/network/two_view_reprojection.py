@@ -15,13 +15,15 @@ NEAREST = 0.05  # in front of a camera, in units of the priors' depth: what come
 class MatchedView:
     """The cells of a view: where they lie, where the other view sees them, and what was thought of them before."""
 
-    places: Tensor  # [B, M, 2] (across, down) pixels from the picture's middle
-    found: Tensor  # [B, M, 2] in the other view, in the same way
+    places: Tensor  # [B, M, 2] (across, down) pixels from the principal point
+    found: Tensor  # [B, M, 2] in the other view, from its principal point
     weight: Tensor  # [B, M] inverse variance of `found`, per pixel squared; 0: not seen there
     log_depth: Tensor  # [B, M] prior
     depth_weight: Tensor  # [B, M] inverse variance of it
     log_focal: Tensor  # [B] prior, of the focal length in pixels
     focal_weight: Tensor  # [B] inverse variance of it
+    principal: Tensor  # [B, 2] principal point, pixels from the picture's middle
+    is_measured: Tensor  # [B] bool, whether lens and principal point were measured: else the latter is taken to be the middle
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from dust3r_ros.network import random_hidden
 from dust3r_ros.training.losses import PointmapTruth
-from dust3r_ros.training.pairs import PairBatch, PairSource, points_in
+from dust3r_ros.training.pairs import PairBatch, PairSource, View, points_in
 from dust3r_ros.training.recipe import Recipe
 
-HIDING, MATCHING = 1, 2  # what a step's own random numbers are drawn for
+HIDING, MATCHING, TELLING = 1, 2, 4  # what a step's own random numbers are drawn for
 
 Correspondences = tuple[Tensor, Tensor, Tensor]  # pixels of view 1 [B, M, 2], of view 2 [B, M, 2], valid [B, M]
 FindCorrespondences = Callable[[PairBatch, int, torch.Generator], Correspondences]
@@ -26,10 +26,11 @@ class Inputs:
     truths: tuple[PointmapTruth, ...] = ()  # one of both orders after one another where the views have one size, else one of each
     hidden: Tensor | None = None  # [B, N] bool, for completion
     matches: Correspondences | None = None
+    lenses: tuple[Tensor, Tensor] | None = None  # [B, 3] of both views, as `ImageTokens` has them
 
     def tensors(self) -> list[Tensor]:
         found = [self.images_1, self.images_2, *(value for truth in self.truths for value in vars(truth).values())]
-        return [*found, *([] if self.hidden is None else [self.hidden]), *(self.matches or ())]
+        return [*found, *([] if self.hidden is None else [self.hidden]), *(self.matches or ()), *(self.lenses or ())]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,17 @@ class InputMaker:
         if self.find is not None:
             generator = torch.Generator(device).manual_seed(seed_of(self.recipe.seed, index, MATCHING))
             matches = self.find(batch, self.recipe.objective.correspondences, generator)
-        return Inputs(batch.first.images, batch.second.images, truths_of(batch), matches=matches)
+        return Inputs(batch.first.images, batch.second.images, truths_of(batch), matches=matches, lenses=self._lenses(batch, index))
+
+    def _lenses(self, batch: PairBatch, index: int) -> tuple[Tensor, Tensor] | None:
+        """Of both views of the pairs that are told theirs."""
+        share = self.recipe.objective.known_lens
+        if share == 0:
+            return None
+        device = batch.first.images.device
+        generator = torch.Generator(device).manual_seed(seed_of(self.recipe.seed, index, TELLING))
+        is_told = torch.rand(len(batch.first.images), 1, generator=generator, device=device) < share
+        return _lens(batch.first, is_told), _lens(batch.second, is_told)
 
 
 def truths_of(batch: PairBatch) -> tuple[PointmapTruth, ...]:
@@ -72,6 +83,13 @@ def seed_of(*numbers: int) -> int:
     import numpy as np
 
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _lens(view: View, is_told: Tensor) -> Tensor:
+    height, width = view.images.shape[2:]
+    fx, fy, cx, cy = view.intrinsics.unbind(1)
+    lens = torch.stack([(fx * fy).sqrt(), cx - (width - 1) / 2, cy - (height - 1) / 2], dim=1)
+    return torch.where(is_told, lens, 0.0)
 
 
 def _truth(batch: PairBatch) -> PointmapTruth:

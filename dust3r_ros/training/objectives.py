@@ -70,14 +70,14 @@ class PointmapObjective(nn.Module):
 
         That is the same in both orders: it is found once, in the first.
         """
-        network = self.network
+        network, lenses = self.network, inputs.lenses or (None, None)
         if len(inputs.truths) == 2:
-            first, second = network.encode(inputs.images_1), network.encode(inputs.images_2)
+            first, second = network.encode(inputs.images_1, lenses[0]), network.encode(inputs.images_2, lenses[1])
             geometry = network.geometry_of(first, second)
             back = None if geometry is None else geometry.swapped()
             return (first, second), [self._order(first, second, geometry), self._order(second, first, back)], geometry
         tokens = network.encode(torch.cat([inputs.images_1, inputs.images_2]))
-        first, second = (ImageTokens(values, tokens.grid) for values in tokens.values.chunk(2))
+        first, second = (ImageTokens(values, tokens.grid, lens=lens) for values, lens in zip(tokens.values.chunk(2), lenses, strict=True))
         geometry = network.geometry_of(first, second)
         both = None if geometry is None else geometry.followed_by(geometry.swapped())
         return (first, second), [self._order(tokens, ImageTokens(torch.cat([second.values, first.values]), tokens.grid), both)], geometry

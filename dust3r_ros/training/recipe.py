@@ -77,16 +77,18 @@ class ObjectiveSection:
         0.0, "weight of the second camera's rotation and direction and of both focal lengths, for a camera head; 0: off", 0.0, 100.0
     )
     geometry: float = setting(0.0, "weight of what matched cells and the cameras made of them are taught; 0: off", 0.0, 100.0)
+    known_lens: float = setting(0.0, "share of the pairs whose intrinsics a network that matches cells is told", 0.0, 1.0)
     temperature: float = setting(0.07, "of the descriptors' and patches' similarities", 1e-3, 10.0)
     correspondences: int = setting(1024, "true correspondences of a pair that it takes", 8, 65536)
 
 
 @dataclass(frozen=True)
 class OptimiserSection:
+    method: str = setting("adamw", "of the hidden layers' matrices; everything else is always AdamW's", choices=("adamw", "muon"))
     learning_rate: float = setting(4e-4, "at its peak", 1e-8, 1.0)
     final: float = setting(0.01, "share of the peak that the cosine ends at", 0.0, 1.0)
     warm_up: int = setting(500, "steps of linear warm-up, at the start of each objective", 0, 1_000_000)
-    weight_decay: float = setting(0.05, "of AdamW; none on norms and biases", 0.0, 1.0)
+    weight_decay: float = setting(0.05, "of both methods; none on norms and biases", 0.0, 1.0)
     clip: float = setting(1.0, "largest norm of the gradient", 1e-6, 1e6)
     ema: float = setting(0.9995, "decay of the averaged weights, which are validated and exported; 0: the last weights", 0.0, 0.99999999)
     max_skipped: int = setting(100, "steps in a row whose gradient is not finite, after which training ends with an error", 1, 1_000_000)

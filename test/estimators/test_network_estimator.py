@@ -141,6 +141,16 @@ def test_both_orders_of_a_pair_share_their_cameras(monkeypatch: pytest.MonkeyPat
         assert bool(torch.isfinite(prediction.points_j).all())
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_measured_camera_is_the_predictions_and_an_assumed_one_is_not(precision: str) -> None:
+    own = estimator(replace(SMALL, patch_size=8, head="camera", match_width=8), hardware=choose_hardware("cpu", precision))
+    seen = {0: own.encode(image(0), CAMERA), 1: own.encode(image(1), replace(CAMERA, assumed=True))}
+    known, unknown = (prediction.points_i for prediction in own.estimate(seen, [(0, 1), (1, 0)]))
+    rays = torch.from_numpy(seen[0].camera.rays()).float()
+    torch.testing.assert_close(known[..., :2] / known[..., 2:], rays[..., :2], atol=1e-4, rtol=1e-3)
+    assert float((unknown[..., :2] / unknown[..., 2:] - rays[..., :2]).abs().max()) > 0.02
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @pytest.mark.parametrize("order", [[(0, 1), (1, 0)], [(0, 1)]], ids=["both orders", "one order"])
 def test_cameras_are_adjusted_in_half_precision_too(precision: str, order: list[tuple[int, int]]) -> None:

@@ -51,6 +51,35 @@ def test_points_of_view_1_are_seen_where_their_pixels_are() -> None:
         torch.testing.assert_close(seen.float(), torch.stack([u, v], -1), atol=1e-2, rtol=0)
 
 
+def test_lens_that_was_measured_is_the_lens() -> None:
+    """Of either view, whatever the matches say, in both orders of a pair too; what nobody measured is still found."""
+    network = _lively()
+    images = torch.rand(3, 3, 48, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    lens = torch.tensor([[70.0, 2.0, -1.5], [0.0, 0.0, 0.0], [50.0, -3.0, 1.0]])
+    one, two = network.encode(images, lens), network.encode(images.flip(0), lens.flip(0))
+    geometry = network.geometry_of(one, two)
+    assert geometry is not None
+    levels = network.decode_levels(one, two, geometry)
+    output = network.output(levels, one, two, True, geometry)
+    for side, (view, back) in enumerate(((lens, lens.flip(0)), (lens.flip(0), lens))):
+        head = (network.downstream_head1, network.downstream_head2)[side]
+        assert isinstance(head, CameraHead)
+        torch.testing.assert_close(head.log_focal(levels[side], geometry)[::2].exp(), view[::2, 0])
+        prior = (geometry.priors_1, geometry.priors_2)[side]
+        torch.testing.assert_close(prior.principal, view[:, 1:])
+        middle = (geometry.looks_1, geometry.looks_2)[side][-1].found
+        torch.testing.assert_close(prior.found, middle - back[:, None, 1:])
+    focals = torch.stack([geometry.cameras.log_focal_1, geometry.cameras.log_focal_2]).exp()[:, ::2]
+    torch.testing.assert_close(focals, torch.stack([lens[::2, 0], lens.flip(0)[::2, 0]]), rtol=0.02, atol=0)
+    twice = [torch.stack([view.values[0], back.values[0]]) for view, back in ((one, two), (two, one))]
+    lenses = [torch.stack([view, back]) for view, back in ((lens[0], lens[2]), (lens[2], lens[0]))]
+    both = network.decode(*(ImageTokens(values, one.grid, lens=of) for values, of in zip(twice, lenses, strict=True)), mirrored=True)
+    v, u = torch.meshgrid(torch.arange(48.0), torch.arange(64.0), indexing="ij")
+    for points, (focal, across, down) in ((output.points_1[0], lens[0]), (both.points_1[0], lens[0]), (both.points_1[1], lens[2])):
+        rays = torch.stack([u - 31.5 - across, v - 23.5 - down], -1) / focal
+        torch.testing.assert_close(points[..., :2] / points[..., 2:], rays, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("lowered", [False, True], ids=["float32", "as trained in bfloat16"])
 def test_view_2_is_moved_as_one(lowered: bool) -> None:
     """What the second head says of its camera takes its points back to the rays of one focal length; points are never rounded."""

@@ -40,7 +40,10 @@ def _view(truth: TwoCameras, seed: int, noise: float = 0.0) -> MatchedView:
     found = focal_2 * moved[..., :2] / moved[..., 2:]
     found = found + noise * torch.randn(found.shape, generator=torch.Generator().manual_seed(seed + 10))
     one, prior = torch.ones(PAIRS, CELLS), torch.full((PAIRS,), 60.0).log()
-    return MatchedView(places, found, 10 * one * (moved[..., 2] > 0.2), 0 * one, 0.1 * one, prior, torch.full((PAIRS,), 6.0))
+    known = 10 * one * (moved[..., 2] > 0.2)
+    return MatchedView(
+        places, found, known, 0 * one, 0.1 * one, prior, torch.full((PAIRS,), 6.0), torch.zeros(PAIRS, 2), torch.zeros(PAIRS).bool()
+    )
 
 
 def _views(truth: TwoCameras, noise: float = 0.0) -> tuple[MatchedView, MatchedView]:
@@ -181,7 +184,7 @@ def test_what_comes_of_it_teaches_matches_weights_and_priors() -> None:
     one, two = _views(_truth(), noise=0.3)
     for view in (one, two):
         for value in vars(view).values():
-            value.requires_grad_(value.is_leaf)
+            value.requires_grad_(value.is_leaf and value.is_floating_point())
     found = adjusted(one, two, SAME, 4.0, Steps(6, learned=2))
     (found.translation.square().sum() + found.log_depth_1.square().mean() + found.log_focal_2.sum()).backward()  # type: ignore[no-untyped-call]
     for view in (one, two):

@@ -143,7 +143,9 @@ def _true_geometry() -> PairGeometry:
     nothing = torch.zeros_like(log_depths[0])
     looks = [[_look(of.found, of.found)] for of in cells]
     priors = [
-        MatchedView(nothing[..., None], nothing[..., None], nothing, depth, nothing, focal, nothing[:, 0])
+        MatchedView(
+            nothing[..., None], nothing[..., None], nothing, depth, nothing, focal, nothing[:, 0], torch.zeros(1, 2), torch.tensor([False])
+        )
         for depth, focal in zip(log_depths, log_focals, strict=True)
     ]
     missed = (nothing, nothing, nothing[..., None], nothing[..., None])

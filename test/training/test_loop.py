@@ -22,7 +22,7 @@ from dust3r_ros.training.loop import Line
 from dust3r_ros.training.losses import PointmapTruth, pose_loss
 from dust3r_ros.training.objectives import PointmapObjective, one_order
 from dust3r_ros.training.records import LOSSES, Table
-from dust3r_ros.training.state import state_of
+from dust3r_ros.training.state import state_of, state_of_network
 
 SOURCE = PlanePairs()
 
@@ -32,18 +32,22 @@ def _losses(folder: Path) -> list[tuple[str, ...]]:
     return [tuple(row[column] for column in exact) for row in Table(folder / "losses.csv", LOSSES).rows()]
 
 
-def test_a_batch_is_learned_to_half_its_error_in_sixty_steps(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["adamw", "muon"])
+def test_a_batch_is_learned_to_half_its_error_in_sixty_steps(tmp_path: Path, method: str) -> None:
     lines: list[Line] = []
-    recipe = recipe_with(schedule={"steps": 60}, optimiser={"learning_rate": 3e-3, "warm_up": 5}, records={"log_every": 5})
+    optimiser = {"method": method, "learning_rate": 3e-3, "warm_up": 5}
+    recipe = recipe_with(schedule={"steps": 60}, optimiser=optimiser, records={"log_every": 5})
     run_loop(recipe, tiny_state(recipe), PlanePairs(distinct=1), tmp_path, say=lines.append)
     assert lines[-1].error < 0.5 * lines[0].error
     assert lines[-1].loss < lines[0].loss
 
 
-@pytest.mark.parametrize("objective", [{}, {"completion": 0.5}])
-def test_resumed_run_is_the_unbroken_one(tmp_path: Path, objective: dict[str, float]) -> None:
+@pytest.mark.parametrize(("objective", "method"), [({}, "adamw"), ({"completion": 0.5}, "adamw"), ({}, "muon")])
+def test_resumed_run_is_the_unbroken_one(tmp_path: Path, objective: dict[str, float], method: str) -> None:
     """Losses, weights and averages, bit for bit; with the change from completion to pointmaps in the second half, and between log lines."""
-    recipe = recipe_with(objective=objective, records={"save_every": 3, "log_every": 2}, data={"accumulate": 2})
+    recipe = recipe_with(
+        objective=objective, records={"save_every": 3, "log_every": 2}, data={"accumulate": 2}, optimiser={"method": method}
+    )
     whole = tiny_state(recipe)
     run_loop(recipe, whole, SOURCE, tmp_path / "whole")
     broken = tmp_path / "broken"
@@ -80,8 +84,9 @@ def test_steps_that_are_not_finite_are_left_out_and_end_it(tmp_path: Path) -> No
     assert state.optimisation.skipped.tolist() == [3, 3]
 
 
-def test_skipped_step_changes_no_weight() -> None:
-    recipe = recipe_with()
+@pytest.mark.parametrize("method", ["adamw", "muon"])
+def test_skipped_step_changes_no_weight(method: str) -> None:
+    recipe = recipe_with(optimiser={"method": method})
     state = tiny_state(recipe)
     before = [value.clone() for value in state.network.parameters()]
     for value in state.network.parameters():
@@ -101,6 +106,46 @@ def test_gradient_is_cut_to_its_largest_norm() -> None:
     clipped = torch.stack([moment.norm() for moment in moments]).norm() / 0.1  # exp_avg = (1 - 0.9) g
     assert norm > 100
     assert float(clipped) == pytest.approx(0.5, rel=1e-3)
+
+
+def test_muon_moves_every_direction_of_a_matrix_alike_and_convolutions_too() -> None:
+    """As far as AdamW would: 0.2 of the learning rate an entry (root mean square). What is no matrix is AdamW's."""
+    recipe = recipe_with(optimiser={"method": "muon", "weight_decay": 0.0, "clip": 1e6})
+    network = fresh_network(replace(TINY, head="camera", patch_size=8, coordinates=True, stem=True, match_width=16), 0)
+    state = state_of_network(network, recipe, CPU)
+    weights = dict(state.network.named_parameters())
+    convolution, matrix = "geometry.matching.refinement.conv1.weight", "enc_blocks.0.attn.qkv.weight"
+    assert weights[convolution].is_contiguous(memory_format=torch.channels_last)
+    before = {name: value.detach().clone() for name, value in weights.items()}
+    generator = torch.Generator().manual_seed(0)
+    for value in weights.values():
+        value.grad = torch.randn(value.shape, generator=generator)
+    gradient = weights[convolution].grad
+    assert gradient is not None
+    gradient = gradient.clone()
+    state.optimisation.step(1e-3, 0)
+    moved = {
+        name: (value - before[name]).detach().flatten(1) if value.ndim > 1 else value - before[name] for name, value in weights.items()
+    }
+    for name in (convolution, matrix):
+        scales = torch.linalg.svdvals(moved[name])
+        assert float(scales.max() / scales.min()) < 2, name
+        assert float(moved[name].square().mean().sqrt()) == pytest.approx(2e-4, rel=0.3), name
+    assert float(-(moved[convolution] * gradient.flatten(1)).sum() / moved[convolution].norm() / gradient.norm()) > 0.8
+    torch.testing.assert_close(moved["enc_norm.weight"].abs(), torch.full_like(moved["enc_norm.weight"], 1e-3), atol=1e-6, rtol=1e-3)
+
+
+def test_other_method_than_the_checkpoints_begins_its_moments_anew(tmp_path: Path) -> None:
+    recipe = recipe_with(schedule={"steps": 3})
+    run_loop(recipe, tiny_state(recipe), SOURCE, tmp_path)
+    checkpoint = CheckpointFolder(tmp_path / "checkpoints").newest()
+    assert checkpoint is not None
+    other = recipe_with(schedule={"steps": 6}, optimiser={"method": "muon"})
+    state = state_of(checkpoint, other, CPU)
+    assert state.optimisation.muon is not None
+    assert not state.optimisation.muon.state
+    run_loop(other, state, SOURCE, tmp_path)
+    assert all(bool(torch.isfinite(value).all()) for value in state.network.parameters())
 
 
 def test_both_decoders_start_from_completions(tmp_path: Path) -> None:
@@ -161,6 +206,25 @@ def test_orders_one_after_the_other_are_as_both_in_one_batch(head: str) -> None:
         found.append((measures.detach(), network.decoder_embed.weight.grad.clone()))  # type: ignore[union-attr]
     torch.testing.assert_close(found[0][0], found[1][0], atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(found[0][1], found[1][1], atol=1e-4, rtol=1e-2)
+
+
+def test_a_share_of_the_pairs_is_told_its_lenses() -> None:
+    """The same ones every time; the intrinsics of both views, or nothing."""
+    source = PlanePairs(pairs=64)
+    maker = InputMaker(recipe_with(objective={"known_lens": 0.5}), source)
+    inputs = maker.make(3, 0, False)
+    assert inputs.lenses is not None
+    for lens, other, again in zip(inputs.lenses, inputs.lenses[::-1], maker.make(3, 0, False).lenses or (), strict=True):
+        told = lens[:, 0] > 0
+        assert 16 < int(told.sum()) < 48
+        assert torch.equal(told, other[:, 0] > 0)
+        assert torch.equal(lens, again)
+        torch.testing.assert_close(lens[told], torch.tensor([[0.9 * 64, 0.0, 0.0]]).expand(int(told.sum()), -1))
+        assert not lens[~told].any()
+    assert InputMaker(recipe_with(), source).make(3, 0, False).lenses is None
+    network = fresh_network(replace(TINY, head="camera", patch_size=8, coordinates=True, stem=True, match_width=16), 0)
+    objective = PointmapObjective(network, recipe_with(objective={"geometry": 0.3, "pose": 0.3}).objective, torch.float32)
+    assert float(objective(inputs)[0].detach()) != pytest.approx(float(objective(replace(inputs, lenses=None))[0].detach()), rel=1e-4)
 
 
 def test_camera_head_learns_poses(tmp_path: Path) -> None:

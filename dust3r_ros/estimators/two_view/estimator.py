@@ -87,7 +87,8 @@ class NetworkEstimator:
             image = Rectification(camera, straight).image(image)
         frame = framing(straight.width, straight.height, self.size, self.config.patch_size, self.config.square)
         pixels = resample(image, frame, self.hardware.device)
-        return Tokens(camera, frame.camera(straight.pinhole()), pixels.cpu().numpy(), self.runner.encode(pixels))
+        seen_by = frame.camera(straight.pinhole())
+        return Tokens(camera, seen_by, pixels.cpu().numpy(), self.runner.encode(pixels, _lens(seen_by)))
 
     def estimate(self, views: Mapping[int, Tokens], pairs: Sequence[tuple[int, int]], descriptors: bool = False) -> list[PairPrediction]:
         """Predictions for `pairs`, in their order, on the CPU. `descriptors`: MASt3R's too, for matching.
@@ -131,6 +132,14 @@ class NetworkEstimator:
                 good.numel(),
             )
         return points, confidence
+
+
+def _lens(camera: Camera) -> Tensor:
+    """[1, 3], as ImageTokens has it."""
+    if camera.assumed:
+        return torch.zeros(1, 3)
+    across, down = camera.cx - (camera.width - 1) / 2, camera.cy - (camera.height - 1) / 2
+    return torch.tensor([[(camera.fx * camera.fy) ** 0.5, across, down]])
 
 
 def _stored(view: Tokens) -> StoredTokens:

@@ -59,13 +59,13 @@ class NetworkRunner:
             pass
 
     @torch.inference_mode()
-    def encode(self, pixels: Tensor) -> StoredTokens:
-        """The framed picture [h, w, 3] uint8, on the device, to its tokens."""
+    def encode(self, pixels: Tensor, lens: Tensor | None = None) -> StoredTokens:
+        """The framed picture [h, w, 3] uint8, on the device, to its tokens. lens: [1, 3], as ImageTokens has it."""
         patch = self.network.config.patch_size
         grid = (pixels.shape[0] // patch, pixels.shape[1] // patch)
         run = partial(self._graphs.run, ("encode", grid), lambda images: (self._encode(images),), (pixels.unsqueeze(0),))
         (values,) = self._guarded(run, 1, set())
-        return self.store.put(ImageTokens(values, grid), self.hardware.precision)
+        return self.store.put(ImageTokens(values, grid), torch.zeros(1, 3) if lens is None else lens, self.hardware.precision)
 
     @torch.inference_mode()
     def decode(self, pairs: Sequence[Pair], descriptors: bool = False) -> Iterator[TwoViewOutput]:
@@ -86,6 +86,7 @@ class NetworkRunner:
         values = [[self.store.use(pair[side]) for pair in pairs] for side in (0, 1)]
         details = [[self._detail(pair[side], value, side) for pair, value in zip(pairs, values[side], strict=True)] for side in (0, 1)]
         tensors = [torch.cat(side) for side in values]
+        tensors += [torch.cat([pair[side].lens for pair in pairs]) for side in (0, 1)]
         tensors += [torch.cat([detail for detail in side if detail is not None]) for side in details if side[0] is not None]
         grids = (pairs[0][0].grid, pairs[0][1].grid)
         mirrored = self.network.geometry is not None and _are_mirrored(pairs)
@@ -107,9 +108,9 @@ class NetworkRunner:
     def _decode_plainly(
         self, grids: tuple[tuple[int, int], tuple[int, int]], descriptors: bool, mirrored: bool, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        details = tensors[2:] or (None, None)
-        first = ImageTokens(tensors[0], grids[0], (details[0], None))
-        second = ImageTokens(tensors[1], grids[1], (None, details[1]))
+        details = tensors[4:] or (None, None)
+        first = ImageTokens(tensors[0], grids[0], (details[0], None), tensors[2])
+        second = ImageTokens(tensors[1], grids[1], (None, details[1]), tensors[3])
         return self.network.decode(first, second, descriptors, mirrored).tensors()
 
     # ---- memory ----------------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ class StoredTokens:
 
     values: Tensor  # [1, N, C]
     grid: tuple[int, int]
+    lens: Tensor  # [1, 3], as ImageTokens has it
     details: Details = field(default_factory=lambda: [None, None])  # by side; made when first needed, not moved to the host
 
     @property
@@ -36,9 +37,9 @@ class TokenStore:
         self._device, self.budget = device, budget
         self._resident: OrderedDict[int, weakref.ref[StoredTokens]] = OrderedDict()
 
-    def put(self, tokens: ImageTokens, dtype: torch.dtype) -> StoredTokens:
-        """Keep tokens [1, N, C] as `dtype`."""
-        stored = StoredTokens(tokens.values.to(dtype), tokens.grid)
+    def put(self, tokens: ImageTokens, lens: Tensor, dtype: torch.dtype) -> StoredTokens:
+        """Keep tokens [1, N, C] as `dtype`, with the lens [1, 3] that took their image."""
+        stored = StoredTokens(tokens.values.to(dtype), tokens.grid, lens.to(self._device))
         self._touch(stored)
         return stored
 

@@ -17,7 +17,7 @@ from dust3r_ros.network.blocks import precise
 from dust3r_ros.network.config import FINE_WIDTH, MATCHED_CELL, NetworkConfig
 from dust3r_ros.network.heads import Grid, unpatched
 from dust3r_ros.network.image_features import ImageFeatures
-from dust3r_ros.network.match_refinement import Cells, Look, MatchRefinement
+from dust3r_ros.network.match_refinement import Cells, Look, MatchRefinement, Pairing
 
 LOOKS, LOOKS_AGAIN = 3, 2
 BESIDE = 8.0  # pixels outside of the picture where there is nothing to look at any more
@@ -62,25 +62,27 @@ class CellMatching(nn.Module):
         with torch.autocast(one.coarse.device.type, enabled=False):
             return one.coarse.flatten(2).transpose(1, 2) @ two.coarse.flatten(2)
 
-    def forward(self, one: Cells, two: Cells) -> tuple[list[Look], list[Look]]:
-        """The first looks at the cells of view 1 in view 2, and of view 2 in view 1."""
+    def pairings(self, one: Cells, two: Cells) -> list[Pairing]:
+        """View 1's cells in view 2, then view 2's in view 1; one after the other in a single batch where both have one size."""
         if one.size != two.size:
-            return self._looks(one, two), self._looks(two, one)
-        return _halves(self._looks(one.followed_by(two), two.followed_by(one)))
+            return [Pairing.of(one, two), Pairing.of(two, one)]
+        return [Pairing.of(one.followed_by(two), two.followed_by(one))]
 
-    def _looks(self, own: Cells, other: Cells) -> list[Look]:
-        return self.refinement(own, other, *first_found(own, other), places_of(*own.size, own.coarse.device), LOOKS)
+    def forward(self, pairings: list[Pairing]) -> tuple[list[Look], list[Look]]:
+        """The first looks at the cells of view 1, and of view 2."""
+        return _of_views([self._looks(pairing, *first_found(pairing), LOOKS) for pairing in pairings])
 
-    def again(self, one: Cells, two: Cells, looks: tuple[Look, Look], missed: tuple[Tensor, Tensor]) -> tuple[list[Look], list[Look]]:
+    def again(self, pairings: list[Pairing], looks: tuple[Look, Look], missed: tuple[Tensor, Tensor]) -> tuple[list[Look], list[Look]]:
         """More of the same, from where all cells together say that each is: `missed` [B, M, 2] away from where it was found."""
-        starts = [self._start(look, missed_by, other) for look, missed_by, other in zip(looks, missed, (two, one), strict=True)]
+        others = (pairings[0].other, pairings[-1].other)
+        starts = [self._start(look, missed_by, other) for look, missed_by, other in zip(looks, missed, others, strict=True)]
         shares = [look.share for look in looks]
-        if one.size != two.size:
-            return self._looks_again(one, two, starts[0], shares[0]), self._looks_again(two, one, starts[1], shares[1])
-        return _halves(self._looks_again(one.followed_by(two), two.followed_by(one), torch.cat(starts), torch.cat(shares)))
+        if len(pairings) == 1:
+            starts, shares = [torch.cat(starts)], [torch.cat(shares)]
+        return _of_views([self._looks(*given, LOOKS_AGAIN) for given in zip(pairings, starts, shares, strict=True)])
 
-    def _looks_again(self, own: Cells, other: Cells, start: Tensor, share: Tensor) -> list[Look]:
-        return self.refinement(own, other, start, share, places_of(*own.size, own.coarse.device), LOOKS_AGAIN)
+    def _looks(self, pairing: Pairing, start: Tensor, share: Tensor, count: int) -> list[Look]:
+        return self.refinement(pairing, start, share, places_of(*pairing.own.size, start.device), count)
 
     def _start(self, look: Look, missed: Tensor, other: Cells) -> Tensor:
         """Where a cell is expected; if that is far outside of the other picture, where it was found."""
@@ -91,9 +93,11 @@ class CellMatching(nn.Module):
         return torch.where(outside[..., None] | ~expected.isfinite(), found, expected)
 
 
-def _halves(looks: list[Look]) -> tuple[list[Look], list[Look]]:
-    """Looks at both views' cells, one after the other in a batch, as those of each."""
-    one, two = zip(*(zip(*(value.chunk(2) for value in vars(look).values()), strict=True) for look in looks), strict=True)
+def _of_views(looks: list[list[Look]]) -> tuple[list[Look], list[Look]]:
+    """Looks of each pairing as those of each view."""
+    if len(looks) == 2:
+        return looks[0], looks[1]
+    one, two = zip(*(zip(*(value.chunk(2) for value in vars(look).values()), strict=True) for look in looks[0]), strict=True)
     return [Look(*values) for values in one], [Look(*values) for values in two]
 
 
@@ -106,19 +110,17 @@ def places_of(height: int, width: int, device: torch.device) -> Tensor:
 
 
 @torch.no_grad()
-def first_found(own: Cells, other: Cells) -> tuple[Tensor, Tensor]:
+def first_found(pairing: Pairing) -> tuple[Tensor, Tensor]:
     """The mean place around the most alike cell, [B, M, 2], and the logarithm of that one's share of the softmax, [B, M, 1].
 
     Nothing is learned here: the likeness has a loss of its own.
     """
-    rows, columns = other.coarse.shape[2:]
-    places = places_of(*other.size, own.coarse.device)
-    vectors, others = own.coarse.flatten(2), other.coarse.flatten(2)
+    rows, columns = pairing.other.coarse.shape[2:]
+    places = places_of(*pairing.other.size, pairing.own.coarse.device)
     reach = torch.arange(-NEAR_BEST, NEAR_BEST + 1, device=places.device)
     found = []
-    with torch.autocast(vectors.device.type, enabled=False):
-        for part in vectors.split(max(1, LARGEST // (len(others) * rows * columns)), dim=2):
-            likeness = part.transpose(1, 2) @ others
+    with torch.autocast(places.device.type, enabled=False):
+        for likeness in pairing.coarse.parts(LARGEST):
             best, at = likeness.max(2)
             row, column = (at // columns)[..., None] + reach, (at % columns)[..., None] + reach
             inside = ((row >= 0) & (row < rows))[..., :, None] & ((column >= 0) & (column < columns))[..., None, :]

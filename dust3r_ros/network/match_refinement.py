@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from dust3r_ros.network.config import MATCHED_CELL
 from dust3r_ros.network.image_features import GROUPS
-from dust3r_ros.network.sampled_likeness import sampled_likeness
+from dust3r_ros.network.sampled_likeness import Likeness
 
 FINE_CELL = 2  # pixels
 REACH = 3  # places on each side of what was found that are looked at
@@ -47,6 +47,26 @@ class Cells:
 
 
 @dataclass(frozen=True, eq=False)
+class Pairing:
+    """Cells of pictures and of those that they are looked for in, of one size each."""
+
+    own: Cells
+    other: Cells
+    coarse: Likeness  # in float32; nothing is learned from it here
+    fine: Likeness  # of what is seen of a cell's middle
+
+    @classmethod
+    def of(cls, own: Cells, other: Cells) -> Pairing:
+        """As precise as the work around it."""
+        middles = F.avg_pool2d(own.fine, MATCHED_CELL // FINE_CELL)
+        device = own.fine.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else own.fine.dtype
+        fine = Likeness(_vectors(middles).to(dtype), _vectors(other.fine).to(dtype))
+        with torch.autocast(device, enabled=False):
+            return cls(own, other, Likeness(_vectors(own.coarse.detach()), _vectors(other.coarse.detach())), fine)
+
+
+@dataclass(frozen=True, eq=False)
 class Look:
     """What was found of a view's M cells."""
 
@@ -75,23 +95,23 @@ class MatchRefinement(nn.Module):
         assert self.out.bias is not None
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, own: Cells, other: Cells, found: Tensor, share: Tensor, places: Tensor, count: int) -> list[Look]:
+    def forward(self, pairing: Pairing, found: Tensor, share: Tensor, places: Tensor, count: int) -> list[Look]:
         """`count` looks, each from where the one before has left off, the first from `found` [B, M, 2].
 
         share: logarithm of the likeness softmax at the most alike cell, [B, M, 1]; places [M, 2]: middles of the own cells.
         """
+        own, other = pairing.own, pairing.other
         dtype = self.conv1.weight.dtype
         scale = max(other.size) / 2
         grid = own.coarse.shape[2:]
         sure = share.clamp_min(LEAST_SHARE) / 3
-        fine = F.avg_pool2d(own.fine, MATCHED_CELL // FINE_CELL)  # what is seen of a cell's middle
         offsets = self._offsets(found.device)
         memory = self.first_memory(own.coarse.to(dtype)).float()
         looks: list[Look] = []
         for _ in range(count):
             centre = found.detach()
-            alike = windows(fine, other.fine, centre, FINE_CELL)
-            about = QUIET * windows(own.coarse.detach(), other.coarse.detach(), centre, MATCHED_CELL)
+            alike = windows(pairing.fine, other.fine.shape[2:], centre, FINE_CELL)
+            about = QUIET * windows(pairing.coarse, other.coarse.shape[2:], centre, MATCHED_CELL)
             window = alike * self.sharpness.float().clamp(max=SHARPEST).exp()
             chance = window.softmax(-1)
             step = chance @ offsets
@@ -118,21 +138,24 @@ def _map(values: Tensor, grid: torch.Size) -> Tensor:
     return values.transpose(1, 2).unflatten(2, grid)
 
 
-def windows(own: Tensor, others: Tensor, centre: Tensor, cell: int) -> Tensor:
-    """Likeness of own cells [B, F, h, w] to the WINDOW x WINDOW places of others [B, F, h2, w2], `cell` pixels apart, around `centre`.
+def _vectors(values: Tensor) -> Tensor:
+    """[B, C, h, w] to [B, M, C]"""
+    return values.flatten(2).transpose(1, 2)
+
+
+def windows(likeness: Likeness, shape: torch.Size, centre: Tensor, cell: int) -> Tensor:
+    """Likeness of own cells to the WINDOW x WINDOW places, `cell` pixels apart, around `centre` in a picture of `shape` (h2, w2) places.
 
     centre [B, M, 2] in pixels from the picture's middle; between places the likeness is interpolated, outside of the picture it is 0.
     [B, M, WINDOW^2], row by row.
     """
-    height, width = others.shape[2:]
+    height, width = shape
     reach = torch.arange(WINDOW + 1, device=centre.device)
     column, across = _start(centre[..., 0] / cell + (width - 1) / 2, reach)
     row, down = _start(centre[..., 1] / cell + (height - 1) / 2, reach)
     inside = ((row >= 0) & (row < height))[..., :, None] & ((column >= 0) & (column < width))[..., None, :]
     index = row.clamp(0, height - 1)[..., :, None] * width + column.clamp(0, width - 1)[..., None, :]
-    dtype = torch.get_autocast_dtype(own.device.type) if torch.is_autocast_enabled(own.device.type) else own.dtype
-    vectors = [values.flatten(2).transpose(1, 2).to(dtype) for values in (own, others)]
-    alike = sampled_likeness(vectors[0], vectors[1].contiguous(), index.flatten(2)).unflatten(2, (WINDOW + 1, WINDOW + 1)) * inside
+    alike = likeness.at(index.flatten(2)).unflatten(2, (WINDOW + 1, WINDOW + 1)) * inside
     across, down = across[..., None, None], down[..., None, None]
     rows = alike[..., :-1, :] * (1 - down) + alike[..., 1:, :] * down
     return (rows[..., :-1] * (1 - across) + rows[..., 1:] * across).flatten(2)

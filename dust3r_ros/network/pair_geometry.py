@@ -90,10 +90,11 @@ class GeometryEstimation(nn.Module):
     ) -> PairGeometry:
         """Encoder tokens [B, N, C] of both views, what their cells are matched by, grids, and lenses as `ImageTokens` has them."""
         one, two = (self.matching.unpacked(values, grid) for values, grid in zip(cells, grids, strict=True))
-        looks_1, looks_2 = self.matching(one, two)
+        pairings = self.matching.pairings(one, two)
+        looks_1, looks_2 = self.matching(pairings)
         with torch.no_grad():
             before = self._adjusted(encoded, grids, lenses, (looks_1[-1], looks_2[-1]), (one.size, two.size), FIRST_STEPS)[2]
-        again = self.matching.again(one, two, (looks_1[-1], looks_2[-1]), (before.missed_1, before.missed_2))
+        again = self.matching.again(pairings, (looks_1[-1], looks_2[-1]), (before.missed_1, before.missed_2))
         looks_1, looks_2 = looks_1 + again[0], looks_2 + again[1]
         found = self._adjusted(encoded, grids, lenses, (looks_1[-1], looks_2[-1]), (one.size, two.size), LAST_STEPS, before)
         return PairGeometry(looks_1, looks_2, found[0], found[1], found[2].with_depths(0.0))

@@ -1,10 +1,12 @@
-"""Products of each cell with a few places of the other picture: all are multiplied, a part of the picture at a time, and few are kept.
+"""Products of each cell with a few places of the other picture.
 
-What is in memory at a time is bounded, forward and backward.
+Where nobody learns from them all are made once, and looked up. Else, or where all are too many, those of a part of the picture are made at
+a time and the few are kept: what is in memory is bounded, forward and backward.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,6 +14,27 @@ from torch import Tensor
 
 LARGEST = 1 << 22  # products at a time: 16 MB, what a CPU's caches hold
 LARGEST_GPU = 1 << 27
+WHOLE = 1 << 25  # products that are kept, 128 MB
+
+
+class Likeness:
+    """Of the cells of pictures, own [B, M, F], with all places of others, [B, K, F]."""
+
+    def __init__(self, own: Tensor, others: Tensor) -> None:
+        self.own, self.others = own, others.contiguous()
+        learns = torch.is_grad_enabled() and (own.requires_grad or others.requires_grad)
+        self.is_whole = not learns and len(own) * own.shape[1] * others.shape[1] <= WHOLE
+        self.whole = own @ self.others.transpose(1, 2) if self.is_whole else own.new_empty(0)
+
+    def at(self, index: Tensor) -> Tensor:
+        """[B, M, J] with the places at the index [B, M, J]; float32."""
+        return self.whole.gather(2, index).float() if self.is_whole else sampled_likeness(self.own, self.others, index)
+
+    def parts(self, largest: int) -> Iterator[Tensor]:
+        """[B, m, K] with all places, of about as many cells at a time as `largest` products allow."""
+        for part in range(0, self.own.shape[1], rows := max(1, largest // (len(self.own) * self.others.shape[1]))):
+            cells = slice(part, part + rows)
+            yield self.whole[:, cells] if self.is_whole else self.own[:, cells] @ self.others.transpose(1, 2)
 
 
 def sampled_likeness(own: Tensor, others: Tensor, index: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from dust3r_ros.network import NetworkConfig, cell_matching
-from dust3r_ros.network.cell_matching import CellMatching, first_found, places_of
+from dust3r_ros.network import NetworkConfig, cell_matching, sampled_likeness
+from dust3r_ros.network.cell_matching import LOOKS, CellMatching, first_found, places_of
 from dust3r_ros.network.config import MATCHED_CELL
-from dust3r_ros.network.match_refinement import FINE_CELL, REACH, WINDOW, Cells, windows
+from dust3r_ros.network.match_refinement import FINE_CELL, REACH, WINDOW, Cells, Look, Pairing, windows
+from dust3r_ros.network.sampled_likeness import Likeness
 
 CONFIG = NetworkConfig(
     encoder_width=64, encoder_heads=2, decoder_width=32, decoder_heads=2, patch_size=8, head="camera", match_width=16, image_size=64
@@ -37,6 +38,11 @@ def _cells(matching: CellMatching, shift: int = 0, seed: int = 0) -> Cells:
     return matching.unpacked(matching.cells(_images(shift), _tokens(seed)), GRID)
 
 
+def _alone(matching: CellMatching, own: Cells, other: Cells) -> list[Look]:
+    pairing = Pairing.of(own, other)
+    return matching._looks(pairing, *first_found(pairing), LOOKS)
+
+
 def test_places_are_middles_of_cells_around_the_pictures_middle() -> None:
     places = places_of(32, 48, torch.device("cpu")).view(*CELLS, 2)
     torch.testing.assert_close(places.mean((0, 1)), torch.zeros(2), atol=1e-5, rtol=0)
@@ -50,7 +56,7 @@ def test_cells_are_found_where_they_are_seen_again() -> None:
     matching.sharpness.copy_(torch.tensor([6.0, -6.0]))
     matching.refinement.sharpness.fill_(4.0)
     one, two = _cells(matching), _cells(matching, shift=8)
-    looks, _ = matching(one, two)
+    looks, _ = matching(matching.pairings(one, two))
     moved = (looks[-1].found - places_of(32, 48, torch.device("cpu"))).view(*CELLS, 2)[2:-2, 4:-2]  # borders are seen by convolutions
     assert (moved - torch.tensor([-8.0, 0.0])).norm(dim=-1).median() < 0.7
 
@@ -85,7 +91,8 @@ def test_windows_interpolate_and_end_with_the_picture() -> None:
     generator = torch.Generator().manual_seed(0)
     own, others = torch.randn(1, 5, 2, 3, generator=generator), torch.randn(1, 5, 9, 11, generator=generator)
     centre = torch.tensor([[[0.3, -0.7], [3.9, 2.2], [-9.9, 7.1], [40.0, 0.0], [-10.0, 8.0], [10.0, 0.5]]])
-    found = windows(own, others, centre, FINE_CELL).view(6, WINDOW, WINDOW)
+    likeness = Likeness(*(values.flatten(2).transpose(1, 2) for values in (own, others)))
+    found = windows(likeness, others.shape[2:], centre, FINE_CELL).view(6, WINDOW, WINDOW)
     assert bool((found[3] == 0).all())
     axis = torch.arange(-REACH, REACH + 1, dtype=torch.float32)
     for at, (x, y) in enumerate((centre[0] / FINE_CELL).tolist()):
@@ -100,7 +107,7 @@ def test_first_place_is_the_mean_around_the_most_alike() -> None:
     coarse[0, 0, 1, 2], coarse[0, 0, 1, 3] = 30.0, 30.0  # between these two lies the match
     coarse[0, 0, 3, 7] = 29.0  # alike, but elsewhere
     own = Cells(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1), torch.zeros(1, 1, 2, 2))
-    found, share = first_found(own, Cells(coarse, torch.zeros(1, 1, 8, 16)))
+    found, share = first_found(Pairing.of(own, Cells(coarse, torch.zeros(1, 1, 8, 16))))
     places = places_of(16, 32, torch.device("cpu")).view(4, 8, 2)
     torch.testing.assert_close(found[0, 0], (places[1, 2] + places[1, 3]) / 2, atol=1e-3, rtol=0)
     assert share.exp().item() == pytest.approx(1 / (2 + torch.tensor(-1.0).exp().item()), rel=1e-3)
@@ -110,8 +117,8 @@ def test_either_order_finds_the_same() -> None:
     matching = _matching().requires_grad_(False)
     one = _cells(matching)
     two = matching.unpacked(matching.cells(torch.rand(1, 3, 32, 16), torch.randn(1, 8, 64)), (4, 2))
-    first, second = matching(one, two)
-    swapped_first, swapped_second = matching(two, one)
+    first, second = matching(matching.pairings(one, two))
+    swapped_first, swapped_second = matching(matching.pairings(two, one))
     assert first[-1].found.shape == (1, 96, 2)
     assert second[-1].found.shape == (1, 32, 2)
     for look, same in zip([*first, *second], [*swapped_second, *swapped_first], strict=True):
@@ -122,11 +129,12 @@ def test_either_order_finds_the_same() -> None:
 def test_a_second_look_begins_where_cells_are_expected_unless_that_is_far_outside() -> None:
     matching = _matching().requires_grad_(False)
     one, two = _cells(matching), _cells(matching, shift=8, seed=1)
-    looks = [side[-1] for side in matching(one, two)]
+    pairings = matching.pairings(one, two)
+    looks = [side[-1] for side in matching(pairings)]
     missed = [torch.full_like(look.found, 3.0) for look in looks]
     missed[0][:, 0] = torch.tensor([100.0, 0.0])
     missed[0][:, 1] = torch.nan
-    centres = [side[0].centre for side in matching.again(one, two, (looks[0], looks[1]), (missed[0], missed[1]))]
+    centres = [side[0].centre for side in matching.again(pairings, (looks[0], looks[1]), (missed[0], missed[1]))]
     torch.testing.assert_close(centres[0][:, 2:], looks[0].found[:, 2:] + 3.0)
     torch.testing.assert_close(centres[0][:, :2], looks[0].found[:, :2])
     torch.testing.assert_close(centres[1], looks[1].found + 3.0)
@@ -136,8 +144,8 @@ def test_both_views_at_once_are_as_each_by_itself() -> None:
     """Of one size they go in one batch."""
     matching = _matching().requires_grad_(False)
     one, two = _cells(matching), _cells(matching, shift=8, seed=1)
-    for side, (own, other) in zip(matching(one, two), ((one, two), (two, one)), strict=True):
-        for look, wanted in zip(side, matching._looks(own, other), strict=True):
+    for side, (own, other) in zip(matching(matching.pairings(one, two)), ((one, two), (two, one)), strict=True):
+        for look, wanted in zip(side, _alone(matching, own, other), strict=True):
             for value, same in zip(vars(look).values(), vars(wanted).values(), strict=True):
                 torch.testing.assert_close(value, same, atol=1e-4, rtol=1e-4)
 
@@ -145,17 +153,22 @@ def test_both_views_at_once_are_as_each_by_itself() -> None:
 def test_what_is_found_does_not_depend_on_how_much_is_looked_at_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     matching = _matching().requires_grad_(False)
     one, two = _cells(matching), _cells(matching, shift=8, seed=1)
-    whole = first_found(one, two)
+    whole = _alone(matching, one, two)
     monkeypatch.setattr(cell_matching, "LARGEST", 7 * 96)  # seven of 96 rows
-    for found, wanted in zip(first_found(one, two), whole, strict=True):
-        torch.testing.assert_close(found, wanted)
+    in_parts = _alone(matching, one, two)
+    monkeypatch.setattr(sampled_likeness, "WHOLE", 0)
+    assert not Pairing.of(one, two).coarse.is_whole
+    for look, *others in zip(whole, in_parts, _alone(matching, one, two), strict=True):
+        for other in others:
+            for value, same in zip(vars(other).values(), vars(look).values(), strict=True):
+                torch.testing.assert_close(value, same, atol=1e-4, rtol=1e-4)
 
 
 def test_gradients_reach_every_weight() -> None:
     matching = _matching()
     torch.nn.init.normal_(matching.refinement.out.weight, std=0.1)
     one, two = _cells(matching), _cells(matching, shift=8, seed=1)
-    looks = [look for side in matching(one, two) for look in side]
+    looks = [look for side in matching(matching.pairings(one, two)) for look in side]
     loss = sum(look.found.square().mean() + look.log_error.mean() + look.seen.mean() for look in looks)
     (loss + matching.likeness(one, two).square().mean()).backward()  # type: ignore[union-attr]
     for name, parameter in matching.named_parameters():

@@ -12,6 +12,7 @@ CONFIG = NetworkConfig(
     encoder_width=64, encoder_heads=2, decoder_width=32, decoder_heads=2, patch_size=8, head="camera", match_width=16, image_size=64
 )
 GRIDS = ((6, 8), (4, 5))
+LENSES = (torch.zeros(2, 3), torch.tensor([[0.0, 0.0, 0.0], [30.0, 1.0, -0.5]]))  # the last one was measured
 
 
 def _estimation() -> GeometryEstimation:
@@ -38,7 +39,7 @@ def _close(one: PairGeometry, two: PairGeometry) -> None:
 
 def test_views_may_differ_in_size_and_decoders_are_told_of_their_own() -> None:
     estimation = _estimation().requires_grad_(False)
-    geometry = estimation(*_inputs(), GRIDS)
+    geometry = estimation(*_inputs(), GRIDS, LENSES)
     assert geometry.cameras.log_depth_1.shape == (2, 4 * 48)
     assert geometry.cameras.log_depth_2.shape == (2, 4 * 20)
     first, second = estimation.told(geometry, GRIDS)
@@ -54,7 +55,7 @@ def test_both_orders_in_one_batch_are_each_alone() -> None:
     (one, two), (cells_1, cells_2) = _inputs()
     part = (one[:, :20], two), (cells_1[:, :20], cells_2)  # of one size, as they have to be in one batch
     grids = (GRIDS[1], GRIDS[1])
-    geometry = estimation(*part, grids)
+    geometry = estimation(*part, grids, LENSES)
     both = geometry.followed_by(geometry.swapped())
     for name, value in vars(both.cameras).items():
         torch.testing.assert_close(value[:2], getattr(geometry.cameras, name))
@@ -72,9 +73,9 @@ def test_training_makes_the_same_as_looking() -> None:
     """The steps are as many with a gradient as without."""
     estimation = _estimation()
     inputs = _inputs()
-    trained = estimation(*inputs, GRIDS)
+    trained = estimation(*inputs, GRIDS, LENSES)
     with torch.no_grad():
-        _close(estimation(*inputs, GRIDS), trained)
+        _close(estimation(*inputs, GRIDS, LENSES), trained)
     assert trained.cameras.log_depth_1.requires_grad
 
 
@@ -86,7 +87,7 @@ def test_gradients_reach_every_weight() -> None:
     generator = torch.Generator().manual_seed(1)
     images = [torch.rand(2, 3, 8 * rows, 8 * columns, generator=generator) for rows, columns in grids]
     cells = tuple(estimation.matching.cells(image, tokens) for image, tokens in zip(images, encoded, strict=True))
-    geometry = estimation(encoded, cells, grids)
+    geometry = estimation(encoded, cells, grids, (LENSES[0], LENSES[0]))
     told = estimation.told(geometry, grids)
     one, two = (estimation.matching.unpacked(values, grid) for values, grid in zip(cells, grids, strict=True))
     loss = sum(values.square().mean() for values in told) + estimation.matching.likeness(one, two).square().mean()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dust3r_ros.network import sampled_likeness as module
-from dust3r_ros.network.sampled_likeness import sampled_likeness
+from dust3r_ros.network.sampled_likeness import Likeness, sampled_likeness
 
 
 def _inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -28,3 +28,20 @@ def test_values_and_gradients_are_those_of_the_whole_product(largest: int, monke
         gradients.append((found.detach(), a.grad, b.grad))
     for one, two in zip(*gradients, strict=True):
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-6)
+
+
+def test_all_is_kept_where_it_fits_and_nobody_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, others, index = (value.float() if value.is_floating_point() else value for value in _inputs())
+    kept, learned = Likeness(own, others), Likeness(own.clone().requires_grad_(), others)
+    assert kept.is_whole
+    assert not learned.is_whole
+    with torch.no_grad():
+        assert Likeness(own.clone().requires_grad_(), others).is_whole
+    monkeypatch.setattr(module, "WHOLE", 3 * 5 * 7 - 1)
+    large = Likeness(own, others)
+    assert not large.is_whole
+    for one in (learned, large):
+        torch.testing.assert_close(one.at(index), kept.at(index))
+        for largest in (1, 50, 1000):
+            torch.testing.assert_close(torch.cat(list(one.parts(largest)), dim=1), own @ others.transpose(1, 2))
+    assert len(list(large.parts(2 * 3 * 7))) == 3  # two cells of five at a time

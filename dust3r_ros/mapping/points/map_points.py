@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -16,6 +17,10 @@ from dust3r_ros.mapping.points.saved_map import owners_of, voxel_size_of
 from dust3r_ros.mapping.points.voxel_map import SHARE, VoxelMap
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud
 
+log = logging.getLogger(__name__)
+
+TOO_MANY_UNSURE = 4  # keyframes from the map's beginning on without one point that is sure enough: somebody should know
+
 
 class MapPoints:
     """`fused` are the keyframes whose points are kept for good."""
@@ -25,6 +30,8 @@ class MapPoints:
         self._own_size = SHARE  # of a voxel, map units: where none is set
         self.past = self._empty()
         self.fused: set[int] = set()
+        self._surest: list[float] = []  # confidences, of the map's first keyframes
+        self._is_watching = True
         self._whole: VoxelMap | None = None  # made when somebody asks, for as long as the map stays as it is
 
     def configure(self, config: MapConfig) -> None:
@@ -44,6 +51,20 @@ class MapPoints:
         self._add(self._cleaned(beside, at)[0] if at else keyframe, self.past)
         self.fused.add(keyframe.index)
         self._whole = None
+        if self._is_watching:
+            self._watch(keyframe)
+
+    def _watch(self, keyframe: Keyframe) -> None:
+        """A model that is never sure enough would leave the map empty, and nobody would know why."""
+        self._surest.append(float(keyframe.confidence.max()))
+        least, surest = self._config.min_confidence, max(self._surest)
+        self._is_watching = surest < least and len(self._surest) < TOO_MANY_UNSURE
+        if surest < least and not self._is_watching:
+            log.warning(
+                "the map stays empty: no point of its first %d keyframes has a confidence of map.min_confidence (%g), the surest has %.3g; "
+                "set it lower, and publish.cloud_min_confidence with it, or take another model",
+                TOO_MANY_UNSURE, least, surest,
+            )  # fmt: skip
 
     def move(self, moves: Mapping[int, Similarity]) -> None:
         """Every point with its keyframe."""

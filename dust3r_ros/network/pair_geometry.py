@@ -20,7 +20,7 @@ from dust3r_ros.network.match_refinement import Look
 from dust3r_ros.network.two_view_bundle import Steps, TwoCameras, adjusted
 from dust3r_ros.network.two_view_reprojection import MatchedView
 
-FIRST_STEPS, LAST_STEPS = Steps(8), Steps(5, learned=3, turning=0, first_doubt=6.0)
+FIRST_STEPS, LAST_STEPS = Steps(8), Steps(10, learned=3, turning=0, first_doubt=6.0)
 QUERIES = 4  # ways in which a view's tokens are averaged for its camera
 FIRST_FOCAL = 0.65  # in units of the longer side: 75 degrees across
 FIRST_FOCAL_WEIGHT, FIRST_DEPTH_WEIGHT = math.log(1 / 0.4**2), math.log(0.5)  # logarithms of inverse variances

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from dust3r_ros.network.two_view_reprojection import UNKNOWNS, Linearised, MatchedView, PairState, cross, linearised
+from dust3r_ros.network.two_view_reprojection import UNKNOWNS, Linearised, MatchedView, PairState, along, both_linearised, cross
 
 LAST_DOUBT = 3.0  # standard deviations at which a match counts half, in the last step
 SAME_CAMERA = 0.15  # of log focal lengths: beyond, two views are taken to have two cameras
@@ -82,7 +82,7 @@ def adjusted(
         doubt = _between(steps.first_doubt, LAST_DOUBT, done)
         with torch.set_grad_enabled(torch.is_grad_enabled() and step >= steps.count - steps.learned):
             state = _step(state, one, two, same_camera, scale_weight, done, doubt, step < steps.turning)
-    first, second = linearised(state, one, True, LAST_DOUBT), linearised(state, two, False, LAST_DOUBT)
+    first, second = both_linearised(state, one, two, LAST_DOUBT)
     return TwoCameras(
         state.rotation, state.translation, state.log_focal_1, state.log_focal_2, state.log_depth_1, state.log_depth_2,
         first.held(), second.held(), first.residual, second.residual,
@@ -106,7 +106,7 @@ def _step(
     state: PairState, one: MatchedView, two: MatchedView, same: Tensor, scale_weight: float, done: float, doubt: float, turns_only: bool
 ) -> PairState:
     damping = _between(FIRST_DAMPING, LAST_DAMPING, done)
-    first, second = linearised(state, one, True, doubt), linearised(state, two, False, doubt)
+    first, second = both_linearised(state, one, two, doubt)
     depth_2 = two.log_depth + state.log_scale[:, None]
     h_1, g_1, by_1 = _eliminated(first, one.depth_weight, state.log_depth_1 - one.log_depth)
     h_2, g_2, by_2 = _eliminated(second, two.depth_weight, state.log_depth_2 - depth_2)
@@ -150,8 +150,9 @@ def _eliminated(view: Linearised, prior: Tensor, off: Tensor) -> tuple[Tensor, T
     """
     prior = prior + LEAST_CURVATURE
     curvature = view.held() + prior
-    gradient = view.weight * (view.by_depth * view.residual).sum(-1) + prior * off
-    mixed = view.weight[..., None] * (view.jacobian * view.by_depth[..., None]).sum(-2)
+    gradient = view.weight * along(view.by_depth, view.residual) + prior * off
+    across, down = view.jacobian.unbind(-2)
+    mixed = view.weight[..., None] * (across * view.by_depth[..., :1] + down * view.by_depth[..., 1:])
     follows = mixed / curvature[..., None]  # how a depth, with its sign turned, follows the unknowns
     left = view.jacobian - view.by_depth[..., None] * follows[..., None, :]
     weighted = left * view.weight[..., None, None]

@@ -1,12 +1,13 @@
 """Pointmaps that are a depth map seen by a camera: every point lies on its pixel's ray, and the second view is moved as one.
 
 A head that gives x, y and z of every pixel has to learn that of each of them. Here a pixel gives its depth alone. Cameras are what the
-pair's matches say (`pair_geometry`), and a little of what all tokens of a view say together, as in VGGT (Wang et al., CVPR 2025), but
-composed to the pointmaps that DUSt3R is trained on.
+pair's matches say (`pair_geometry`), mended by what all tokens of a view say together (as in VGGT, Wang et al., CVPR 2025) in units of what
+the matches leave open, and composed to the pointmaps that DUSt3R is trained on.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -27,7 +28,8 @@ LARGEST_LOG = 8.0  # of depth
 LARGEST_MEND = 1.0  # of the logarithm of a focal length
 FROM_TOKENS, BETWEEN = 16, 32  # channels at half the picture's size
 RAW_CHANNELS = 3  # log depth, log confidence, and how far the depth is that of the matches
-FIRST_TRUST = -1.0  # logit of the last one
+EVEN = math.log(0.12)  # log sigma of the matches' log depth at which, at first, half of it counts
+LARGEST_SIGMA = 0.5  # in units of which the camera is mended, at most
 
 Pose = tuple[Tensor, Tensor]  # rotations [B, 3, 3] and translations [B, 3]
 
@@ -43,7 +45,7 @@ class CameraHead(nn.Module):
         self.attend = nn.Linear(width, QUERIES)
         self.camera = Mlp(QUERIES * width, 2 * width, FOCAL.stop if is_first else TRANSLATION.stop)
         self.to_half = nn.Linear(width, FROM_TOKENS * (config.patch_size // FINE_CELL) ** 2)
-        self.conv = nn.Conv2d(FROM_TOKENS + FINE_WIDTH + 1, BETWEEN, 3, padding=1)
+        self.conv = nn.Conv2d(FROM_TOKENS + FINE_WIDTH + 2, BETWEEN, 3, padding=1)
         self.last = nn.Conv2d(BETWEEN, RAW_CHANNELS * FINE_CELL**2, 3, padding=1)
 
     def pointmap(self, levels: Sequence[Tensor], grid: Grid, geometry: PairGeometry, fine: Tensor) -> Pointmap:
@@ -52,8 +54,8 @@ class CameraHead(nn.Module):
         geometry: of the pair, whatever the view; fine: the view's own features [B, F, H / 2, W / 2].
         """
         tokens, cameras = levels[-1], geometry.cameras
-        cells = cameras.log_depth_1 if self.is_first else cameras.log_depth_2
-        known = cells.unflatten(1, (-1, grid[1] * self.patch_size // MATCHED_CELL))[:, None]
+        cells = (cameras.log_depth_1, cameras.log_sigma_1) if self.is_first else (cameras.log_depth_2, cameras.log_sigma_2)
+        known = torch.stack(cells, dim=1).unflatten(2, (-1, grid[1] * self.patch_size // MATCHED_CELL))
         depth, confidence = self._depth(tokens, grid, known, fine)
         focal = self.log_focal(levels, geometry).exp()
         points = depth.exp()[..., None] * rays(depth.shape[1], depth.shape[2], focal, self._prior(geometry).principal)
@@ -64,29 +66,36 @@ class CameraHead(nn.Module):
         return points, confidence
 
     def _depth(self, tokens: Tensor, grid: Grid, known: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
-        """Log depth [B, H, W] and confidence. known: log depth of the cells [B, 1, h, w]."""
+        """Log depth [B, H, W] and confidence. known: log depth of the cells and its log sigma [B, 2, h, w].
+
+        What the tokens say is first brought to the scale of what the matches say, by those pixels where that counts.
+        """
         height, width = (n * self.patch_size for n in grid)
         patches = unpatched(exact(self.proj, tokens), grid, self.patch_size).float()
         at_half = F.interpolate(known, size=fine.shape[2:], mode="bilinear", align_corners=False)
         from_tokens = unpatched(self.to_half(tokens.to(self.to_half.weight.dtype)), grid, self.patch_size // FINE_CELL)
         seen = torch.cat([from_tokens, fine.to(from_tokens.dtype), at_half.to(from_tokens.dtype)], dim=1)
         raw = F.pixel_shuffle(exact(self.last, F.gelu(self.conv(seen))), FINE_CELL).float()
-        trust = (raw[:, 2] + FIRST_TRUST).sigmoid()
-        of_matches = F.interpolate(known, size=(height, width), mode="bilinear", align_corners=False)[:, 0]
-        depth = (patches[:, 0] + raw[:, 0]) * (1 - trust) + of_matches * trust
+        of_matches, log_sigma = F.interpolate(known, size=(height, width), mode="bilinear", align_corners=False).unbind(1)
+        trust = (raw[:, 2] + 2 * (EVEN - log_sigma)).sigmoid()
+        depth = patches[:, 0] + raw[:, 0]
+        depth = depth + ((of_matches - depth) * trust).sum((1, 2), keepdim=True) / trust.sum((1, 2), keepdim=True).clamp_min(1e-3)
+        depth = depth + (of_matches - depth) * trust
         return depth.clamp(-LARGEST_LOG, LARGEST_LOG), confidence_of(patches[:, 1] + raw[:, 1])
 
     def pose(self, levels: Sequence[Tensor], geometry: PairGeometry) -> Pose:
         """Of the second view: its camera to camera 1. Translations are in the pointmaps' unit."""
         camera, found = self._camera(levels[-1]), geometry.cameras
-        way = found.translation.norm(dim=-1, keepdim=True)  # mended in parts of it: where there is hardly a way, none is made up
+        turn, move = (sigma.clamp(max=LARGEST_SIGMA)[:, None] for sigma in (found.sigma_turn, found.sigma_move))
         with torch.autocast(camera.device.type, enabled=False):
-            return rotation_of(camera[:, ROTATION]) @ found.rotation, found.translation + way * camera[:, TRANSLATION]
+            return rotation_of(turn * camera[:, ROTATION]) @ found.rotation, found.translation + move * camera[:, TRANSLATION]
 
     def log_focal(self, levels: Sequence[Tensor], geometry: PairGeometry) -> Tensor:
         """[B], of the focal length in pixels: what was measured stays."""
-        prior, found = self._prior(geometry), geometry.cameras.log_focal_1 if self.is_first else geometry.cameras.log_focal_2
-        mended = found + self._camera(levels[-1])[:, FOCAL][:, 0].clamp(-LARGEST_MEND, LARGEST_MEND)
+        prior, cameras = self._prior(geometry), geometry.cameras
+        found = (cameras.log_focal_1, cameras.sigma_focal_1) if self.is_first else (cameras.log_focal_2, cameras.sigma_focal_2)
+        mend = found[1].clamp(max=LARGEST_SIGMA) * self._camera(levels[-1])[:, FOCAL][:, 0]
+        mended = found[0] + mend.clamp(-LARGEST_MEND, LARGEST_MEND)
         return torch.where(prior.is_measured, prior.log_focal, mended)
 
     def _prior(self, geometry: PairGeometry) -> MatchedView:

@@ -30,7 +30,7 @@ LEAST_ERROR = 0.15  # pixels
 LARGEST_LOG = 6.0
 MEASURED_FOCAL_WEIGHT = 1 / 0.003**2
 OCTAVES = 3
-TOLD_OF_CELL, TOLD_OF_PAIR = 13 + 4 * OCTAVES, 14
+TOLD_OF_CELL, TOLD_OF_PAIR = 14 + 4 * OCTAVES, 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +151,9 @@ class GeometryEstimation(nn.Module):
         change = change - change.mean(1, keepdim=True)
         alone = [cameras.log_depth_1, change, view.weight.clamp_min(1e-4).log(), (cameras.held_1 + 0.1).log(), view.depth_weight.log()]
         missed = (cameras.missed_1 * view.weight.sqrt()[..., None]).clamp(-4.0, 4.0)
-        values = torch.cat([at, at - view.places / half, missed, slope, torch.stack(alone, dim=-1), *waves], dim=-1)
+        values = torch.cat(
+            [at, at - view.places / half, missed, slope, torch.stack(alone, dim=-1), *waves, cameras.log_sigma_1[..., None]], dim=-1
+        )
         of_cells = values.transpose(1, 2).unflatten(2, (grid[0] * self.side, grid[1] * self.side))
         of_patches = F.pixel_unshuffle(of_cells, self.side).flatten(2).transpose(1, 2)
         focals = torch.stack([cameras.log_focal_1 - math.log(half), cameras.log_focal_2 - math.log(other_half)], dim=-1)

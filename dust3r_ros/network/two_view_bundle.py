@@ -19,6 +19,7 @@ LAST_DOUBT = 3.0  # standard deviations at which a match counts half, in the las
 SAME_CAMERA = 0.15  # of log focal lengths: beyond, two views are taken to have two cameras
 FIRST_DAMPING, LAST_DAMPING = 1e-2, 1e-5  # relative to the diagonal
 LEAST_CURVATURE = 1e-6
+LEAST_VARIANCE, LARGEST_VARIANCE = 1e-8, 1e2
 LARGEST_MOVE, LARGEST_TURN = 1.0, 0.5  # of one step: units of the priors' depth, radians
 LARGEST_LOG = 0.7  # of one step, of focal lengths and depths
 
@@ -37,6 +38,13 @@ class TwoCameras:
     held_2: Tensor  # [B, M2]
     missed_1: Tensor  # [B, M1, 2] pixels from where a cell was found to where it should be
     missed_2: Tensor  # [B, M2, 2]
+    # One sigma of what the matches and priors leave open (of vectors, the root mean square of an axis); their gradient is not taken
+    sigma_turn: Tensor  # [B] radians
+    sigma_move: Tensor  # [B] in the depths' unit
+    sigma_focal_1: Tensor  # [B] of the logarithm
+    sigma_focal_2: Tensor  # [B]
+    log_sigma_1: Tensor  # [B, M1] logarithm of the log depths' sigma, beside the view's mean log depth, with what is open of the cameras
+    log_sigma_2: Tensor  # [B, M2]
 
     def swapped(self) -> TwoCameras:
         """The same with the views' names exchanged."""
@@ -44,6 +52,7 @@ class TwoCameras:
         return TwoCameras(
             back, -(back @ self.translation[..., None])[..., 0], self.log_focal_2, self.log_focal_1,
             self.log_depth_2, self.log_depth_1, self.held_2, self.held_1, self.missed_2, self.missed_1,
+            self.sigma_turn, self.sigma_move, self.sigma_focal_2, self.sigma_focal_1, self.log_sigma_2, self.log_sigma_1,
         )  # fmt: skip
 
     def with_depths(self, mean: float) -> TwoCameras:
@@ -53,6 +62,7 @@ class TwoCameras:
         return replace(
             self,
             translation=self.translation * shift.exp()[:, None],
+            sigma_move=self.sigma_move * shift.exp().detach(),
             log_depth_1=self.log_depth_1 + shift[:, None],
             log_depth_2=self.log_depth_2 + shift[:, None],
         )
@@ -86,6 +96,7 @@ def adjusted(
     return TwoCameras(
         state.rotation, state.translation, state.log_focal_1, state.log_focal_2, state.log_depth_1, state.log_depth_2,
         first.held(), second.held(), first.residual, second.residual,
+        *_left_open(state, one, two, same_camera, scale_weight, first, second),
     )  # fmt: skip
 
 
@@ -130,6 +141,21 @@ def _step(
     )  # fmt: skip
 
 
+@torch.no_grad()
+def _left_open(
+    state: PairState, one: MatchedView, two: MatchedView, same: Tensor, scale_weight: float, first: Linearised, second: Linearised
+) -> tuple[Tensor, ...]:
+    """The last six of TwoCameras, by the curvature where the adjustment has ended."""
+    h_1, _, by_1 = _eliminated(first, one.depth_weight, torch.zeros_like(state.log_depth_1))
+    h_2, _, by_2 = _eliminated(second, two.depth_weight, torch.zeros_like(state.log_depth_2))
+    curvature = h_1 + h_2 + _priors(state, one, two, same, scale_weight)[0]
+    covariance = _solved(curvature, torch.eye(UNKNOWNS, device=curvature.device).expand_as(curvature), 0.0)
+    variance = covariance.diagonal(dim1=1, dim2=2).clamp_min(LEAST_VARIANCE)
+    move, turn, focal_1, focal_2 = variance[:, :3].mean(1), variance[:, 3:6].mean(1), variance[:, 6], variance[:, 7]
+    depths = [0.5 * by.variance(covariance).clamp(LEAST_VARIANCE, LARGEST_VARIANCE).log() for by in (by_1, by_2)]
+    return turn.sqrt(), move.sqrt(), focal_1.sqrt(), focal_2.sqrt(), depths[0], depths[1]
+
+
 @dataclass(frozen=True, eq=False)
 class _Depths:
     """What gives the depths' change back when the pair's unknowns have moved."""
@@ -141,6 +167,12 @@ class _Depths:
     def change(self, moved: Tensor) -> Tensor:
         change = -(self.gradient + (self.mixed @ moved[..., None])[..., 0]) / self.curvature
         return change.clamp(-LARGEST_LOG, LARGEST_LOG)
+
+    def variance(self, covariance: Tensor) -> Tensor:
+        """[B, M] of the log depths beside their mean, by that of the pair's unknowns [B, 9, 9]."""
+        follows = self.mixed / self.curvature[..., None]
+        apart = follows - follows.mean(1, keepdim=True)
+        return 1 / self.curvature + ((apart @ covariance) * apart).sum(-1)
 
 
 def _eliminated(view: Linearised, prior: Tensor, off: Tensor) -> tuple[Tensor, Tensor, _Depths]:
@@ -180,26 +212,27 @@ def _between(first: float, last: float, done: float) -> float:
 
 
 def _solved(curvature: Tensor, gradient: Tensor, damping: float) -> Tensor:
-    """x of (A + damping diag A) x = b, [B, N], on A brought to a diagonal of ones.
+    """x of (A + damping diag A) x = b, [B, N] or, of several b, [B, N, K], on A brought to a diagonal of ones.
 
     On a GPU by hand: the libraries' solvers wait for it, or cannot be recorded there.
     """
     size = curvature.diagonal(dim1=1, dim2=2).clamp_min(LEAST_CURVATURE).rsqrt()
     scaled = curvature * size[:, :, None] * size[:, None, :]
     scaled = scaled + (damping + LEAST_CURVATURE) * torch.eye(curvature.shape[1], device=curvature.device)
-    right = (gradient * size)[..., None]
+    right = size[:, :, None] * (gradient if gradient.ndim == 3 else gradient[..., None])
     solution = torch.linalg.solve_ex(scaled, right).result if scaled.device.type == "cpu" else _eliminated_by_hand(scaled, right)
-    return solution[..., 0] * size
+    solution = solution * size[:, :, None]
+    return solution if gradient.ndim == 3 else solution[..., 0]
 
 
 def _eliminated_by_hand(left: Tensor, right: Tensor) -> Tensor:
-    """The solution of left x = right, [B, N, N] and [B, N, 1], by Gauss and Jordan without pivots."""
+    """The solution of left x = right, [B, N, N] and [B, N, K], by Gauss and Jordan without pivots."""
     rows = torch.cat([left, right], dim=2)
     for k in range(left.shape[1]):
         pivot = rows[:, k : k + 1] / rows[:, k : k + 1, k : k + 1].clamp_min(LEAST_CURVATURE)
         others = rows - rows[:, :, k : k + 1] * pivot
         rows = torch.cat([others[:, :k], pivot, others[:, k + 1 :]], dim=1)
-    return rows[..., -1:]
+    return rows[..., left.shape[1] :]
 
 
 def _rotation(turn: Tensor) -> Tensor:

@@ -24,7 +24,8 @@ def _truth(motion: float = 0.25, turn: float = 0.15, focals: tuple[float, float]
     translation = motion * torch.nn.functional.normalize(torch.randn(PAIRS, 3, generator=generator), dim=-1)
     log_focals = [torch.full((PAIRS,), focal).log() for focal in focals]
     nothing = torch.zeros(PAIRS, CELLS)
-    return TwoCameras(rotation, translation, *log_focals, *depths, nothing, nothing, nothing[..., None], nothing[..., None])
+    missed = (nothing[..., None], nothing[..., None])
+    return TwoCameras(rotation, translation, *log_focals, *depths, nothing, nothing, *missed, *(4 * [nothing[:, 0]]), nothing, nothing)
 
 
 def _places(seed: int = 1) -> Tensor:

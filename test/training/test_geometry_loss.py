@@ -149,7 +149,9 @@ def _true_geometry() -> PairGeometry:
         for depth, focal in zip(log_depths, log_focals, strict=True)
     ]
     missed = (nothing, nothing, nothing[..., None], nothing[..., None])
-    cameras = TwoCameras(torch.eye(3)[None], _truth().pose[:, :3, 3] * 0.1, *log_focals, *log_depths, *missed)
+    cameras = TwoCameras(
+        torch.eye(3)[None], _truth().pose[:, :3, 3] * 0.1, *log_focals, *log_depths, *missed, *(4 * [nothing[:, 0]]), nothing, nothing
+    )
     return PairGeometry(looks[0], looks[1], priors[0], priors[1], cameras)
 
 

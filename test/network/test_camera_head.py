@@ -117,7 +117,7 @@ def test_a_fresh_one_sees_a_wall() -> None:
 
 
 def test_depth_is_between_what_tokens_say_and_what_matches_say() -> None:
-    """As far as the last convolution trusts these: at its two ends it is the one or the other."""
+    """As far as the last convolution trusts these: at its two ends it is the one or, at the scale of these, the other."""
     network = _lively()
     images = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
     one, two = network.encode(images), network.encode(images.flip(3))
@@ -137,7 +137,58 @@ def test_depth_is_between_what_tokens_say_and_what_matches_say() -> None:
         depths.append(network.output(levels, one, two, geometry=geometry).points_1[..., 2].log())
     torch.testing.assert_close(depths[1], wanted, atol=1e-4, rtol=0)
     patches = head.proj(levels[0][-1]).unflatten(2, (2, 8, 8))[0, 0, 0]
-    torch.testing.assert_close(depths[0][0, :8, :8], patches, atol=1e-4, rtol=0)
+    torch.testing.assert_close(depths[0][0, :8, :8] - depths[0][0, 0, 0], patches - patches[0, 0], atol=1e-4, rtol=0)
+
+
+def test_matches_count_by_what_they_leave_open_and_give_the_scale() -> None:
+    """A plane that matches know well at the left, and the tokens another one: at the right that comes at the scale of the first."""
+    network = _lively()
+    head = network.downstream_head1
+    assert isinstance(head, CameraHead)
+    assert head.last.bias is not None
+    assert head.proj.bias is not None
+    for layer in (head.last, head.proj):
+        layer.weight.zero_()
+        assert layer.bias is not None
+        layer.bias.zero_()
+    head.proj.bias.view(2, -1)[0] = 1.3  # log depth of all pixels
+    images = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    one, two = network.encode(images), network.encode(images.flip(3))
+    geometry = network.geometry_of(one, two)
+    assert geometry is not None
+    column = torch.arange(16.0).expand(12, 16).reshape(1, -1)
+    log_sigma = torch.where(column < 8, 0.005, 5.0).log()
+    log_depth = torch.where(column < 8, 0.4, -2.0)
+    cameras = replace(geometry.cameras, log_depth_1=log_depth, log_sigma_1=log_sigma)
+    depth = network.output(network.decode_levels(one, two, geometry), one, two, geometry=replace(geometry, cameras=cameras)).points_1[
+        0, ..., 2
+    ]
+    torch.testing.assert_close(depth.log()[:, :28], torch.full((48, 28), 0.4), atol=0.02, rtol=0)
+    torch.testing.assert_close(depth.log()[:, 36:], torch.full((48, 28), 0.4), atol=0.06, rtol=0)  # not -2, and not 1.3
+
+
+def test_cameras_are_mended_in_units_of_what_is_left_open() -> None:
+    network = _lively()
+    images = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    one, two = network.encode(images), network.encode(images.flip(3))
+    geometry = network.geometry_of(one, two)
+    assert geometry is not None
+    levels = network.decode_levels(one, two, geometry)
+    head = network.downstream_head2
+    assert isinstance(head, CameraHead)
+    moved = []
+    for sigma in (0.0, 0.01, 0.02, 1e6):
+        open_ = {name: torch.full((1,), sigma) for name in ("sigma_turn", "sigma_move", "sigma_focal_1", "sigma_focal_2")}
+        given = replace(geometry, cameras=replace(geometry.cameras, **open_))
+        rotation, translation = head.pose(levels[1], given)
+        moved.append(((rotation - geometry.cameras.rotation).norm(), (translation - geometry.cameras.translation).norm(),
+                      head.log_focal(levels[1], given) - geometry.cameras.log_focal_2))  # fmt: skip
+    assert moved[0][0] < 1e-6
+    assert moved[0][1] == 0
+    assert moved[0][2] == 0
+    for once, twice, most in zip(*moved[1:], strict=True):
+        assert float(twice / once) == pytest.approx(2.0, rel=0.05)
+        assert float(most.abs()) < 60 * float(once.abs())
 
 
 def test_both_orders_in_one_batch_share_what_the_matches_say() -> None:

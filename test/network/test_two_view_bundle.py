@@ -130,6 +130,39 @@ def test_without_parallax_depths_stay_as_they_were_thought(turn: float) -> None:
     assert found.log_depth_1.abs().max() < 0.1
 
 
+def test_what_is_left_open_is_about_what_is_off() -> None:
+    """Errors in units of their own sigma, over matches with as much noise as they say, to first order; the other order says the same."""
+    truth, noise = _truth(), 0.05
+    views = [
+        replace(view, weight=(view.weight > 0) / noise**2, log_depth=0 * view.log_depth, depth_weight=0 * view.weight + 1 / 0.3**2)
+        for view in _views(truth, noise=noise)
+    ]
+    found = adjusted(*views, SAME, 4.0, Steps(60))
+    turned = (found.rotation - truth.rotation).norm(dim=(1, 2)) / 6**0.5  # of an axis, radians
+    assert 0.1 < float((turned / found.sigma_turn).median()) < 3
+    assert 0.1 < float(((found.log_focal_1 - truth.log_focal_1).abs() / found.sigma_focal_1).median()) < 2
+    for side in ("1", "2"):
+        off = getattr(found, f"log_depth_{side}") - getattr(truth, f"log_depth_{side}")
+        off = (off - off.mean(1, keepdim=True)).abs() / getattr(found, f"log_sigma_{side}").exp()
+        assert 0.3 < float(off.median()) < 1.4
+    back = adjusted(*views[::-1], SAME, 4.0, Steps(60)).swapped()
+    for name in ("sigma_turn", "sigma_focal_1", "log_sigma_1", "log_sigma_2"):
+        one, other = getattr(back, name), getattr(found, name)
+        assert float((one - other).abs().median() / other.abs().median()) < 0.1, name
+
+
+def test_without_parallax_depths_are_as_open_as_they_were() -> None:
+    truth = _truth(motion=0.0)
+    views = [replace(view, log_focal=truth.log_focal_1, depth_weight=0 * view.weight + 4.0) for view in _views(truth)]
+    near = [replace(view, depth_weight=0 * view.weight + 4.0) for view in _views(_truth(motion=0.4), noise=0.1)]
+    still, moving = (adjusted(*pair, SAME, 4.0, Steps(20)) for pair in (views, near))
+    torch.testing.assert_close(still.log_sigma_1.exp().median(), torch.tensor(0.5), atol=0.05, rtol=0)  # the prior's
+    assert float(moving.log_sigma_1.exp().median()) < 0.2
+    assert still.sigma_move.median() < 0.2
+    grown = moving.with_depths(1.0)
+    torch.testing.assert_close(grown.sigma_move / moving.sigma_move, grown.translation.norm(dim=1) / moving.translation.norm(dim=1))
+
+
 def test_it_goes_on_from_where_it_was() -> None:
     one, two = _views(_truth(), noise=0.2)
     before = adjusted(one, two, SAME, 4.0, Steps(20))

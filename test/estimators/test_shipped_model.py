@@ -116,10 +116,22 @@ def test_better_pairs_do_not_make_up_for_a_lost_path() -> None:
     good, poor = ("nano", figures(**GOOD, walk=LOST)), ("flow", figures(**POOR, walk=STRAIGHT))
     found = verdict(good, poor)
     assert found.model == "flow"
-    assert "leaves the path on the demo's walk (7.00 % against 0.10 %)" in found.reason
+    assert "leaves the path: the walk's ATE 7.00 % against 0.10 %" in found.reason
     within = ("nano", figures(**GOOD, walk={"ate_percent": MOST_ATE, "depth_abs_rel": 0.1}))
     assert verdict(within, poor).model == "nano"
     assert verdict(good, ("flow", figures(**POOR, walk={"ate_percent": 9.0}))).model == "nano"  # where both leave it, the rest decides
+
+
+def test_a_path_lost_in_the_kitchen_is_lost_too() -> None:
+    """Where real pictures were looked at, they count as generated ones do."""
+    flow = ("flow", figures(**POOR, walk=STRAIGHT, kitchen_walk={"ate_percent": 4.0}))
+    found = verdict(("nano", figures(**GOOD, walk=STRAIGHT, kitchen_walk={"ate_percent": 14.0})), flow)
+    assert found.model == "flow"
+    assert "wins 4 and loses 1 of 7 headline figures" in found.reason
+    assert "leaves the path: the red kitchen's ATE 14.00 % against 4.00 %" in found.reason
+    assert verdict(("nano", figures(**GOOD, walk=STRAIGHT, kitchen_walk={"ate_percent": 3.0})), flow).model == "nano"
+    before = figures(**POOR, walk={"ate_percent": 7.0, "depth_abs_rel": 0.3}, kitchen_walk={"ate_percent": 4.0})
+    assert not_better(figures(**GOOD, walk=STRAIGHT), before) == ["the red kitchen's ATE no result, before 4.00 %"]
 
 
 def test_a_draw_is_for_what_needs_no_weights() -> None:
@@ -137,7 +149,7 @@ def test_a_successor_is_better_everywhere_or_perfect() -> None:
     old = figures(**POOR, walk=LOST)
     new = figures(**GOOD, walk={"ate_percent": 0.1, "depth_abs_rel": 0.05})
     assert not_better(new, old) == []
-    assert len(not_better(new, new)) == len(HEADLINES)
+    assert len(not_better(new, new)) == len(HEADLINES) - 1  # nobody looked at the kitchen
     all_right = {**new, ("held_out", "rra_15"): 1.0}
     assert [line for line in not_better(all_right, all_right) if "RRA" in line] == []
     assert not_better({**new, ("held_out", "rta_15"): 0.4}, old) == ["held-out RTA@15 40 %, before 50 %"]

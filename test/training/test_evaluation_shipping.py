@@ -56,7 +56,7 @@ def test_weights_figures_and_card_go_into_the_package(tmp_path: Path, monkeypatc
     assert told is not None
     figures = shipped.figures_of(told)
     assert set(figures) == {"dust3r_nano", "flow"}
-    assert all((headline.data, headline.measure) in figures["flow"] for headline in HEADLINES)
+    assert all((headline.data, headline.measure) in figures["flow"] for headline in HEADLINES if headline.data != "kitchen_walk")
     better = shipped.nano_or_flow()
     assert better is not None
     assert better.model == "flow"  # the weights are random numbers

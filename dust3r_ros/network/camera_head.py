@@ -29,6 +29,7 @@ LARGEST_MEND = 1.0  # of the logarithm of a focal length
 FROM_TOKENS, BETWEEN = 16, 32  # channels at half the picture's size
 RAW_CHANNELS = 3  # log depth, log confidence, and how far the depth is that of the matches
 EVEN = math.log(0.12)  # log sigma of the matches' log depth at which, at first, half of it counts
+ALONE, LEAST_SIGMA = 0.25, 0.01  # sigma of log depth by one picture, and what is never undercut
 LARGEST_SIGMA = 0.5  # in units of which the camera is mended, at most
 
 Pose = tuple[Tensor, Tensor]  # rotations [B, 3, 3] and translations [B, 3]
@@ -81,7 +82,7 @@ class CameraHead(nn.Module):
         depth = patches[:, 0] + raw[:, 0]
         depth = depth + ((of_matches - depth) * trust).sum((1, 2), keepdim=True) / trust.sum((1, 2), keepdim=True).clamp_min(1e-3)
         depth = depth + (of_matches - depth) * trust
-        return depth.clamp(-LARGEST_LOG, LARGEST_LOG), confidence_of(patches[:, 1] + raw[:, 1])
+        return depth.clamp(-LARGEST_LOG, LARGEST_LOG), confidence_of(patches[:, 1] + raw[:, 1] + _surer(log_sigma))
 
     def pose(self, levels: Sequence[Tensor], geometry: PairGeometry) -> Pose:
         """Of the second view: its camera to camera 1. Translations are in the pointmaps' unit."""
@@ -119,6 +120,12 @@ class CameraHead(nn.Module):
         start_small(self.camera.fc2, CAMERA_SPREAD)
         start_small(self.last, CAMERA_SPREAD)
         start_small(self.proj).view(2, -1)[0] = depth
+
+
+def _surer(log_sigma: Tensor) -> Tensor:
+    """Added to the logarithm of C - 1 for what the matches know beside a picture alone: confidence is the reciprocal of the error."""
+    sigma = (ALONE**-2 + (-2 * log_sigma).exp()).rsqrt()
+    return ((ALONE + LEAST_SIGMA) / (sigma + LEAST_SIGMA)).log()
 
 
 def rays(height: int, width: int, focal: Tensor, principal: Tensor) -> Tensor:

@@ -160,9 +160,10 @@ def test_matches_count_by_what_they_leave_open_and_give_the_scale() -> None:
     log_sigma = torch.where(column < 8, 0.005, 5.0).log()
     log_depth = torch.where(column < 8, 0.4, -2.0)
     cameras = replace(geometry.cameras, log_depth_1=log_depth, log_sigma_1=log_sigma)
-    depth = network.output(network.decode_levels(one, two, geometry), one, two, geometry=replace(geometry, cameras=cameras)).points_1[
-        0, ..., 2
-    ]
+    output = network.output(network.decode_levels(one, two, geometry), one, two, geometry=replace(geometry, cameras=cameras))
+    depth, sure = output.points_1[0, ..., 2], output.confidence_1[0] - 1
+    torch.testing.assert_close(sure[:, 36:], torch.ones(48, 28), atol=0.01, rtol=0)  # exp(0): what one picture says alone
+    torch.testing.assert_close(sure[:, :28], torch.full((48, 28), 0.26 / 0.015), atol=0.1, rtol=0)
     torch.testing.assert_close(depth.log()[:, :28], torch.full((48, 28), 0.4), atol=0.02, rtol=0)
     torch.testing.assert_close(depth.log()[:, 36:], torch.full((48, 28), 0.4), atol=0.06, rtol=0)  # not -2, and not 1.3
 

@@ -103,15 +103,16 @@ class Optimisation:
         """The optimiser's tensors by parameter name."""
         found = {"skipped": self.skipped}
         for name, parameter in zip(self.names, self.parameters, strict=True):
-            for key, value in self._kept(name, parameter).items():
+            optimiser, held = self._holder(name, parameter)
+            for key, value in optimiser.state.get(held, {}).items():
                 found[f"{name}/{key}"] = value
         return found
 
-    def _kept(self, name: str, parameter: Tensor) -> dict[str, Tensor]:
-        """What an optimiser remembers of a weight."""
+    def _holder(self, name: str, parameter: Tensor) -> tuple[torch.optim.Optimizer, Tensor]:
+        """The optimiser that moves a weight, and what it knows it as."""
         if self.muon is not None and name in self.matrices:
-            return dict(self.muon.state[self.matrices[name].seen])
-        return dict(self.optimiser.state.get(parameter, {}))
+            return self.muon, self.matrices[name].seen
+        return self.optimiser, parameter
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -121,8 +122,7 @@ class Optimisation:
         for key, value in state.items():
             name, slash, what = key.rpartition("/")
             if slash and (what == MOMENTUM) == (name in self.matrices):  # by the other method: begun anew
-                parameter = parameters[name] if self.muon is None or name not in self.matrices else self.matrices[name].seen
-                optimiser = self.muon if self.muon is not None and name in self.matrices else self.optimiser
+                optimiser, parameter = self._holder(name, parameters[name])
                 if value.shape == parameter.shape:  # lies as its parameter does: the fused step goes through both as memory, not by index
                     value = torch.empty_like(parameter).copy_(value)
                 optimiser.state[parameter][what] = value.to(device)

@@ -19,6 +19,7 @@ from dust3r_ros.geometry import Camera, Rectification
 from dust3r_ros.network import ImageTokens, NetworkConfig, TwoViewNetwork, TwoViewOutput
 
 CAMERA = Camera(100, 75, 90.0, 90.0, 49.5, 37.0)
+MATCHED = replace(SMALL, patch_size=8, head="camera", match_width=8)
 EXACT = choose_hardware("cpu", "float32")
 PAIRS = [(i, j) for i in range(4) for j in range(4) if i != j]
 
@@ -119,7 +120,7 @@ def test_the_order_and_the_batch_change_nothing() -> None:
 
 def test_both_orders_of_a_pair_share_their_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other they are adjusted once; with another pair between them, each by itself."""
-    own = estimator(replace(SMALL, patch_size=8, head="camera", match_width=8))
+    own = estimator(MATCHED)
     assert own.network.geometry is not None
     rows: list[int] = []
 
@@ -143,8 +144,9 @@ def test_both_orders_of_a_pair_share_their_cameras(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_measured_camera_is_the_predictions_and_an_assumed_one_is_not(precision: str) -> None:
-    own = estimator(replace(SMALL, patch_size=8, head="camera", match_width=8), hardware=choose_hardware("cpu", precision))
-    seen = {0: own.encode(image(0), CAMERA), 1: own.encode(image(1), replace(CAMERA, assumed=True))}
+    own = estimator(MATCHED, hardware=choose_hardware("cpu", precision))
+    beside = replace(CAMERA, cx=45.0, cy=40.0)
+    seen = {0: own.encode(image(0), beside), 1: own.encode(image(1), replace(beside, assumed=True))}
     known, unknown = (prediction.points_i for prediction in own.estimate(seen, [(0, 1), (1, 0)]))
     rays = torch.from_numpy(seen[0].camera.rays()).float()
     torch.testing.assert_close(known[..., :2] / known[..., 2:], rays[..., :2], atol=1e-4, rtol=1e-3)
@@ -154,7 +156,7 @@ def test_measured_camera_is_the_predictions_and_an_assumed_one_is_not(precision:
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @pytest.mark.parametrize("order", [[(0, 1), (1, 0)], [(0, 1)]], ids=["both orders", "one order"])
 def test_cameras_are_adjusted_in_half_precision_too(precision: str, order: list[tuple[int, int]]) -> None:
-    own = estimator(replace(SMALL, patch_size=8, head="camera", match_width=8), hardware=choose_hardware("cpu", precision))
+    own = estimator(MATCHED, hardware=choose_hardware("cpu", precision))
     for prediction in own.estimate(views(own), order):
         for points in (prediction.points_i, prediction.points_j):
             assert points.dtype == torch.float32
@@ -253,7 +255,7 @@ def test_out_of_memory_halves_the_batch_says_so_and_goes_on(room: int, said: lis
 
 
 def test_out_of_memory_with_both_orders_of_a_pair_goes_on_with_one_at_a_time(caplog: pytest.LogCaptureFixture) -> None:
-    network = Narrow(replace(SMALL, patch_size=8, head="camera", match_width=8))
+    network = Narrow(MATCHED)
     own = NetworkEstimator(network, "narrow", hardware=EXACT)
     with caplog.at_level(logging.WARNING):
         found = own.estimate(views(own, 2), [(0, 1), (1, 0)])

@@ -12,6 +12,7 @@ from dust3r_ros.geometry import Camera
 from dust3r_ros.network import ImageTokens, NetworkConfig, TwoViewNetwork, TwoViewOutput, load_network, named, save_network
 from dust3r_ros.network.camera_head import RAW_CHANNELS, CameraHead, rotation_of
 from dust3r_ros.network.config import NetworkError
+from dust3r_ros.network.pair_geometry import PairGeometry
 from dust3r_ros.training.initialisation import fresh_network
 
 SMALL = NetworkConfig(
@@ -36,6 +37,14 @@ def _lively(config: NetworkConfig = SMALL) -> TwoViewNetwork:
 def _output(network: TwoViewNetwork) -> TwoViewOutput:
     images = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
     return network(images, images.flip(0))
+
+
+def _mirror_images(network: TwoViewNetwork) -> tuple[ImageTokens, ImageTokens, PairGeometry]:
+    images = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    one, two = network.encode(images), network.encode(images.flip(3))
+    geometry = network.geometry_of(one, two)
+    assert geometry is not None
+    return one, two, geometry
 
 
 def test_points_of_view_1_are_seen_where_their_pixels_are() -> None:
@@ -119,10 +128,7 @@ def test_a_fresh_one_sees_a_wall() -> None:
 def test_depth_is_between_what_tokens_say_and_what_matches_say() -> None:
     """As far as the last convolution trusts these: at its two ends it is the one or, at the scale of these, the other."""
     network = _lively()
-    images = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    one, two = network.encode(images), network.encode(images.flip(3))
-    geometry = network.geometry_of(one, two)
-    assert geometry is not None
+    one, two, geometry = _mirror_images(network)
     head = network.downstream_head1
     assert isinstance(head, CameraHead)
     assert head.last.bias is not None
@@ -152,10 +158,7 @@ def test_matches_count_by_what_they_leave_open_and_give_the_scale() -> None:
         assert layer.bias is not None
         layer.bias.zero_()
     head.proj.bias.view(2, -1)[0] = 1.3  # log depth of all pixels
-    images = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    one, two = network.encode(images), network.encode(images.flip(3))
-    geometry = network.geometry_of(one, two)
-    assert geometry is not None
+    one, two, geometry = _mirror_images(network)
     column = torch.arange(16.0).expand(12, 16).reshape(1, -1)
     log_sigma = torch.where(column < 8, 0.005, 5.0).log()
     log_depth = torch.where(column < 8, 0.4, -2.0)
@@ -170,10 +173,7 @@ def test_matches_count_by_what_they_leave_open_and_give_the_scale() -> None:
 
 def test_cameras_are_mended_in_units_of_what_is_left_open() -> None:
     network = _lively()
-    images = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    one, two = network.encode(images), network.encode(images.flip(3))
-    geometry = network.geometry_of(one, two)
-    assert geometry is not None
+    one, two, geometry = _mirror_images(network)
     levels = network.decode_levels(one, two, geometry)
     head = network.downstream_head2
     assert isinstance(head, CameraHead)

@@ -58,8 +58,9 @@ class MapPoints:
         """A model that is never sure enough would leave the map empty, and nobody would know why."""
         self._surest.append(float(keyframe.confidence.max()))
         least, surest = self._config.min_confidence, max(self._surest)
-        self._is_watching = surest < least and len(self._surest) < TOO_MANY_UNSURE
-        if surest < least and not self._is_watching:
+        is_empty = surest < least and not len(self.past)  # a saved map, or another piece, may have brought points
+        self._is_watching = is_empty and len(self._surest) < TOO_MANY_UNSURE
+        if is_empty and not self._is_watching:
             log.warning(
                 "the map stays empty: no point of its first %d keyframes has a confidence of map.min_confidence (%g), the surest has %.3g; "
                 "set it lower, and publish.cloud_min_confidence with it, or take another model",

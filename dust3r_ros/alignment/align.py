@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dust3r_ros.alignment.dense import solve_dense
 from dust3r_ros.alignment.optimum import COARSE, FINE, PIXELS, Given, bring_into_frame, settle
 from dust3r_ros.alignment.pair_check import bad_pairs, trust
+from dust3r_ros.alignment.pair_motions import PairMotions
 from dust3r_ros.alignment.priors import FocalPrior, MotionPrior, PosePrior, Priors
 from dust3r_ros.alignment.problem import Problem, State, build_problem
 from dust3r_ros.alignment.refine import Progress, Stage, mean_scale
@@ -66,7 +67,7 @@ def align(
     From the spanning tree, by second-order steps on a few confident pixels of each image, then all depths at once (docs/alignment.md).
     What is known goes in by image: `focals` (pixels) and `poses` (4x4 camera to world) as numbers come back unchanged, as priors they pull
     with their covariance, and so do `motions` between two images. `principal_points` in pixels, else the image's middle. One known pose
-    fixes the frame, two or more (or a motion) the scale too.
+    fixes the frame, two or more (or a motion) the scale too. Motions that predictions bring along count too, each on its pair's own scale.
     `shared_focal`: all images whose focal length is not known were taken with the same one.
     Pairs that contradict the others are left out (`dropped`). Without `refine` it is the tree alone. The same input gives the same result.
 
@@ -91,7 +92,8 @@ class Known:
     def start_focals(self) -> dict[int, float]:
         return {image: f.focal if isinstance(f, FocalPrior) else f for image, f in self.focals.items()}
 
-    def given(self, images: Sequence[int]) -> Given:
+    def given(self, images: Sequence[int], predictions: Sequence[PairPrediction]) -> Given:
+        """Of the problem of these images and predictions."""
         at = {image: n for n, image in enumerate(images)}
         fixed = np.array([isinstance(self.focals.get(image), (int, float)) for image in images])
         own = np.arange(len(images))
@@ -105,6 +107,7 @@ class Known:
                 self.motions,
                 {n: f for n, f in self.focals.items() if isinstance(f, FocalPrior)},
             ),
+            motions=PairMotions(at, predictions),
         )
 
 
@@ -144,7 +147,8 @@ def _assemble(predictions: list[PairPrediction], known: Known, refined: bool, be
                 images = sorted(placed)
                 own = [e for e in usable if pairs[e][0] in placed and pairs[e][1] in placed]
                 state = start(sides.problem.among(images, own), placed)
-                parts.append(Part(own, problem.among(images, own), state, known.given(images)))
+                given = known.given(images, [predictions[e] for e in own])
+                parts.append(Part(own, problem.among(images, own), state, given))
         parts.sort(key=lambda part: (-len(part.problem.images), part.problem.images))
         if not refined:
             break

@@ -159,23 +159,20 @@ class LinearSystem:
             self._diagonal = matrix[0].copy() if layout.kind == "banded" else matrix.diagonal().copy()
 
     def add_prior(self, at: Index, information: Array, gradient: Array) -> None:
-        """Adds to the diagonal blocks of unknowns `at` [B, w]: information [B, w, w], gradient [B, w]; those at -1 are left out."""
-        for index, block, slope in zip(at, information, gradient, strict=True):
-            free = np.nonzero(index >= 0)[0]
-            where = index[free]
-            self.gradient[where] += slope[free]
-            self._diagonal[where] += np.diag(block)[free]
-            for a in free:
-                for b in free:
-                    row, column = int(index[a]), int(index[b])
-                    if row > column:
-                        if self._layout.kind == "banded":
-                            self._matrix[row - column, column] += block[a, b]
-                        elif self._layout.kind == "dense":
-                            self._matrix[row, column] += block[a, b]
-                        else:
-                            self._matrix[row, column] += block[a, b]
-                            self._matrix[column, row] += block[a, b]
+        """Adds to the blocks of unknowns `at` [B, w]: information [B, w, w], gradient [B, w]; those at -1 are left out."""
+        free = at >= 0
+        np.add.at(self.gradient, at[free], gradient[free])
+        np.add.at(self._diagonal, at[free], np.diagonal(information, axis1=1, axis2=2)[free])
+        rows, columns = np.broadcast_arrays(at[:, :, None], at[:, None, :])
+        low = (rows > columns) & (columns >= 0)
+        rows, columns, values = rows[low], columns[low], information[low]
+        if self._layout.kind == "banded":
+            np.add.at(self._matrix, (rows - columns, columns), values)
+        elif self._layout.kind == "dense":
+            np.add.at(self._matrix, (rows, columns), values)
+        else:
+            half = coo_matrix((values, (rows, columns)), shape=self._matrix.shape).tocsc()
+            self._matrix = (self._matrix + half + half.T).tocsc()
 
     def step(self, damping: float, free_scale: bool, pull: float = 0.0) -> Array | None:
         """x [size]; None if the damped matrix is not positive. Unless `free_scale`, the sum of the pairs' log scales stays.

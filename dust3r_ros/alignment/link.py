@@ -7,13 +7,14 @@ as the alignment's), E_i E_j^-1 is where keyframe j stands in i, and its covaria
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.alignment.sim3 import Sim3, crosses
 from dust3r_ros.alignment.similarity_fit import fit_similarity
+from dust3r_ros.estimators import PairMotion
 from dust3r_ros.geometry import Similarity
 
 Array = NDArray[np.float64]
@@ -46,8 +47,8 @@ class Side:
     weight: Array  # [S] log confidence, 0 where either is unknown
 
 
-def make_link(i: int, j: int, side_i: Side, side_j: Side, loop: bool = False) -> Link | None:
-    """None where too little is known of either."""
+def make_link(i: int, j: int, side_i: Side, side_j: Side, loop: bool = False, motion: PairMotion | None = None) -> Link | None:
+    """None where too little is known of either. `motion`: of j's camera in i's, as the pair itself says, in the pair's unit."""
     to_i, to_j = _carried(side_i), _carried(side_j)
     if to_i is None or to_j is None:
         return None
@@ -57,7 +58,19 @@ def make_link(i: int, j: int, side_i: Side, side_j: Side, loop: bool = False) ->
     into_j = both[1:].adjoint()[0]
     size = float(np.median(np.linalg.norm(side_j.own[:, side_j.weight > 0], axis=0)))
     floor = np.diag([SYSTEMATIC**2] * 3 + [(SYSTEMATIC * size) ** 2] * 3 + [SYSTEMATIC**2])
-    return Link(i, j, relative, _inverse(into_j @ covariance @ into_j.T + floor), loop, size)
+    link = Link(i, j, relative, _inverse(into_j @ covariance @ into_j.T + floor), loop, size)
+    return link if motion is None else merged(link, _moved(link, motion, *to_i))
+
+
+def _moved(link: Link, motion: PairMotion, to_i: Similarity, covariance: Array) -> Link:
+    """What the motion says alone: nothing of the two keyframes' scales. Its length is no surer than the pair's unit is in keyframe i's."""
+    unit, open_by = to_i.scale, float(covariance[6, 6]) + SYSTEMATIC**2
+    said = Similarity(link.relative.scale, motion.rotation, unit * motion.translation)
+    way = motion.rotation.T @ motion.translation  # seen from j
+    moved = (unit / said.scale) ** 2 * (motion.sigma_move**2 * np.eye(3) + open_by * np.outer(way, way))
+    information = np.zeros((7, 7))
+    information[:3, :3], information[3:6, 3:6] = np.eye(3) / motion.sigma_turn**2, np.linalg.inv(moved)
+    return replace(link, relative=said, information=information)
 
 
 def _carried(side: Side) -> tuple[Similarity, Array] | None:

@@ -16,9 +16,10 @@ from dust3r_ros.alignment.linear_system import make_layout
 from dust3r_ros.alignment.mount import Mount
 from dust3r_ros.alignment.mount_placing import place_mounted
 from dust3r_ros.alignment.pair_check import bad_pairs
+from dust3r_ros.alignment.pair_motions import PairMotions
 from dust3r_ros.alignment.priors import Priors
 from dust3r_ros.alignment.problem import Array, Problem, State, choose_pixels
-from dust3r_ros.alignment.refine import Constraints, Stage, evaluate, refine
+from dust3r_ros.alignment.refine import Constraints, Stage, refine
 from dust3r_ros.alignment.spanning_tree import Branch, score
 from dust3r_ros.alignment.start import MIN_KNOWN, Placed, Sides, fit_pairs, place_branch
 from dust3r_ros.alignment.window_data import PIXELS, Edge, Node, Pair, WindowData
@@ -263,11 +264,9 @@ class LocalWindow(WindowData):
             mounted = [mount.prior(n) for n, mount in self.mounts.items() if n in images and mount.on in images]
             ties = [(images.index(one.i), images.index(one.j)) for one in mounted]
             layout = make_layout(problem, held, fixed, group, ties)
-            constraints = Constraints()
-            if mounted:
-                priors = Priors({n: at for at, n in enumerate(images)}, {}, mounted, {})
-                priors.weigh(evaluate(problem, state, stage.eps * float(np.median(state.depth)))[1], problem.pairs)
-                constraints = Constraints(priors=priors)
+            at = {n: k for k, n in enumerate(images)}
+            motions = PairMotions(at, [self.edges[pair].prediction for pair in pairs])
+            constraints = Constraints(priors=Priors(at, {}, mounted, {}), motions=motions).weighed(problem, state, stage)
             state, _ = refine(problem, state, layout, stage, constraints)
             self.keep(images, pairs, state)
             bad = bad_pairs(problem, state)

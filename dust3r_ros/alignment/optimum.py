@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dust3r_ros.alignment.known_poses import pose_similarity
 from dust3r_ros.alignment.linear_system import Layout, make_layout
+from dust3r_ros.alignment.pair_motions import PairMotions
 from dust3r_ros.alignment.priors import Priors
 from dust3r_ros.alignment.problem import Array, Problem, State
 from dust3r_ros.alignment.refine import Constraints, Progress, Stage, evaluate, refine
@@ -30,11 +31,12 @@ class Given:
     fixed_focals: NDArray[np.bool_]  # [N]
     group: NDArray[np.int64]  # [N] images of one number share their focal length
     priors: Priors
+    motions: PairMotions
 
 
 def settle(problem: Problem, state: State, given: Given, stages: tuple[Stage, ...], began: float) -> tuple[State, list[Progress]]:
     """Through the stages in the frame of the first image, on the scale of the pairs."""
-    return _through(problem, state, _layout(problem, given, [0]), stages, Constraints(), began)
+    return _through(problem, state, _layout(problem, given, [0]), stages, Constraints(motions=given.motions), began)
 
 
 def bring_into_frame(problem: Problem, state: State, given: Given, stages: tuple[Stage, ...], began: float) -> tuple[State, list[Progress]]:
@@ -54,9 +56,8 @@ def bring_into_frame(problem: Problem, state: State, given: Given, stages: tuple
     if len(known) < 2 and not priors:
         return state, []
     held_poses = known if known else [] if priors.has_poses else [0]
-    _, value = evaluate(problem, state, stages[-1].eps * float(np.median(state.depth)))
-    priors.weigh(value, problem.pairs)
-    constraints = Constraints(len(known) > 1 or priors.hold_scale, priors if priors else None)
+    holds_scale = len(known) > 1 or priors.hold_scale
+    constraints = Constraints(holds_scale, priors, given.motions)
     return _through(problem, state, _layout(problem, given, held_poses), stages, constraints, began)
 
 
@@ -78,7 +79,7 @@ def _through(
         if state.depth.shape[1] != part.pixels.shape[2]:
             state = replace(state, depth=np.full((len(part.images), part.pixels.shape[2]), size))
             state, _ = evaluate(part, state, 1e-2 * size, anew=True)
-        state, more = refine(part, state, layout, stage, constraints, began)
+        state, more = refine(part, state, layout, stage, constraints.weighed(part, state, stage), began)
         history += more
     return state, history
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dust3r_ros.alignment.compiled import EDGE, POSE
 from dust3r_ros.alignment.linear_system import Layout, LinearSystem, Model
+from dust3r_ros.alignment.pair_motions import PairMotions
 from dust3r_ros.alignment.priors import Priors
 from dust3r_ros.alignment.problem import Problem, State
 from dust3r_ros.alignment.terms import Terms, terms_of
@@ -45,10 +46,30 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class Constraints:
-    """What else holds the scene: `free_scale`, known poses or priors hold its size; `priors` pull."""
+    """What else holds the scene: `free_scale`, known poses or priors hold its size; `priors` and the pairs' own motions pull."""
 
     free_scale: bool = False
     priors: Priors | None = None
+    motions: PairMotions | None = None
+
+    def weighed(self, problem: Problem, state: State, stage: Stage) -> Constraints:
+        """The same beside the objective that the scene has without them."""
+        pulling = [one for one in (self.priors, self.motions) if one]
+        if pulling:
+            _, objective = evaluate(problem, state, stage.eps * float(np.median(state.depth)))
+            for one in pulling:
+                one.weigh(objective, problem.pairs)
+        return Constraints(self.free_scale, self.priors or None, self.motions or None)
+
+    def cost(self, state: State) -> float:
+        """In the objective's units."""
+        return sum(one.cost(state) for one in (self.priors, self.motions) if one is not None)
+
+    def add_to(self, system: LinearSystem, layout: Layout, state: State, scale: float) -> None:
+        """Their second order; `scale`: what the objective was multiplied by."""
+        for one in (self.priors, self.motions):
+            if one is not None:
+                one.add_to(system, layout, state, scale)
 
 
 def refine(
@@ -66,9 +87,8 @@ def refine(
         # The objective is divided by the mean scale: shrinking the pairs alone must not pay.
         scale = mean_scale(state)
         pull = now * scale / problem.pairs
-        if constraints.priors is not None:
-            constraints.priors.add_to(system, layout, state, scale)
-            pull -= constraints.priors.cost(state) * scale / problem.pairs
+        constraints.add_to(system, layout, state, scale)
+        pull -= constraints.cost(state) * scale / problem.pairs
         found = None
         for _ in range(MOST_TRIES):
             whole = system.step(damping, constraints.free_scale, pull)
@@ -113,9 +133,7 @@ def _evaluate(terms: Terms, state: State, eps: float, constraints: Constraints, 
     depth, cost = terms.evaluate(state, eps, anew)
     fitted = replace(state, depth=depth)
     value = cost / mean_scale(state)
-    if constraints.priors is not None:
-        value += constraints.priors.cost(fitted)
-    return fitted, value
+    return fitted, value + constraints.cost(fitted)
 
 
 def mean_scale(state: State) -> float:

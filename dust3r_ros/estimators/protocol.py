@@ -17,6 +17,16 @@ from numpy.typing import NDArray
 from dust3r_ros.geometry import Camera
 
 
+@dataclass(frozen=True, eq=False)
+class PairMotion:
+    """Camera j of a pair in camera i: x_i = rotation x_j + translation, with one sigma of each axis."""
+
+    rotation: NDArray[np.float64]  # [3, 3]
+    translation: NDArray[np.float64]  # [3] in the unit of the pair's points
+    sigma_turn: float  # radians
+    sigma_move: float  # in the points' unit
+
+
 @dataclass(frozen=True)
 class PairPrediction:
     """The estimate for the ordered pair (i, j) of keyframes.
@@ -35,6 +45,7 @@ class PairPrediction:
     descriptors_j: torch.Tensor | None = None  # [H_j, W_j, D]
     descriptor_confidence_i: torch.Tensor | None = None  # [H_i, W_i] float32 > 0
     descriptor_confidence_j: torch.Tensor | None = None  # [H_j, W_j]
+    motion: PairMotion | None = None  # where the estimator knows it from more than the points: from what matches what
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,7 @@ FROM_TOKENS, BETWEEN = 16, 32  # channels at half the picture's size
 RAW_CHANNELS = 3  # log depth, log confidence, and how far the depth is that of the matches
 EVEN = math.log(0.12)  # log sigma of the matches' log depth at which, at first, half of it counts
 ALONE, LEAST_SIGMA = 0.25, 0.01  # sigma of log depth by one picture, and what is never undercut
+SURER = 0.5  # of the logarithm: by how much confidence follows that, at first
 LARGEST_SIGMA = 0.5  # in units of which the camera is mended, at most
 
 Pose = tuple[Tensor, Tensor]  # rotations [B, 3, 3] and translations [B, 3]
@@ -91,6 +92,11 @@ class CameraHead(nn.Module):
         with torch.autocast(camera.device.type, enabled=False):
             return rotation_of(turn * camera[:, ROTATION]) @ found.rotation, found.translation + move * camera[:, TRANSLATION]
 
+    def motion(self, levels: Sequence[Tensor], geometry: PairGeometry) -> Tensor:
+        """Of the second view: [B, 14], as TwoViewOutput has it."""
+        (rotation, translation), found = self.pose(levels, geometry), geometry.cameras
+        return torch.cat([rotation.flatten(1), translation, found.sigma_turn[:, None], found.sigma_move[:, None]], dim=1)
+
     def log_focal(self, levels: Sequence[Tensor], geometry: PairGeometry) -> Tensor:
         """[B], of the focal length in pixels: what was measured stays."""
         prior, cameras = self._prior(geometry), geometry.cameras
@@ -125,7 +131,7 @@ class CameraHead(nn.Module):
 def _surer(log_sigma: Tensor) -> Tensor:
     """Added to the logarithm of C - 1 for what the matches know beside a picture alone: confidence is the reciprocal of the error."""
     sigma = (ALONE**-2 + (-2 * log_sigma).exp()).rsqrt()
-    return ((ALONE + LEAST_SIGMA) / (sigma + LEAST_SIGMA)).log()
+    return SURER * ((ALONE + LEAST_SIGMA) / (sigma + LEAST_SIGMA)).log()
 
 
 def rays(height: int, width: int, focal: Tensor, principal: Tensor) -> Tensor:

@@ -44,14 +44,17 @@ class TwoViewOutput:
     descriptors_2: Tensor | None = None  # [B, H2, W2, D]
     descriptor_confidence_1: Tensor | None = None  # [B, H1, W1] > 0
     descriptor_confidence_2: Tensor | None = None  # [B, H2, W2] > 0
+    # [B, 14], where cameras are found from matches: camera 2 in camera 1's frame, its rotation row by row and its translation in the
+    # points' unit, then one sigma of an axis of each (radians, the points' unit) as if all matches erred on their own
+    motion: Tensor | None = None
 
-    def tensors(self) -> tuple[Tensor, ...]:
-        """Those that are there: a TwoViewOutput can be made of them again."""
-        return tuple(value for value in vars(self).values() if value is not None)
+    def parts(self) -> dict[str, Tensor]:
+        """Those that are there, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     def pair(self, index: int) -> TwoViewOutput:
         """One pair of the batch, as a batch of one."""
-        return TwoViewOutput(*(value[index : index + 1] for value in self.tensors()))
+        return TwoViewOutput(**{name: value[index : index + 1] for name, value in self.parts().items()})
 
 
 class TwoViewNetwork(nn.Module):
@@ -192,14 +195,26 @@ class TwoViewNetwork(nn.Module):
         geometry = self.geometry_of(tokens_1, tokens_2) if geometry is None else geometry
         heads, tokens = (self.downstream_head1, self.downstream_head2), (tokens_1, tokens_2)
         points, confidence = zip(*(self._pointmap(at, sides[at], tokens[at], geometry) for at in (0, 1)), strict=True)
+        motion = self._motion(sides[1], geometry)
         if not (descriptors and self.config.descriptor_width):
-            return TwoViewOutput(points[0], points[1], confidence[0], confidence[1])
+            return TwoViewOutput(points[0], points[1], confidence[0], confidence[1], motion=motion)
         local = [
             head.local_features(levels, t.grid) for head, levels, t in zip(heads, sides, tokens, strict=True) if isinstance(head, DptHead)
         ]
         unit = [F.normalize(r[:, :-1].float().movedim(1, -1), dim=-1) for r in local]
         sure = [confidence_of(r[:, -1], least=0.0) for r in local]
-        return TwoViewOutput(points[0], points[1], confidence[0], confidence[1], unit[0], unit[1], sure[0], sure[1])
+        return TwoViewOutput(points[0], points[1], confidence[0], confidence[1], unit[0], unit[1], sure[0], sure[1], motion)
+
+    def output_names(self, descriptors: bool) -> tuple[str, ...]:
+        """Of `decode`'s parts, in their order."""
+        names = ["points_1", "points_2", "confidence_1", "confidence_2"]
+        if descriptors and self.config.descriptor_width:
+            names += ["descriptors_1", "descriptors_2", "descriptor_confidence_1", "descriptor_confidence_2"]
+        return (*names, "motion") if isinstance(self.downstream_head2, CameraHead) else tuple(names)
+
+    def _motion(self, levels: list[Tensor], geometry: PairGeometry | None) -> Tensor | None:
+        head = self.downstream_head2
+        return head.motion(levels, geometry) if isinstance(head, CameraHead) and geometry is not None else None
 
     def _pointmap(self, side: int, levels: list[Tensor], tokens: ImageTokens, geometry: PairGeometry | None) -> Pointmap:
         head = (self.downstream_head1, self.downstream_head2)[side]

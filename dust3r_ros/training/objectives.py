@@ -173,4 +173,4 @@ class CompletionObjective(nn.Module):
 
 def part_of(output: TwoViewOutput, half: int) -> TwoViewOutput:
     """The first or second half of a batch."""
-    return TwoViewOutput(*(value.chunk(2)[half] for value in output.tensors()))
+    return TwoViewOutput(**{name: value.chunk(2)[half] for name, value in output.parts().items()})

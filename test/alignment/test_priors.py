@@ -9,6 +9,7 @@ from support.pair_simulator import PairErrors, PairSimulator
 from dust3r_ros.alignment import Alignment, FocalPrior, MotionPrior, PosePrior, PriorError, align
 from dust3r_ros.alignment.linear_system import LinearSystem, make_layout
 from dust3r_ros.alignment.optimum import Given, settle
+from dust3r_ros.alignment.pair_motions import PairMotions
 from dust3r_ros.alignment.priors import Priors
 from dust3r_ros.alignment.problem import build_problem
 from dust3r_ros.alignment.refine import model, moved
@@ -137,7 +138,9 @@ def test_their_gradient_is_their_costs(predictions, centres) -> None:
     pairs, scores = [(p.i, p.j) for p in predictions], list(map(score, predictions))
     problem = build_problem(predictions, range(COUNT), centres, 100)
     state = start(problem, place_branch(spanning_forest(pairs, scores)[0], Sides(problem, pairs), scores, {}))
-    state, _ = settle(problem, state, Given({}, np.zeros(COUNT, bool), np.arange(COUNT), Priors({}, {}, [], {})), (), 0.0)
+    state, _ = settle(
+        problem, state, Given({}, np.zeros(COUNT, bool), np.arange(COUNT), Priors({}, {}, [], {}), PairMotions({}, [])), (), 0.0
+    )
     rng = np.random.default_rng(2)
     poses = state.poses
     poses[:, :3, 3] += rng.normal(0, 1e-3, (COUNT, 3))

@@ -17,6 +17,7 @@ from dust3r_ros.estimators.two_view.hardware import Hardware, choose_hardware
 from dust3r_ros.estimators.two_view.runner import RunnerOptions
 from dust3r_ros.geometry import Camera, Rectification
 from dust3r_ros.network import ImageTokens, NetworkConfig, TwoViewNetwork, TwoViewOutput
+from dust3r_ros.network.camera_head import CameraHead
 
 CAMERA = Camera(100, 75, 90.0, 90.0, 49.5, 37.0)
 MATCHED = replace(SMALL, patch_size=8, head="camera", match_width=8)
@@ -140,6 +141,21 @@ def test_both_orders_of_a_pair_share_their_cameras(monkeypatch: pytest.MonkeyPat
         same(together[at], own.estimate(seen, [pair])[0], atol=1e-4)
     for prediction in together:
         assert bool(torch.isfinite(prediction.points_j).all())
+
+
+def test_pairs_tell_of_their_cameras_where_these_are_found_from_matches() -> None:
+    """Camera j as the pair has it sees every point of view j at its own pixel; a network without matches tells nothing."""
+    own = estimator(MATCHED)
+    seen = views(own, 2)
+    for prediction in own.estimate(seen, [(0, 1), (1, 0)]):
+        motion, camera = prediction.motion, seen[prediction.j].camera
+        assert motion is not None
+        assert motion.sigma_turn > 0
+        assert motion.sigma_move > 0
+        points = (prediction.points_j.double().numpy().reshape(-1, 3) - motion.translation) @ motion.rotation
+        v, u = np.mgrid[: camera.height, : camera.width]
+        np.testing.assert_allclose(camera.project(points), np.stack([u.ravel(), v.ravel()], axis=1), atol=0.05)
+    assert estimator(DPT).estimate(views(estimator(DPT), 2), [(0, 1)])[0].motion is None
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
@@ -283,6 +299,15 @@ def test_what_is_not_finite_counts_as_unknown(caplog: pytest.LogCaptureFixture) 
     assert bool((prediction.points_i == 0).all())
     assert bool((prediction.confidence_j > 1).all())
     assert ["not finite" in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_motion_that_is_not_finite_is_none() -> None:
+    network = small_network(MATCHED)
+    assert isinstance(network.downstream_head2, CameraHead)
+    with torch.no_grad():
+        network.downstream_head2.camera.fc2.bias[-3:] = torch.nan
+    own = NetworkEstimator(network, "lost", hardware=EXACT)
+    assert own.estimate(views(own, 2), [(0, 1)])[0].motion is None
 
 
 # ---- what is refused, and what is picked ---------------------------------------------------------------------------------------------

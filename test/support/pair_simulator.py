@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from dust3r_ros.estimators import PairPrediction
+from dust3r_ros.estimators import PairMotion, PairPrediction
 from dust3r_ros.geometry import Camera
 from dust3r_ros.simulation import SimulatedSequence
 
@@ -34,6 +34,7 @@ class PairErrors:
     outliers: float = 0.02  # share of the pixels
     scales: float = 0.3  # standard deviation of the logarithm of a pair's scale
     apart: float = 0.0  # how many times more noise the second view has where the two have nothing in common; slight from a third on
+    motion: tuple[float, float] | None = None  # pairs tell of their cameras, wrong by sigmas of this: rad, share of the mean distance
 
 
 class PairSimulator:
@@ -84,11 +85,21 @@ class PairSimulator:
         shown = int(rng.choice([k for k in range(len(self.depths)) if k not in (i, j)])) if kind == "mistaken" else j
         blind = 1.0 + (self._errors.apart * (1.0 - self.overlap(i, j)) ** 4 if self._errors.apart else 0.0)
         points_j, confidence_j = self._view(i, shown, mean, blind, rng)
+        motion = self._motion(i, shown, mean, scale, rng)
         if kind == "moved":
             turn = Rotation.from_rotvec(_direction(rng) * rng.uniform(0.5, 2.5)).as_matrix()
             points_j = points_j @ turn.T.astype(np.float32) + (_direction(rng) * mean * rng.uniform(0.3, 1.0)).astype(np.float32)
         factor = np.float32(scale)
-        return PairPrediction(i, j, *(torch.from_numpy(a) for a in (factor * points_i, factor * points_j, confidence_i, confidence_j)))
+        views = (torch.from_numpy(a) for a in (factor * points_i, factor * points_j, confidence_i, confidence_j))
+        return PairPrediction(i, j, *views, motion=motion)
+
+    def _motion(self, i: int, j: int, mean: float, scale: float, rng: np.random.Generator) -> PairMotion | None:
+        if self._errors.motion is None:
+            return None
+        (turn, move), pose = self._errors.motion, np.linalg.inv(self.poses[i]) @ self.poses[j]
+        off = Rotation.from_rotvec(turn * rng.normal(size=3)).as_matrix()
+        moved = pose[:3, 3] + move * mean * rng.normal(size=3)
+        return PairMotion(off @ pose[:3, :3], scale * moved, turn, scale * move * mean)
 
     def overlap(self, i: int, j: int) -> float:
         """Of the share of one view's pixels that the other shows too, the smaller."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dust3r_ros.estimators.errors import EstimatorError
-from dust3r_ros.estimators.protocol import PairPrediction, Tokens
+from dust3r_ros.estimators.protocol import PairMotion, PairPrediction, Tokens
 from dust3r_ros.estimators.two_view.hardware import Hardware, choose_hardware
 from dust3r_ros.estimators.two_view.images import framing, resample
 from dust3r_ros.estimators.two_view.runner import NetworkRunner, RunnerOptions
@@ -24,6 +24,8 @@ from dust3r_ros.network import TwoViewNetwork, TwoViewOutput, load_network
 log = logging.getLogger(__name__)
 
 MOST_SURE = 1e6  # confidence is the exponential of what the network says: beyond this it only overflows
+# How much larger errors of a pair's motion are than matches that err on their own would leave: measured on 128 generated pairs.
+TURN_ERROR, MOVE_ERROR = 4.5, 2.0
 FOUR_THIRDS = (4, 3)  # of most cameras: what is warmed up
 
 
@@ -114,9 +116,9 @@ class NetworkEstimator:
         points_i, confidence_i = self._usable(output.points_1[0], output.confidence_1[0])
         points_j, confidence_j = self._usable(output.points_2[0], output.confidence_2[0])
         extra = (output.descriptors_1, output.descriptors_2, output.descriptor_confidence_1, output.descriptor_confidence_2)
-        return PairPrediction(
-            i, j, points_i, points_j, confidence_i, confidence_j, *(None if value is None else value[0].cpu() for value in extra)
-        )
+        d_i, d_j, sure_i, sure_j = (None if value is None else value[0].cpu() for value in extra)
+        motion = _motion(output.motion)
+        return PairPrediction(i, j, points_i, points_j, confidence_i, confidence_j, d_i, d_j, sure_i, sure_j, motion)
 
     def _usable(self, points: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
         """What is not finite becomes unknown: confidence 1, the point 0."""
@@ -140,6 +142,14 @@ def _lens(camera: Camera) -> Tensor:
         return torch.zeros(1, 3)
     across, down = camera.cx - (camera.width - 1) / 2, camera.cy - (camera.height - 1) / 2
     return torch.tensor([[(camera.fx * camera.fy) ** 0.5, across, down]])
+
+
+def _motion(values: Tensor | None) -> PairMotion | None:
+    """As a network says it ([1, 14], see TwoViewOutput), or None where that is not finite."""
+    if values is None or not bool(torch.isfinite(values).all()):
+        return None
+    said = values[0].double().cpu().numpy()
+    return PairMotion(said[:9].reshape(3, 3), said[9:12], TURN_ERROR * float(said[12]), MOVE_ERROR * float(said[13]))
 
 
 def _stored(view: Tokens) -> StoredTokens:

@@ -92,7 +92,7 @@ class NetworkRunner:
         mirrored = self.network.geometry is not None and _are_mirrored(pairs)
         key = ("decode", len(pairs), grids, descriptors, mirrored)
         outputs = self._graphs.run(key, lambda *inputs: self._decode(grids, descriptors, mirrored, *inputs), tuple(tensors))
-        return TwoViewOutput(*outputs)
+        return TwoViewOutput(**dict(zip(self.network.output_names(descriptors), outputs, strict=True)))
 
     def _detail(self, image: StoredTokens, values: Tensor, side: int) -> Tensor | None:
         """Made once an image and side, and kept with its tokens."""
@@ -111,7 +111,8 @@ class NetworkRunner:
         details = tensors[4:] or (None, None)
         first = ImageTokens(tensors[0], grids[0], (details[0], None), tensors[2])
         second = ImageTokens(tensors[1], grids[1], (None, details[1]), tensors[3])
-        return self.network.decode(first, second, descriptors, mirrored).tensors()
+        parts = self.network.decode(first, second, descriptors, mirrored).parts()
+        return tuple(parts[name] for name in self.network.output_names(descriptors))
 
     # ---- memory ----------------------------------------------------------------------------------------------------------------------
 

@@ -13,13 +13,19 @@ from numpy.typing import NDArray
 
 from dust3r_ros.estimators.calibration import Calibration
 from dust3r_ros.estimators.errors import EstimatorError
+from dust3r_ros.estimators.flow.dense import DepthMap
 from dust3r_ros.estimators.flow.self_calibration import calibrate
 from dust3r_ros.estimators.flow.view import View, view_of
 from dust3r_ros.estimators.flow.window import WindowSolution, solve_window
-from dust3r_ros.estimators.protocol import PairPrediction, Tokens
+from dust3r_ros.estimators.protocol import PairMotion, PairPrediction, Tokens
 from dust3r_ros.geometry import Camera, Rectification, working_camera
 
 log = logging.getLogger(__name__)
+
+TURN_SIGMA, MOVE_SIGMA = (
+    0.002,
+    0.005,
+)  # of a pair's motion: radians, share of the depth. Between a third and three times that maps hardly differ
 
 
 class FlowEstimator:
@@ -126,7 +132,17 @@ def _predictions(
         a, b = position[i], position[j]
         relative = solution.poses[a] @ np.linalg.inv(solution.poses[b])
         moved = cv2.transform(points[b], relative[:3].astype(np.float32))
-        together = solution.component[a] == solution.component[b]
-        confidence = (confidences[a], confidences[b]) if together else (torch.ones_like(confidences[a]), torch.ones_like(confidences[b]))
-        predictions.append(PairPrediction(i, j, tensors[a], torch.from_numpy(moved), *confidence))
+        if solution.component[a] == solution.component[b]:
+            sure, motion = (confidences[a], confidences[b]), _motion(relative, solution.depth[a])
+        else:
+            sure, motion = (torch.ones_like(confidences[a]), torch.ones_like(confidences[b])), None
+        predictions.append(PairPrediction(i, j, tensors[a], torch.from_numpy(moved), *sure, motion=motion))
     return predictions
+
+
+def _motion(pose: NDArray[np.float64], depth: DepthMap) -> PairMotion | None:
+    """Camera j in camera i as the bundle adjustment has it; None where nothing is known of view i."""
+    known = depth.depth[depth.confidence > 1]
+    if not known.size:
+        return None
+    return PairMotion(pose[:3, :3].copy(), pose[:3, 3].copy(), TURN_SIGMA, MOVE_SIGMA * float(np.median(known)))

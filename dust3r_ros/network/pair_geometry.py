@@ -6,7 +6,8 @@ A picture alone gives each cell a depth and the camera a focal length, as priors
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from dust3r_ros.network.match_refinement import Look
 from dust3r_ros.network.two_view_bundle import Steps, TwoCameras, adjusted
 from dust3r_ros.network.two_view_reprojection import MatchedView
 
-FIRST_STEPS, LAST_STEPS = Steps(8), Steps(10, learned=3, turning=0, first_doubt=6.0)
+FIRST_STEPS, LAST_STEPS = Steps(8, is_last=False), Steps(10, learned=3, turning=0, first_doubt=6.0)
 QUERIES = 4  # ways in which a view's tokens are averaged for its camera
 FIRST_FOCAL = 0.65  # in units of the longer side: 75 degrees across
 FIRST_FOCAL_WEIGHT, FIRST_DEPTH_WEIGHT = math.log(1 / 0.4**2), math.log(0.5)  # logarithms of inverse variances
@@ -90,50 +91,48 @@ class GeometryEstimation(nn.Module):
     ) -> PairGeometry:
         """Encoder tokens [B, N, C] of both views, what their cells are matched by, grids, and lenses as `ImageTokens` has them."""
         one, two = (self.matching.unpacked(values, grid) for values, grid in zip(cells, grids, strict=True))
+        with torch.autocast(encoded[0].device.type, enabled=False):
+            sizes = (one.size, two.size)
+            alone = [self._alone(encoded[at].float(), grids[at], lenses[at], sizes[at]) for at in (0, 1)]
         pairings = self.matching.pairings(one, two)
         looks_1, looks_2 = self.matching(pairings)
         with torch.no_grad():
-            before = self._adjusted(encoded, grids, lenses, (looks_1[-1], looks_2[-1]), (one.size, two.size), FIRST_STEPS)[2]
+            before = self._adjusted(alone, (looks_1[-1], looks_2[-1]), FIRST_STEPS)[2]
         again = self.matching.again(pairings, (looks_1[-1], looks_2[-1]), (before.missed_1, before.missed_2))
         looks_1, looks_2 = looks_1 + again[0], looks_2 + again[1]
-        found = self._adjusted(encoded, grids, lenses, (looks_1[-1], looks_2[-1]), (one.size, two.size), LAST_STEPS, before)
+        found = self._adjusted(alone, (looks_1[-1], looks_2[-1]), LAST_STEPS, before)
         return PairGeometry(looks_1, looks_2, found[0], found[1], found[2].with_depths(0.0))
 
-    def _adjusted(
-        self,
-        encoded: tuple[Tensor, Tensor],
-        grids: tuple[Grid, Grid],
-        lenses: tuple[Tensor, Tensor],
-        looks: tuple[Look, Look],
-        sizes: tuple[tuple[int, int], tuple[int, int]],
-        steps: Steps,
-        start: TwoCameras | None = None,
-    ) -> tuple[MatchedView, MatchedView, TwoCameras]:
-        with torch.autocast(encoded[0].device.type, enabled=False):
-            parts = zip(encoded, grids, lenses, lenses[::-1], looks, sizes, strict=True)
-            views = [self._view(tokens.float(), *others) for tokens, *others in parts]
-            same = self.same.float().clamp(-LARGEST_LOG, 2 * LARGEST_LOG).exp()
-            return views[0], views[1], adjusted(views[0], views[1], same, SCALE_WEIGHT, steps, start)
-
-    def _view(self, tokens: Tensor, grid: Grid, lens: Tensor, other_lens: Tensor, look: Look, size: tuple[int, int]) -> MatchedView:
+    def _alone(self, tokens: Tensor, grid: Grid, lens: Tensor, size: tuple[int, int]) -> MatchedView:
+        """What a view's picture and lens say; of its matches nothing yet."""
         depth, sure = unpatched(exact(self.depth, tokens), grid, self.side).float().flatten(2).unbind(1)
         share = exact(self.attend, tokens).float().softmax(dim=1)
         pooled = torch.einsum("bnq,bnc->bqc", share, tokens).flatten(1)
         focal, focal_sure = self.camera(pooled.to(self.camera.fc1.weight.dtype)).float().unbind(1)
-        variance = look.log_error.clamp(-LARGEST_LOG, LARGEST_LOG).mul(2).exp() + LEAST_ERROR**2
-        weight = look.seen.sigmoid() / variance * self.weight.float().clamp(-LARGEST_LOG, LARGEST_LOG).exp()
-        places = places_of(*size, tokens.device).expand_as(look.found)
         measured, principal = lens[:, 0], lens[:, 1:]
         is_measured = measured > 0
         log_focal = math.log(FIRST_FOCAL * max(size)) + focal.clamp(-2.0, 2.0)
         focal_weight = (FIRST_FOCAL_WEIGHT + focal_sure).clamp(-LARGEST_LOG, LARGEST_LOG).exp()
         log_focal = torch.where(is_measured, measured.clamp_min(1.0).log(), log_focal)
         focal_weight = focal_weight.masked_fill(is_measured, MEASURED_FOCAL_WEIGHT)
+        places = places_of(*size, tokens.device) - principal[:, None]
         return MatchedView(
-            places - principal[:, None], look.found - other_lens[:, None, 1:], weight,
-            depth.clamp(-LARGEST_LOG, LARGEST_LOG), (FIRST_DEPTH_WEIGHT + sure).clamp(-LARGEST_LOG, LARGEST_LOG).exp(),
-            log_focal, focal_weight, principal, is_measured,
+            places, places, torch.zeros_like(depth), depth.clamp(-LARGEST_LOG, LARGEST_LOG),
+            (FIRST_DEPTH_WEIGHT + sure).clamp(-LARGEST_LOG, LARGEST_LOG).exp(), log_focal, focal_weight, principal, is_measured,
         )  # fmt: skip
+
+    def _adjusted(
+        self, alone: Sequence[MatchedView], looks: tuple[Look, Look], steps: Steps, start: TwoCameras | None = None
+    ) -> tuple[MatchedView, MatchedView, TwoCameras]:
+        with torch.autocast(looks[0].found.device.type, enabled=False):
+            views = [self._matched(view, look, other) for view, look, other in zip(alone, looks, reversed(alone), strict=True)]
+            same = self.same.float().clamp(-LARGEST_LOG, 2 * LARGEST_LOG).exp()
+            return views[0], views[1], adjusted(views[0], views[1], same, SCALE_WEIGHT, steps, start)
+
+    def _matched(self, view: MatchedView, look: Look, other: MatchedView) -> MatchedView:
+        variance = look.log_error.clamp(-LARGEST_LOG, LARGEST_LOG).mul(2).exp() + LEAST_ERROR**2
+        weight = look.seen.sigmoid() / variance * self.weight.float().clamp(-LARGEST_LOG, LARGEST_LOG).exp()
+        return replace(view, found=look.found - other.principal[:, None], weight=weight)
 
     def told(self, geometry: PairGeometry, grids: tuple[Grid, Grid]) -> tuple[Tensor, Tensor]:
         """What both decoders' tokens are to know, [B, N1, C] and [B, N2, C]."""

@@ -76,6 +76,7 @@ class Steps:
     learned: int = 0  # the last ones, which the gradient goes through
     turning: int = 2  # the first ones, in which the cameras stay in one place: depths would follow what is a turn
     first_doubt: float = 16.0  # standard deviations at which a match counts half, in the first step; then less and less
+    is_last: bool = True  # else nobody asks what is left open, and the sigmas are 0
 
 
 def adjusted(
@@ -96,7 +97,7 @@ def adjusted(
     return TwoCameras(
         state.rotation, state.translation, state.log_focal_1, state.log_focal_2, state.log_depth_1, state.log_depth_2,
         first.held(), second.held(), first.residual, second.residual,
-        *_left_open(state, one, two, same_camera, scale_weight, first, second),
+        *(_left_open(state, one, two, same_camera, scale_weight, first, second) if steps.is_last else _unasked(state)),
     )  # fmt: skip
 
 
@@ -154,6 +155,12 @@ def _left_open(
     move, turn, focal_1, focal_2 = variance[:, :3].mean(1), variance[:, 3:6].mean(1), variance[:, 6], variance[:, 7]
     depths = [0.5 * by.variance(covariance).clamp(LEAST_VARIANCE, LARGEST_VARIANCE).log() for by in (by_1, by_2)]
     return turn.sqrt(), move.sqrt(), focal_1.sqrt(), focal_2.sqrt(), depths[0], depths[1]
+
+
+def _unasked(state: PairState) -> tuple[Tensor, ...]:
+    """Zeros for the same."""
+    of_pair = torch.zeros_like(state.log_scale)
+    return of_pair, of_pair, of_pair, of_pair, torch.zeros_like(state.log_depth_1), torch.zeros_like(state.log_depth_2)
 
 
 @dataclass(frozen=True, eq=False)

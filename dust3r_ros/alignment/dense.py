@@ -16,8 +16,8 @@ from dust3r_ros.alignment.workers import each
 from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.kernels import alignment as kernels
 
-CHUNK = 4096  # pixels worked on together: what a core's own cache holds
-PART = 16 * CHUNK  # pixels that a thread takes at once
+CHUNK = 8192  # pixels worked on together: what a core's own cache holds
+PART = 4 * CHUNK  # pixels that a thread takes at once: few enough that both have as many
 # Round by round: the norm's smoothing, of the median depth, and how far the step goes from reweighting (0) to Newton's (1).
 ROUNDS = ((0.1, 0.0), (0.03, 0.0), (0.015, 0.5), (7e-3, 0.6), (3e-3, 0.6), (1e-3, 0.6), (3e-4, 0.6), (3e-4, 0.6))
 
@@ -131,18 +131,20 @@ def _part(
 ) -> Array:
     """Pixels `begin` to `end` of `depth` and `most`, row by row; each side's summed cost over them."""
     across, down = view.rays()
+    rows, columns = np.divmod(np.arange(begin, end), len(across))
+    u, v = across[columns], down[rows]
+    square = u * u + v * v + 1
     cost, known = np.zeros(len(points)), np.float32(KNOWN)
     a, b, w = (np.empty((len(points), CHUNK), np.float32) for _ in range(3))
     for first in range(begin, end, CHUNK):
         chunk = slice(first, min(first + CHUNK, end))
-        count = chunk.stop - first
-        if count < CHUNK:
-            a, b, w = (np.empty((len(points), count), np.float32) for _ in range(3))
-        row, column = np.divmod(np.arange(first, chunk.stop), len(across))
-        u, v = across[column], down[row]
+        here = slice(first - begin, chunk.stop - begin)
+        if chunk.stop - first < CHUNK:
+            a, b, w = (np.empty((len(points), chunk.stop - first), np.float32) for _ in range(3))
+        ahead, beside, largest = u[here], v[here], most[chunk]
         for k, (own, sure) in enumerate(zip(points, confidence, strict=True)):
-            dense_side(own[chunk], sure[chunk], view.transforms[k], u, v, known, a[k], b[k], w[k], most[chunk])
-        dense_depths(a, b, w, u * u + v * v + 1, view.rounds, depth[chunk], cost)
+            dense_side(own[chunk], sure[chunk], view.transforms[k], ahead, beside, known, a[k], b[k], w[k], largest)
+        dense_depths(a, b, w, square[here], view.rounds, depth[chunk], cost)
     return cost
 
 

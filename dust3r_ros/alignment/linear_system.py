@@ -63,7 +63,8 @@ def make_layout(
     """group [N]: images of one number share their focal length. `ties`: positions of images that a prior joins, paired or not."""
     count, pairs, image = len(problem.images), problem.pairs, problem.image
     ends = image[problem.sides_of_pair]  # [E, 2]
-    order = _order(ends, count)
+    is_small = EDGE * pairs + (POSE + 1) * count <= DENSE  # then any order will do
+    order = np.arange(count) if is_small else _order(ends, count)
     rank = np.argsort(order)
     pair, pose, focal = np.full(pairs, -1), np.full(count, -1), np.full(count, -1)
     shared = np.bincount(group, minlength=int(group.max()) + 1)[group] > 1

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dust3r_ros.alignment.dense import solve_dense
 from dust3r_ros.alignment.optimum import COARSE, FINE, PIXELS, Given, bring_into_frame, settle
 from dust3r_ros.alignment.pair_check import bad_pairs, trust
-from dust3r_ros.alignment.pair_motions import PairMotions
+from dust3r_ros.alignment.pair_motions import PairMotions, usable
 from dust3r_ros.alignment.priors import FocalPrior, MotionPrior, PosePrior, Priors
 from dust3r_ros.alignment.problem import Problem, State, build_problem
 from dust3r_ros.alignment.refine import Progress, Stage, mean_scale
@@ -107,7 +107,7 @@ class Known:
                 self.motions,
                 {n: f for n, f in self.focals.items() if isinstance(f, FocalPrior)},
             ),
-            motions=PairMotions(at, predictions),
+            motions=PairMotions(at, [(p.i, p.j) for p in predictions], [usable(p) for p in predictions]),
         )
 
 

@@ -18,7 +18,7 @@ from dust3r_ros.alignment.link import Link, Side, make_link, merged
 from dust3r_ros.alignment.local_window import AlignedView, LocalWindow
 from dust3r_ros.alignment.loop_judge import LoopJudge, SettledView
 from dust3r_ros.alignment.mount import Mount
-from dust3r_ros.alignment.pair_motions import motion_of
+from dust3r_ros.alignment.pair_motions import reversed_motion
 from dust3r_ros.alignment.pose_graph import Graph, solve_pose_graph
 from dust3r_ros.alignment.problem import Array
 from dust3r_ros.alignment.sim3 import Sim3
@@ -184,6 +184,7 @@ class Aligner:
         """Of all pairs of the window, or of one keyframe's."""
         window, found = self._window, dict[Pair, Link]()
         points: dict[int, Array] = {}
+        motions = window.told_motions()
         for edge in window.edges.values():
             ends = (edge.prediction.i, edge.prediction.j)
             if any(window.nodes[n].depth is None for n in ends) or keyframe not in (None, *ends):
@@ -193,7 +194,8 @@ class Aligner:
                     points[n] = window.own_points(n) / self._frames[n].scale
             pair = (min(ends), max(ends))
             first, second = (Side(points[n], edge.points[n], edge.weight[n]) for n in pair)
-            link = make_link(*pair, first, second, motion=motion_of(edge.prediction, pair))
+            said = motions.get(ends)
+            link = make_link(*pair, first, second, motion=said if said is None or ends == pair else reversed_motion(said))
             if link is not None:
                 found[pair] = link if pair not in found else merged(found[pair], link)
         for n, mount in window.mounts.items():

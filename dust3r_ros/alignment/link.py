@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from dust3r_ros.alignment.pair_motions import SaidMotion
 from dust3r_ros.alignment.sim3 import Sim3, crosses
 from dust3r_ros.alignment.similarity_fit import fit_similarity
-from dust3r_ros.estimators import PairMotion
 from dust3r_ros.geometry import Similarity
 
 Array = NDArray[np.float64]
@@ -47,8 +47,11 @@ class Side:
     weight: Array  # [S] log confidence, 0 where either is unknown
 
 
-def make_link(i: int, j: int, side_i: Side, side_j: Side, loop: bool = False, motion: PairMotion | None = None) -> Link | None:
-    """None where too little is known of either. `motion`: of j's camera in i's, as the pair itself says, in the pair's unit."""
+def make_link(i: int, j: int, side_i: Side, side_j: Side, loop: bool = False, motion: SaidMotion | None = None) -> Link | None:
+    """None where too little is known of either. `motion`: of j's camera in i's, as the pair itself says, in the pair's unit.
+
+    A loop has none: what its two directions say of the cameras comes of the same matches, and would agree where both are wrong.
+    """
     to_i, to_j = _carried(side_i), _carried(side_j)
     if to_i is None or to_j is None:
         return None
@@ -62,15 +65,15 @@ def make_link(i: int, j: int, side_i: Side, side_j: Side, loop: bool = False, mo
     return link if motion is None else merged(link, _moved(link, motion, *to_i))
 
 
-def _moved(link: Link, motion: PairMotion, to_i: Similarity, covariance: Array) -> Link:
+def _moved(link: Link, said: SaidMotion, to_i: Similarity, covariance: Array) -> Link:
     """What the motion says alone: nothing of the two keyframes' scales. Its length is no surer than the pair's unit is in keyframe i's."""
-    unit, open_by = to_i.scale, float(covariance[6, 6]) + SYSTEMATIC**2
-    said = Similarity(link.relative.scale, motion.rotation, unit * motion.translation)
+    motion, unit, open_by = said.motion, to_i.scale, float(covariance[6, 6]) + SYSTEMATIC**2
+    relative = Similarity(link.relative.scale, motion.rotation, unit * motion.translation)
     way = motion.rotation.T @ motion.translation  # seen from j
-    moved = (unit / said.scale) ** 2 * (motion.sigma_move**2 * np.eye(3) + open_by * np.outer(way, way))
+    moved = (unit / relative.scale) ** 2 * (motion.sigma_move**2 * np.eye(3) + open_by * np.outer(way, way))
     information = np.zeros((7, 7))
     information[:3, :3], information[3:6, 3:6] = np.eye(3) / motion.sigma_turn**2, np.linalg.inv(moved)
-    return replace(link, relative=said, information=information)
+    return replace(link, relative=relative, information=said.share * information)
 
 
 def _carried(side: Side) -> tuple[Similarity, Array] | None:

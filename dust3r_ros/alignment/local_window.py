@@ -16,7 +16,6 @@ from dust3r_ros.alignment.linear_system import make_layout
 from dust3r_ros.alignment.mount import Mount
 from dust3r_ros.alignment.mount_placing import place_mounted
 from dust3r_ros.alignment.pair_check import bad_pairs
-from dust3r_ros.alignment.pair_motions import PairMotions
 from dust3r_ros.alignment.priors import Priors
 from dust3r_ros.alignment.problem import Array, Problem, State, choose_pixels
 from dust3r_ros.alignment.refine import Constraints, Stage, refine
@@ -72,15 +71,18 @@ class LocalWindow(WindowData):
         if not predictions:
             return {}
         predictions = [p for p in predictions if p.i in self.nodes and p.j in self.nodes]
-        with one_thread_each():
-            if not self.placed:
-                found = self._begin(predictions)
-            else:
-                self.take(predictions)
-                predictions = self._telling(predictions)
-                found = self._extend(keyframe, predictions) if mount is None else self._attach(keyframe, predictions)
-        if found is None:
-            self.take_back()
+        found = None
+        try:
+            with one_thread_each():
+                if not self.placed:
+                    found = self._begin(predictions)
+                else:
+                    self.take(predictions)
+                    predictions = self._telling(predictions)
+                    found = self._extend(keyframe, predictions) if mount is None else self._attach(keyframe, predictions)
+        finally:
+            if found is None:
+                self.take_back()
         return found
 
     def put_back(self, keyframe: int, view: AlignedView, focal: float | None, principal_point: tuple[float, float] | None) -> None:
@@ -264,9 +266,8 @@ class LocalWindow(WindowData):
             mounted = [mount.prior(n) for n, mount in self.mounts.items() if n in images and mount.on in images]
             ties = [(images.index(one.i), images.index(one.j)) for one in mounted]
             layout = make_layout(problem, held, fixed, group, ties)
-            at = {n: k for k, n in enumerate(images)}
-            motions = PairMotions(at, [self.edges[pair].prediction for pair in pairs])
-            constraints = Constraints(priors=Priors(at, {}, mounted, {}), motions=motions).weighed(problem, state, stage)
+            priors = Priors({n: at for at, n in enumerate(images)}, {}, mounted, {})
+            constraints = Constraints(priors=priors or None, motions=self.motions(images, pairs) or None)
             state, _ = refine(problem, state, layout, stage, constraints)
             self.keep(images, pairs, state)
             bad = bad_pairs(problem, state)

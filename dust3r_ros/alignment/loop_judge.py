@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.alignment.link import Link, Side, make_link, merged
-from dust3r_ros.alignment.pair_motions import motion_of
 from dust3r_ros.alignment.problem import KNOWN, Array, choose_pixels, flat
 from dust3r_ros.alignment.sim3 import Sim3
 from dust3r_ros.alignment.similarity_table import SimilarityTable
@@ -47,7 +46,7 @@ class LoopJudge:
             for n, points, confidence in ((p.i, p.points_i, p.confidence_i), (p.j, p.points_j, p.confidence_j)):
                 sides[n] = _side(flat(points, 3), flat(confidence, 1)[:, 0], confidence.shape, views[n], self._frames[n].scale)
             pair = (min(p.i, p.j), max(p.i, p.j))
-            link = make_link(*pair, sides[pair[0]], sides[pair[1]], loop=True, motion=motion_of(p, pair))
+            link = make_link(*pair, sides[pair[0]], sides[pair[1]], loop=True)
             if link is not None:
                 found.setdefault(pair, []).append(link)
         return [

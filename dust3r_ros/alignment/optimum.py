@@ -36,7 +36,7 @@ class Given:
 
 def settle(problem: Problem, state: State, given: Given, stages: tuple[Stage, ...], began: float) -> tuple[State, list[Progress]]:
     """Through the stages in the frame of the first image, on the scale of the pairs."""
-    return _through(problem, state, _layout(problem, given, [0]), stages, Constraints(motions=given.motions), began)
+    return _through(problem, state, _layout(problem, given, [0]), stages, Constraints(motions=given.motions or None), began)
 
 
 def bring_into_frame(problem: Problem, state: State, given: Given, stages: tuple[Stage, ...], began: float) -> tuple[State, list[Progress]]:
@@ -57,13 +57,13 @@ def bring_into_frame(problem: Problem, state: State, given: Given, stages: tuple
         return state, []
     held_poses = known if known else [] if priors.has_poses else [0]
     holds_scale = len(known) > 1 or priors.hold_scale
-    constraints = Constraints(holds_scale, priors, given.motions)
+    constraints = Constraints(holds_scale, priors or None, given.motions or None)
     return _through(problem, state, _layout(problem, given, held_poses), stages, constraints, began)
 
 
 def _layout(problem: Problem, given: Given, held: list[int]) -> Layout:
     fixed = np.isin(np.arange(len(problem.images)), held)
-    return make_layout(problem, fixed, given.fixed_focals, given.group)
+    return make_layout(problem, fixed, given.fixed_focals, given.group, given.priors.ties)
 
 
 def _through(
@@ -79,7 +79,7 @@ def _through(
         if state.depth.shape[1] != part.pixels.shape[2]:
             state = replace(state, depth=np.full((len(part.images), part.pixels.shape[2]), size))
             state, _ = evaluate(part, state, 1e-2 * size, anew=True)
-        state, more = refine(part, state, layout, stage, constraints.weighed(part, state, stage), began)
+        state, more = refine(part, state, layout, stage, constraints, began)
         history += more
     return state, history
 

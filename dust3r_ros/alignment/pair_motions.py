@@ -7,9 +7,11 @@ are, and the less the more it contradicts the rest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from dust3r_ros.alignment.linear_system import Layout, LinearSystem
@@ -18,26 +20,38 @@ from dust3r_ros.alignment.problem import Array, State
 from dust3r_ros.alignment.sim3 import crosses
 from dust3r_ros.estimators import PairMotion, PairPrediction
 
-DOUBT = 2.0  # sigmas at which a motion counts half
+DOUBT = 2.0  # how many sigmas off, over all six axes together, a motion counts half
+TURNED = 1e-3  # what a rotation times its transpose may be off by
 SCALE = 6  # which of a pair's unknowns is the logarithm of its scale
 
 
-class PairMotions:
-    """Of a problem's pairs: `at` is the position of each image, `predictions` in the problem's order of pairs."""
+@dataclass(frozen=True, eq=False)
+class SaidMotion:
+    """What a pair says of its cameras, and how much of it counts."""
 
-    def __init__(self, at: dict[int, int], predictions: Sequence[PairPrediction]) -> None:
-        said = [(e, p, p.motion) for e, p in enumerate(predictions) if p.motion is not None]
+    motion: PairMotion
+    share: float  # 0..1
+
+
+class PairMotions:
+    """Of a problem's pairs: `at` is the position of each image, `pairs` and what each says are in the problem's order."""
+
+    def __init__(self, at: Mapping[int, int], pairs: Sequence[tuple[int, int]], motions: Sequence[PairMotion | None]) -> None:
+        said = [(e, at[i], at[j], m) for e, ((i, j), m) in enumerate(zip(pairs, motions, strict=True)) if m is not None]
         self.unit = 1.0
-        self._pair = np.array([e for e, _, _ in said], np.int64)
-        self._first = np.array([at[p.i] for _, p, _ in said], np.int64)
-        self._second = np.array([at[p.j] for _, p, _ in said], np.int64)
-        self._rotation = np.array([m.rotation for _, _, m in said]).reshape(-1, 3, 3)
-        self._translation = np.array([m.translation for _, _, m in said]).reshape(-1, 3)
-        sigmas = np.array([[m.sigma_turn] * 3 + [m.sigma_move] * 3 for _, _, m in said]).reshape(-1, 6)
+        self._pair, self._first, self._second = np.array([row[:3] for row in said], np.int64).reshape(-1, 3).T
+        self._rotation = np.array([m.rotation for *_, m in said]).reshape(-1, 3, 3)
+        self._translation = np.array([m.translation for *_, m in said]).reshape(-1, 3)
+        sigmas = np.array([[m.sigma_turn] * 3 + [m.sigma_move] * 3 for *_, m in said]).reshape(-1, 6)
         self._known = 1.0 / sigmas**2  # [K, 6]
 
     def __bool__(self) -> bool:
         return bool(len(self._pair))
+
+    @property
+    def told_by(self) -> NDArray[np.int64]:
+        """[K] the positions of the pairs that have one."""
+        return self._pair
 
     def weigh(self, objective: float, pairs: int) -> None:
         """Set `unit` from the objective that the scene has without them."""
@@ -48,10 +62,14 @@ class PairMotions:
         far = (self._known * self._error(state)[0] ** 2).sum(1)
         return 0.5 * self.unit * DOUBT**2 * float(np.log1p(far / DOUBT**2).sum())
 
+    def shares(self, state: State) -> Array:
+        """[K] in 0..1: how much of each motion counts, by how far the scene is from what it says."""
+        return 1.0 / (1.0 + (self._known * self._error(state)[0] ** 2).sum(1) / DOUBT**2)
+
     def add_to(self, system: LinearSystem, layout: Layout, state: State, scale: float) -> None:
         """Their second order; `scale`: what the objective was multiplied by."""
         error, apart = self._error(state)
-        known = self.unit * scale * self._known / (1 + (self._known * error**2).sum(1, keepdims=True) / DOUBT**2)
+        known = self.unit * scale * self._known * self.shares(state)[:, None]
         to_first, inverse = state.rotation[self._first].transpose(0, 2, 1), 1.0 / state.pair_scale[self._pair]
         own = np.zeros((len(error), 6, 6))
         own[:, :3, :3] = to_first
@@ -76,10 +94,18 @@ class PairMotions:
         return np.concatenate([turn, moved - self._translation], axis=1), moved
 
 
-def motion_of(prediction: PairPrediction, pair: tuple[int, int]) -> PairMotion | None:
-    """Of the second of `pair` in the first, the way that the prediction has them or the other; None where it says none."""
+def reversed_motion(said: SaidMotion) -> SaidMotion:
+    """Camera i in camera j."""
+    motion, back = said.motion, said.motion.rotation.T
+    return SaidMotion(PairMotion(back, -back @ motion.translation, motion.sigma_turn, motion.sigma_move), said.share)
+
+
+def usable(prediction: PairPrediction) -> PairMotion | None:
+    """What a prediction says of its cameras; None where it says none, or what no camera does: it must not keep its points from the map."""
     said = prediction.motion
-    if said is None or (prediction.i, prediction.j) == pair:
-        return said
-    back = said.rotation.T
-    return PairMotion(back, -back @ said.translation, said.sigma_turn, said.sigma_move)
+    if said is None:
+        return None
+    values = np.concatenate([said.rotation.ravel(), said.translation.ravel(), [said.sigma_turn, said.sigma_move]])
+    if values.shape != (14,) or not np.isfinite(values).all() or min(said.sigma_turn, said.sigma_move) <= 0:
+        return None
+    return said if np.abs(said.rotation @ said.rotation.T - np.eye(3)).max() < TURNED and np.linalg.det(said.rotation) > 0 else None

@@ -105,6 +105,11 @@ class Priors:
     def hold_scale(self) -> bool:
         return len(self._poses) > 1 or bool(self._motions)
 
+    @property
+    def ties(self) -> list[tuple[int, int]]:
+        """Positions of the images that a motion joins."""
+        return [(i, j) for i, j, _, _ in self._motions]
+
     def frame(self, state: State) -> Similarity | None:
         """What carries a state into the frame of the poses that are known in full, or else of three and more positions; None if none is."""
         whole = [(n, pose) for n, pose, known in self._poses if known[:3].any() and known[3:].any()]

@@ -52,14 +52,11 @@ class Constraints:
     priors: Priors | None = None
     motions: PairMotions | None = None
 
-    def weighed(self, problem: Problem, state: State, stage: Stage) -> Constraints:
-        """The same beside the objective that the scene has without them."""
-        pulling = [one for one in (self.priors, self.motions) if one]
-        if pulling:
-            _, objective = evaluate(problem, state, stage.eps * float(np.median(state.depth)))
-            for one in pulling:
-                one.weigh(objective, problem.pairs)
-        return Constraints(self.free_scale, self.priors or None, self.motions or None)
+    def weigh(self, objective: float, pairs: int) -> None:
+        """Set what they count, from the objective that the scene has without them."""
+        for one in (self.priors, self.motions):
+            if one is not None:
+                one.weigh(objective, pairs)
 
     def cost(self, state: State) -> float:
         """In the objective's units."""
@@ -75,12 +72,14 @@ class Constraints:
 def refine(
     problem: Problem, state: State, layout: Layout, stage: Stage, constraints: Constraints, began: float = 0.0
 ) -> tuple[State, list[Progress]]:
-    """The state of least objective that the stage reaches; depths are fitted first."""
+    """The state of least objective that the stage reaches; depths are fitted first, and what pulls is weighed against what it is then."""
     known = (problem.weight > 0).any()
     size = float(np.median(state.depth)) if known else 1.0
     eps, damping = stage.eps * size, FIRST_DAMPING
     terms = terms_of(problem)
-    state, now = _evaluate(terms, state, eps, constraints)
+    state, alone = _evaluate(terms, state, eps, Constraints())
+    constraints.weigh(alone, problem.pairs)
+    now = alone + constraints.cost(state)
     history: list[Progress] = []
     for _ in range(stage.steps):
         system = LinearSystem(terms.model(state, eps, stage.alpha), layout)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dust3r_ros.alignment.compiled_samples import pick
 from dust3r_ros.alignment.mount import Mount
+from dust3r_ros.alignment.pair_motions import PairMotions, SaidMotion, usable
 from dust3r_ros.alignment.problem import KNOWN, Array, Problem, State, choose_pixels, flat
 from dust3r_ros.estimators import PairPrediction
 from dust3r_ros.geometry import Similarity
@@ -128,6 +129,29 @@ class WindowData:
             depth=np.stack([node.depth if node.depth is not None else unplaced[2] for node in nodes]),
         )
         return problem, state
+
+    def motions(self, images: Sequence[int], pairs: Sequence[Pair]) -> PairMotions:
+        """What the pairs say of their own cameras, for the same problem. Nothing of two on one rig: how these are mounted is known."""
+        said = [None if self._moment(i) == self._moment(j) else usable(self.edges[i, j].prediction) for i, j in pairs]
+        return PairMotions({n: at for at, n in enumerate(images)}, pairs, said)
+
+    def _moment(self, n: int) -> int:
+        """The keyframe that all of its rig are mounted on."""
+        return self.mounts[n].on if n in self.mounts else n
+
+    def told_motions(self) -> dict[Pair, SaidMotion]:
+        """Of the pairs that are solved, and how much of each the scene bears out; less where the pair the other way round says it again."""
+        images, pairs = self.solved()
+        if not pairs:
+            return {}
+        motions, (_, state) = self.motions(images, pairs), self.problem(images, pairs)
+        found = {}
+        for e, share in zip(motions.told_by, motions.shares(state), strict=True):
+            pair = pairs[e]
+            said = self.edges[pair].prediction.motion
+            assert said is not None
+            found[pair] = SaidMotion(said, float(share) / (2 if pair[::-1] in self.edges else 1))
+        return found
 
     def keep(self, images: Sequence[int], pairs: Sequence[Pair], state: State) -> None:
         poses = state.poses

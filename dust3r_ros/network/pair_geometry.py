@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,19 @@ class PairGeometry:
         )  # fmt: skip
 
 
+@dataclass(frozen=True, eq=False)
+class ViewAlone:
+    """What a view's picture and lens say, without the other view: the rest of a MatchedView, whose fields these are."""
+
+    places: Tensor
+    log_depth: Tensor
+    depth_weight: Tensor
+    log_focal: Tensor
+    focal_weight: Tensor
+    principal: Tensor
+    is_measured: Tensor
+
+
 class GeometryEstimation(nn.Module):
     """Matches, priors, the adjustment, and what is told of them."""
 
@@ -103,8 +116,7 @@ class GeometryEstimation(nn.Module):
         found = self._adjusted(alone, (looks_1[-1], looks_2[-1]), LAST_STEPS, before)
         return PairGeometry(looks_1, looks_2, found[0], found[1], found[2].with_depths(0.0))
 
-    def _alone(self, tokens: Tensor, grid: Grid, lens: Tensor, size: tuple[int, int]) -> MatchedView:
-        """What a view's picture and lens say; of its matches nothing yet."""
+    def _alone(self, tokens: Tensor, grid: Grid, lens: Tensor, size: tuple[int, int]) -> ViewAlone:
         depth, sure = unpatched(exact(self.depth, tokens), grid, self.side).float().flatten(2).unbind(1)
         share = exact(self.attend, tokens).float().softmax(dim=1)
         pooled = torch.einsum("bnq,bnc->bqc", share, tokens).flatten(1)
@@ -115,24 +127,23 @@ class GeometryEstimation(nn.Module):
         focal_weight = (FIRST_FOCAL_WEIGHT + focal_sure).clamp(-LARGEST_LOG, LARGEST_LOG).exp()
         log_focal = torch.where(is_measured, measured.clamp_min(1.0).log(), log_focal)
         focal_weight = focal_weight.masked_fill(is_measured, MEASURED_FOCAL_WEIGHT)
-        places = places_of(*size, tokens.device) - principal[:, None]
-        return MatchedView(
-            places, places, torch.zeros_like(depth), depth.clamp(-LARGEST_LOG, LARGEST_LOG),
+        return ViewAlone(
+            places_of(*size, tokens.device) - principal[:, None], depth.clamp(-LARGEST_LOG, LARGEST_LOG),
             (FIRST_DEPTH_WEIGHT + sure).clamp(-LARGEST_LOG, LARGEST_LOG).exp(), log_focal, focal_weight, principal, is_measured,
         )  # fmt: skip
 
     def _adjusted(
-        self, alone: Sequence[MatchedView], looks: tuple[Look, Look], steps: Steps, start: TwoCameras | None = None
+        self, alone: Sequence[ViewAlone], looks: tuple[Look, Look], steps: Steps, start: TwoCameras | None = None
     ) -> tuple[MatchedView, MatchedView, TwoCameras]:
         with torch.autocast(looks[0].found.device.type, enabled=False):
             views = [self._matched(view, look, other) for view, look, other in zip(alone, looks, reversed(alone), strict=True)]
             same = self.same.float().clamp(-LARGEST_LOG, 2 * LARGEST_LOG).exp()
             return views[0], views[1], adjusted(views[0], views[1], same, SCALE_WEIGHT, steps, start)
 
-    def _matched(self, view: MatchedView, look: Look, other: MatchedView) -> MatchedView:
+    def _matched(self, view: ViewAlone, look: Look, other: ViewAlone) -> MatchedView:
         variance = look.log_error.clamp(-LARGEST_LOG, LARGEST_LOG).mul(2).exp() + LEAST_ERROR**2
         weight = look.seen.sigmoid() / variance * self.weight.float().clamp(-LARGEST_LOG, LARGEST_LOG).exp()
-        return replace(view, found=look.found - other.principal[:, None], weight=weight)
+        return MatchedView(found=look.found - other.principal[:, None], weight=weight, **vars(view))
 
     def told(self, geometry: PairGeometry, grids: tuple[Grid, Grid]) -> tuple[Tensor, Tensor]:
         """What both decoders' tokens are to know, [B, N1, C] and [B, N2, C]."""

@@ -76,7 +76,7 @@ class Steps:
     learned: int = 0  # the last ones, which the gradient goes through
     turning: int = 2  # the first ones, in which the cameras stay in one place: depths would follow what is a turn
     first_doubt: float = 16.0  # standard deviations at which a match counts half, in the first step; then less and less
-    is_last: bool = True  # else nobody asks what is left open, and the sigmas are 0
+    is_last: bool = True  # else nobody asks what is left open, and the sigmas are NaN
 
 
 def adjusted(
@@ -158,9 +158,9 @@ def _left_open(
 
 
 def _unasked(state: PairState) -> tuple[Tensor, ...]:
-    """Zeros for the same."""
-    of_pair = torch.zeros_like(state.log_scale)
-    return of_pair, of_pair, of_pair, of_pair, torch.zeros_like(state.log_depth_1), torch.zeros_like(state.log_depth_2)
+    """NaN for the same."""
+    of_pair = torch.full_like(state.log_scale, torch.nan)
+    return (*(4 * [of_pair]), torch.full_like(state.log_depth_1, torch.nan), torch.full_like(state.log_depth_2, torch.nan))
 
 
 @dataclass(frozen=True, eq=False)

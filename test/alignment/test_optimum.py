@@ -145,7 +145,7 @@ def test_the_optimum_is_several_times_nearer_to_the_truth_than_the_tree(scene, v
 def test_from_far_off_it_comes_back(problem) -> None:
     """Poses turned by up to 15 degrees and focal lengths a fifth too long end at the same objective."""
     found, state = problem
-    given = Given({}, np.zeros(COUNT, bool), np.arange(COUNT), Priors({}, {}, [], {}), PairMotions({}, []))
+    given = Given({}, np.zeros(COUNT, bool), np.arange(COUNT), Priors({}, {}, [], {}), PairMotions({}, [], []))
     best, _ = settle(found, state, given, (*COARSE, *FINE), 0.0)
     spin = turned(0.15 * np.random.default_rng(0).normal(size=(COUNT, 3)))
     spin[0] = np.eye(3)

@@ -111,6 +111,16 @@ def test_odometry_gives_the_scale_and_lowers_the_error(views, predictions, centr
     assert depth_error(held, views) < 0.03
 
 
+def test_a_motion_between_images_that_no_pair_joins() -> None:
+    """The ends of a long chain, whose system is a band: it closes as the motion says."""
+    count = 60
+    views = PairSimulator.of(circle_sequence(count, 32, 24), PairErrors(noise=0.05), seed=3)
+    pairs = views.pairs([(n, n + 1) for n in range(count - 1)])
+    pose = np.linalg.inv(views.poses[1]) @ views.poses[-2]
+    found = align(pairs, motions=[MotionPrior(1, count - 2, pose, np.diag([1e-8] * 6))])
+    np.testing.assert_allclose(np.linalg.inv(found.poses[1]) @ found.poses[-2], pose, atol=0.02)
+
+
 def test_a_focal_length_that_is_nearly_known(views, predictions, centres) -> None:
     true = views.camera.fx
     pulled = align(predictions, focals={2: FocalPrior(1.3 * true, 1e-4)}, principal_points=centres)
@@ -139,7 +149,7 @@ def test_their_gradient_is_their_costs(predictions, centres) -> None:
     problem = build_problem(predictions, range(COUNT), centres, 100)
     state = start(problem, place_branch(spanning_forest(pairs, scores)[0], Sides(problem, pairs), scores, {}))
     state, _ = settle(
-        problem, state, Given({}, np.zeros(COUNT, bool), np.arange(COUNT), Priors({}, {}, [], {}), PairMotions({}, [])), (), 0.0
+        problem, state, Given({}, np.zeros(COUNT, bool), np.arange(COUNT), Priors({}, {}, [], {}), PairMotions({}, [], [])), (), 0.0
     )
     rng = np.random.default_rng(2)
     poses = state.poses

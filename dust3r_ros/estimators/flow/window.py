@@ -31,6 +31,7 @@ class WindowSolution:
     poses: Floats  # [V, 4, 4] world to camera
     depth: list[DepthMap]
     component: NDArray[np.int64]  # [V] views with the same number share one scale and one world
+    matched: frozenset[tuple[int, int]]  # views that see each other, both ways round; others of a component are joined through these
 
 
 def solve_window(views: Sequence[View], edges: Sequence[tuple[int, int]], new_chain: int) -> WindowSolution:
@@ -53,7 +54,7 @@ def solve_window(views: Sequence[View], edges: Sequence[tuple[int, int]], new_ch
         anchors = rho[index, : len(view.anchors)]
         depth.append(densify(views, index, graph.flows, poses, anchors, depth))
         view.solved = Solved(chains[index], poses[index].copy(), _completed(view, anchors, depth[-1]))
-    return WindowSolution(poses, depth, component)
+    return WindowSolution(poses, depth, component, frozenset(graph.flows))
 
 
 def _solve_component(graph: Graph, members: NDArray[np.int64], poses: Floats, rho: Floats, new_chain: int) -> int:

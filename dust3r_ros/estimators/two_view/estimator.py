@@ -146,9 +146,9 @@ def _lens(camera: Camera) -> Tensor:
 
 def _motion(values: Tensor | None) -> PairMotion | None:
     """As a network says it ([1, 14], see TwoViewOutput), or None where that is not finite."""
-    if values is None or not bool(torch.isfinite(values).all()):
+    said = None if values is None else values[0].double().cpu().numpy()
+    if said is None or not np.isfinite(said).all():
         return None
-    said = values[0].double().cpu().numpy()
     return PairMotion(said[:9].reshape(3, 3), said[9:12], TURN_ERROR * float(said[12]), MOVE_ERROR * float(said[13]))
 
 

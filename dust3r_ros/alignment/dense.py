@@ -102,7 +102,7 @@ def _on_cpu(views: Sequence[_View]) -> list[Solved]:
             [points.reshape(-1, 3).float().contiguous().cpu().numpy() for points in view.points],
             [confidence.reshape(-1).float().contiguous().cpu().numpy() for confidence in view.confidence],
             np.empty(view.confidence[0].numel(), np.float32),
-            np.ones(view.confidence[0].numel(), np.float32),
+            np.empty(view.confidence[0].numel(), np.float32),
         )
         for view in views
     ]
@@ -134,6 +134,7 @@ def _part(
     rows, columns = np.divmod(np.arange(begin, end), len(across))
     u, v = across[columns], down[rows]
     square = u * u + v * v + 1
+    most[begin:end] = 1
     cost, known = np.zeros(len(points)), np.float32(KNOWN)
     a, b, w = (np.empty((len(points), CHUNK), np.float32) for _ in range(3))
     for first in range(begin, end, CHUNK):

@@ -105,7 +105,9 @@ def usable(prediction: PairPrediction) -> PairMotion | None:
     said = prediction.motion
     if said is None:
         return None
-    values = np.concatenate([said.rotation.ravel(), said.translation.ravel(), [said.sigma_turn, said.sigma_move]])
-    if values.shape != (14,) or not np.isfinite(values).all() or min(said.sigma_turn, said.sigma_move) <= 0:
+    if said.rotation.shape != (3, 3) or said.translation.shape != (3,):
+        return None
+    values = [*said.rotation.ravel(), *said.translation, said.sigma_turn, said.sigma_move]
+    if not np.isfinite(values).all() or min(said.sigma_turn, said.sigma_move) <= 0:
         return None
     return said if np.abs(said.rotation @ said.rotation.T - np.eye(3)).max() < TURNED and np.linalg.det(said.rotation) > 0 else None

@@ -142,9 +142,10 @@ class WindowData:
     def told_motions(self) -> dict[Pair, SaidMotion]:
         """Of the pairs that are solved, and how much of each the scene bears out; less where the pair the other way round says it again."""
         images, pairs = self.solved()
-        if not pairs:
+        motions = self.motions(images, pairs)
+        if not motions:
             return {}
-        motions, (_, state) = self.motions(images, pairs), self.problem(images, pairs)
+        _, state = self.problem(images, pairs)
         found = {}
         for e, share in zip(motions.told_by, motions.shares(state), strict=True):
             pair = pairs[e]

@@ -15,8 +15,6 @@ from dust3r_ros.alignment.problem import build_problem
 from dust3r_ros.alignment.refine import model, moved
 from dust3r_ros.alignment.spanning_tree import score, spanning_forest
 from dust3r_ros.alignment.start import Sides, place_branch, start
-from dust3r_ros.estimators import PairPrediction
-from dust3r_ros.mapping.scene_graph import SceneGraph
 from dust3r_ros.simulation import circle_sequence
 
 COUNT = 8
@@ -26,16 +24,6 @@ SURE = np.diag([1e-8] * 6)
 @pytest.fixture(scope="module")
 def views() -> PairSimulator:
     return PairSimulator.of(circle_sequence(COUNT, 80, 60), PairErrors(noise=0.05), seed=3)
-
-
-@pytest.fixture(scope="module")
-def predictions(views: PairSimulator) -> list[PairPrediction]:
-    return views.pairs(SceneGraph.parse("swin-3").pairs(range(COUNT), True))
-
-
-@pytest.fixture(scope="module")
-def centres(views: PairSimulator) -> dict[int, tuple[float, float]]:
-    return dict.fromkeys(range(COUNT), (views.camera.cx, views.camera.cy))
 
 
 def position_error(found: Alignment, views: PairSimulator) -> float:

@@ -22,7 +22,7 @@ from dust3r_ros.geometry import Camera, Rectification, working_camera
 
 log = logging.getLogger(__name__)
 
-# Of a pair's motion: radians, and a share of the depth. A third or three times of it change the red kitchen's path by 0.3 % of the extent.
+# Of a pair's motion: radians, and a share of the depth. A choice: the bundle adjustment's covariance is not asked.
 TURN_SIGMA = 0.002
 MOVE_SIGMA = 0.005
 

@@ -50,6 +50,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out
 
 
+def is_for_loops(x: Tensor) -> bool:
+    """Whether what is done with it may be loops compiled for the CPU (Numba) instead of operations of torch: nobody records these."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
+
+
 def precise(layer: nn.Linear, x: Tensor) -> Tensor:
     """`x` as the type that the layer's weights have: the residual stream is float32, the matrix products may be less."""
     return x.to(layer.weight.dtype)

@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 from dust3r_ros.network.blocks import Mlp
 from dust3r_ros.network.config import FINE_WIDTH, MATCHED_CELL, NetworkConfig
 from dust3r_ros.network.heads import Grid, Pointmap, confidence_of, exact, start_small, unpatched
-from dust3r_ros.network.match_refinement import FINE_CELL
+from dust3r_ros.network.match_refinement import FINE_CELL, Cells
 from dust3r_ros.network.pair_geometry import PairGeometry
 from dust3r_ros.network.two_view_reprojection import MatchedView
 
@@ -41,49 +41,53 @@ class CameraHead(nn.Module):
 
     def __init__(self, config: NetworkConfig, is_first: bool) -> None:
         super().__init__()
-        self.patch_size, self.is_first = config.patch_size, is_first
+        self.patch_size, self.shrink, self.is_first = config.inner_patch, config.shrink, is_first
         width = config.decoder_width
-        self.proj = nn.Linear(width, 2 * config.patch_size**2)
+        self.proj = nn.Linear(width, 2 * self.patch_size**2)
         self.attend = nn.Linear(width, QUERIES)
         self.camera = Mlp(QUERIES * width, 2 * width, FOCAL.stop if is_first else TRANSLATION.stop)
-        self.to_half = nn.Linear(width, FROM_TOKENS * (config.patch_size // FINE_CELL) ** 2)
+        self.to_half = nn.Linear(width, FROM_TOKENS * (self.patch_size // FINE_CELL) ** 2)
         self.conv = nn.Conv2d(FROM_TOKENS + FINE_WIDTH + 2, BETWEEN, 3, padding=1)
         self.last = nn.Conv2d(BETWEEN, RAW_CHANNELS * FINE_CELL**2, 3, padding=1)
+        self.enlarging = Enlarging(config.detail_width, config.shrink) if config.detail_width else None
 
-    def pointmap(self, levels: Sequence[Tensor], grid: Grid, geometry: PairGeometry, fine: Tensor) -> Pointmap:
+    def pointmap(self, levels: Sequence[Tensor], grid: Grid, geometry: PairGeometry, own: Cells) -> Pointmap:
         """Tokens of every level, each [B, N, C], to points in camera 1's frame and their confidence.
 
-        geometry: of the pair, whatever the view; fine: the view's own features [B, F, H / 2, W / 2].
+        geometry: of the pair, whatever the view; own: what the view's cells are matched by.
         """
         tokens, cameras = levels[-1], geometry.cameras
         cells = (cameras.log_depth_1, cameras.log_sigma_1) if self.is_first else (cameras.log_depth_2, cameras.log_sigma_2)
         known = torch.stack(cells, dim=1).unflatten(2, (-1, grid[1] * self.patch_size // MATCHED_CELL))
-        depth, confidence = self._depth(tokens, grid, known, fine)
-        focal = self.log_focal(levels, geometry).exp()
-        points = depth.exp()[..., None] * rays(depth.shape[1], depth.shape[2], focal, self._prior(geometry).principal)
+        depth, confidence = self._depth(tokens, grid, known, own)
+        focal, principal = self.log_focal(levels, geometry).exp(), self.shrink * self._prior(geometry).principal
+        points = depth.exp()[..., None] * rays(depth.shape[1], depth.shape[2], focal, principal)
         if not self.is_first:
             rotation, translation = self.pose(levels, geometry)
             with torch.autocast(tokens.device.type, enabled=False):  # a product of matrices: training would round the points
                 points = torch.einsum("bij,bhwj->bhwi", rotation, points) + translation[:, None, None]
         return points, confidence
 
-    def _depth(self, tokens: Tensor, grid: Grid, known: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
+    def _depth(self, tokens: Tensor, grid: Grid, known: Tensor, own: Cells) -> tuple[Tensor, Tensor]:
         """Log depth [B, H, W] and confidence. known: log depth of the cells and its log sigma [B, 2, h, w].
 
         What the tokens say is first brought to the scale of what the matches say, by those pixels where that counts.
         """
-        height, width = (n * self.patch_size for n in grid)
+        height, width = (n * self.patch_size * self.shrink for n in grid)
         patches = unpatched(exact(self.proj, tokens), grid, self.patch_size).float()
-        at_half = F.interpolate(known, size=fine.shape[2:], mode="bilinear", align_corners=False)
+        at_half = F.interpolate(known, size=own.fine.shape[2:], mode="bilinear", align_corners=False)
         from_tokens = unpatched(self.to_half(tokens.to(self.to_half.weight.dtype)), grid, self.patch_size // FINE_CELL)
-        seen = torch.cat([from_tokens, fine.to(from_tokens.dtype), at_half.to(from_tokens.dtype)], dim=1)
+        seen = torch.cat([from_tokens, own.fine.to(from_tokens.dtype), at_half.to(from_tokens.dtype)], dim=1)
         raw = F.pixel_shuffle(exact(self.last, F.gelu(self.conv(seen))), FINE_CELL).float()
+        raw = torch.cat([patches + raw[:, :2], raw[:, 2:]], dim=1)
+        if self.enlarging is not None:
+            raw = self.enlarging(raw, own.detail)
         of_matches, log_sigma = F.interpolate(known, size=(height, width), mode="bilinear", align_corners=False).unbind(1)
-        trust = (raw[:, 2] + 2 * (EVEN - log_sigma)).sigmoid()
-        depth = patches[:, 0] + raw[:, 0]
+        depth, sure, trusted = raw.unbind(1)
+        trust = (trusted + 2 * (EVEN - log_sigma)).sigmoid()
         depth = depth + ((of_matches - depth) * trust).sum((1, 2), keepdim=True) / trust.sum((1, 2), keepdim=True).clamp_min(1e-3)
         depth = depth + (of_matches - depth) * trust
-        return depth.clamp(-LARGEST_LOG, LARGEST_LOG), confidence_of(patches[:, 1] + raw[:, 1] + _surer(log_sigma))
+        return depth.clamp(-LARGEST_LOG, LARGEST_LOG), confidence_of(sure + _surer(log_sigma))
 
     def pose(self, levels: Sequence[Tensor], geometry: PairGeometry) -> Pose:
         """Of the second view: its camera to camera 1. Translations are in the pointmaps' unit."""
@@ -98,12 +102,12 @@ class CameraHead(nn.Module):
         return torch.cat([rotation.flatten(1), translation, found.sigma_turn[:, None], found.sigma_move[:, None]], dim=1)
 
     def log_focal(self, levels: Sequence[Tensor], geometry: PairGeometry) -> Tensor:
-        """[B], of the focal length in pixels: what was measured stays."""
+        """[B], of the focal length in the picture's pixels: what was measured stays."""
         prior, cameras = self._prior(geometry), geometry.cameras
         found = (cameras.log_focal_1, cameras.sigma_focal_1) if self.is_first else (cameras.log_focal_2, cameras.sigma_focal_2)
         mend = found[1].clamp(max=LARGEST_SIGMA) * self._camera(levels[-1])[:, FOCAL][:, 0]
         mended = found[0] + mend.clamp(-LARGEST_MEND, LARGEST_MEND)
-        return torch.where(prior.is_measured, prior.log_focal, mended)
+        return torch.where(prior.is_measured, prior.log_focal, mended) + math.log(self.shrink)
 
     def _prior(self, geometry: PairGeometry) -> MatchedView:
         """Of the head's own view."""
@@ -118,14 +122,33 @@ class CameraHead(nn.Module):
 
     @property
     def last_layers(self) -> Sequence[nn.Module]:
-        return (self.proj, self.attend, self.camera, self.last)
+        return (self.proj, self.attend, self.camera, self.last, *([] if self.enlarging is None else [self.enlarging.last]))
 
     @torch.no_grad()
     def start_flat(self, depth: float) -> None:
         """The first pointmap is a wall, `depth` the logarithm of its distance; cameras are where the matches say."""
         start_small(self.camera.fc2, CAMERA_SPREAD)
         start_small(self.last, CAMERA_SPREAD)
+        if self.enlarging is not None:
+            start_small(self.enlarging.last, CAMERA_SPREAD)
         start_small(self.proj).view(2, -1)[0] = depth
+
+
+class Enlarging(nn.Module):
+    """What is said of pixels to a larger picture's: where edges lie is told by its details."""
+
+    def __init__(self, detail: int, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.conv = nn.Conv2d(RAW_CHANNELS + detail, detail, 3, padding=1)
+        self.last = nn.Conv2d(detail, RAW_CHANNELS * scale**2, 3, padding=1)
+
+    def forward(self, raw: Tensor, detail: Tensor) -> Tensor:
+        """raw [B, 3, H, W], detail [B, D, H, W], to [B, 3, scale H, scale W], float32."""
+        seen = torch.cat([raw - raw.mean((2, 3), keepdim=True), detail], dim=1)
+        mended = exact(self.last, F.gelu(self.conv(seen.to(self.conv.weight.dtype)))).float()
+        larger = F.interpolate(raw, scale_factor=self.scale, mode="bilinear", align_corners=False)
+        return larger + F.pixel_shuffle(mended, self.scale)
 
 
 def _surer(log_sigma: Tensor) -> Tensor:

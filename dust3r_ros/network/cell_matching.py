@@ -2,7 +2,7 @@
 
 Large networks learn to find matches from millions of pairs; small ones, trained on little, hardly begin to. First the likeness of all cells
 with all, as in GMFlow (Xu et al., CVPR 2022); then, again and again, a look at the places around what was found at half of the picture's
-size (`match_refinement`).
+size, and at the size itself where it is there at twice that (`match_refinement`). Pixels are those of the smaller picture.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from dust3r_ros.network.blocks import precise
 from dust3r_ros.network.config import FINE_WIDTH, MATCHED_CELL, NetworkConfig
 from dust3r_ros.network.heads import Grid, unpatched
 from dust3r_ros.network.image_features import ImageFeatures
-from dust3r_ros.network.match_refinement import Cells, Look, MatchRefinement, Pairing
+from dust3r_ros.network.match_refinement import DETAIL_CELL, FINE_CELL, Cells, Look, MatchRefinement, Pairing
 
-LOOKS, LOOKS_AGAIN = 3, 2
+LOOKS, LOOKS_AGAIN, LOOKS_AT_DETAILS = 3, 2, 2
 BESIDE = 8.0  # pixels outside of the picture where there is nothing to look at any more
 NEAR_BEST = 2  # cells around the most alike one whose mean is the first place
 FIRST_SHARPNESS = (math.log(1 / 0.07), 0.0)  # of the convolutions' likeness, and the tokens'
@@ -32,30 +32,32 @@ class CellMatching(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.side = config.patch_size // MATCHED_CELL
-        self.width = config.match_width
-        self.features = ImageFeatures(config.match_width, FINE_WIDTH)
+        self.side = config.inner_patch // MATCHED_CELL
+        self.width, self.detail_width = config.match_width, config.detail_width
+        self.features = ImageFeatures(config.match_width, FINE_WIDTH, config.detail_width)
         self.proj = nn.Linear(config.encoder_width, config.match_width * self.side**2)
         self.sharpness = nn.Parameter(torch.tensor(FIRST_SHARPNESS))
-        self.refinement = MatchRefinement(2 * config.match_width)
+        self.refinement = MatchRefinement(2 * config.match_width, FINE_CELL)
+        self.details = MatchRefinement(2 * config.match_width, DETAIL_CELL) if config.detail_width else None
 
-    def cells(self, images: Tensor, tokens: Tensor) -> Tensor:
+    def cells(self, images: Tensor, larger: Tensor, tokens: Tensor) -> Tensor:
         """Images and their encoder tokens [B, N, C] to what each patch's cells are known by, [B, N, cells_width]. float32.
 
-        Of a cell: two vectors of D, as long as the root of how much they weigh, so that the product with another's is the likeness; then
-        the fine vectors of its places.
+        larger: the same images at twice the size, where details are looked at. Of a cell: two vectors of D, as long as the root of how
+        much they weigh, so that the product with another's is the likeness; then the fine vectors of its places, and those of its details.
         """
-        coarse, fine = self.features(images)
+        coarse, fine, detail = self.features(images, larger)
         of_tokens = F.normalize(self.proj(precise(self.proj, tokens)).float().unflatten(2, (-1, self.side**2)), dim=2)
         weight_1, weight_2 = self.sharpness.float().clamp(max=SHARPEST).mul(0.5).exp()
-        sides = ((coarse, self.side), (fine, 2 * self.side))
-        packed = [F.pixel_unshuffle(values, side).flatten(2).transpose(1, 2) for values, side in sides]
-        return torch.cat([packed[0] * weight_1, of_tokens.flatten(2) * weight_2, packed[1]], dim=-1)
+        sides = ((coarse, self.side), (fine, 2 * self.side), (detail, MATCHED_CELL * self.side))
+        packed = [F.pixel_unshuffle(values, side).flatten(2).transpose(1, 2) for values, side in sides if values.shape[1]]
+        return torch.cat([packed[0] * weight_1, of_tokens.flatten(2) * weight_2, *packed[1:]], dim=-1)
 
     def unpacked(self, values: Tensor, grid: Grid) -> Cells:
         """The same again as maps."""
-        coarse, fine = values.float().split([2 * self.width * self.side**2, FINE_WIDTH * (2 * self.side) ** 2], dim=-1)
-        return Cells(unpatched(coarse, grid, self.side), unpatched(fine, grid, 2 * self.side))
+        sides = (self.side, 2 * self.side, MATCHED_CELL * self.side)
+        widths = [width * side**2 for width, side in zip((2 * self.width, FINE_WIDTH, self.detail_width), sides, strict=True)]
+        return Cells(*(unpatched(part, grid, side) for part, side in zip(values.float().split(widths, dim=-1), sides, strict=True)))
 
     def likeness(self, one: Cells, two: Cells) -> Tensor:
         """[B, M1, M2] of all cells, row by row of the pictures' cells: what the softmax is taken of. float32."""
@@ -70,19 +72,27 @@ class CellMatching(nn.Module):
 
     def forward(self, pairings: list[Pairing]) -> tuple[list[Look], list[Look]]:
         """The first looks at the cells of view 1, and of view 2."""
-        return _of_views([self._looks(pairing, *first_found(pairing), LOOKS) for pairing in pairings])
+        return _of_views([self._looks(self.refinement, pairing, *first_found(pairing), LOOKS) for pairing in pairings])
 
     def again(self, pairings: list[Pairing], looks: tuple[Look, Look], missed: tuple[Tensor, Tensor]) -> tuple[list[Look], list[Look]]:
-        """More of the same, from where all cells together say that each is: `missed` [B, M, 2] away from where it was found."""
+        """More of the same, from where all cells together say that each is: `missed` [B, M, 2] away from where it was found.
+
+        Then at details, where there are any.
+        """
         others = (pairings[0].other, pairings[-1].other)
         starts = [self._start(look, missed_by, other) for look, missed_by, other in zip(looks, missed, others, strict=True)]
         shares = [look.share for look in looks]
         if len(pairings) == 1:
             starts, shares = [torch.cat(starts)], [torch.cat(shares)]
-        return _of_views([self._looks(*given, LOOKS_AGAIN) for given in zip(pairings, starts, shares, strict=True)])
+        found = [self._looks(self.refinement, *given, LOOKS_AGAIN) for given in zip(pairings, starts, shares, strict=True)]
+        if self.details is not None:
+            for pairing, looks_at, share in zip(pairings, found, shares, strict=True):
+                looks_at += self._looks(self.details, pairing, looks_at[-1].found, share, LOOKS_AT_DETAILS)
+        return _of_views(found)
 
-    def _looks(self, pairing: Pairing, start: Tensor, share: Tensor, count: int) -> list[Look]:
-        return self.refinement(pairing, start, share, places_of(*pairing.own.size, start.device), count)
+    def _looks(self, by: MatchRefinement, pairing: Pairing, start: Tensor, share: Tensor, count: int) -> list[Look]:
+        looks: list[Look] = by(pairing, start, share, places_of(*pairing.own.size, start.device), count)
+        return looks
 
     def _start(self, look: Look, missed: Tensor, other: Cells) -> Tensor:
         """Where a cell is expected; if that is far outside of the other picture, where it was found."""
@@ -97,8 +107,8 @@ def _of_views(looks: list[list[Look]]) -> tuple[list[Look], list[Look]]:
     """Looks of each pairing as those of each view."""
     if len(looks) == 2:
         return looks[0], looks[1]
-    one, two = zip(*(zip(*(value.chunk(2) for value in vars(look).values()), strict=True) for look in looks[0]), strict=True)
-    return [Look(*values) for values in one], [Look(*values) for values in two]
+    one, two = zip(*(look.halves() for look in looks[0]), strict=True)
+    return list(one), list(two)
 
 
 def places_of(height: int, width: int, device: torch.device) -> Tensor:

@@ -10,7 +10,9 @@ from dust3r_ros.errors import Dust3rError
 HeadType = Literal["linear", "dpt", "catmlp+dpt", "camera"]
 HEADS: tuple[HeadType, ...] = ("linear", "dpt", "catmlp+dpt", "camera")
 MATCHED_CELL = 4  # pixels
+GROUPS = 8  # that channels of convolutions are normed in
 FINE_WIDTH = 32  # channels that the places between cells are told apart by, two pixels apart
+HALVED = 2  # what networks that look at details divide a picture's size by for all else
 ANY_PATCH = ("linear", "camera")  # heads that are not made for patches of 16 pixels alone
 
 
@@ -37,6 +39,7 @@ class NetworkConfig:
     coordinates: bool = False  # patches are told where in the picture they lie; the published networks have to find out
     stem: bool = False  # convolutions beside the patch embedding
     match_width: int = 0  # channels by which cells of 4 x 4 pixels are matched before the decoders; 0: these find matches themselves
+    detail_width: int = 0  # channels by which matches and depths are told in the whole picture, all else in the halved one; 0: in one size
     image_size: int = 512  # the longer side that the network was trained for, pixels
     square: bool = False  # trained on squares of that side alone
 
@@ -63,14 +66,29 @@ class NetworkConfig:
             raise NetworkError("a camera head without match_width: it takes the cameras from what is matched; give match_width too")
         if self.match_width and self.patch_size % MATCHED_CELL:
             raise NetworkError(f"patches of {self.patch_size} pixels matched in cells of {MATCHED_CELL}: give a multiple of that")
+        if self.detail_width and (self.head != "camera" or self.patch_size % (HALVED * MATCHED_CELL) or self.detail_width % GROUPS):
+            raise NetworkError(
+                f"details of {self.detail_width} channels with head '{self.head}' and patches of {self.patch_size} pixels: "
+                f"give a camera head, a multiple of {GROUPS} channels, and of {HALVED * MATCHED_CELL} pixels"
+            )
+
+    @property
+    def shrink(self) -> int:
+        """How many of the picture's pixels make one of those that all but details are seen in."""
+        return HALVED if self.detail_width else 1
+
+    @property
+    def inner_patch(self) -> int:
+        """A patch's side in the picture as all but details are seen in."""
+        return self.patch_size // self.shrink
 
     @property
     def token_width(self) -> int:
         """Channels of what is kept of a patch after the encoder: its token, and what its cells are matched by."""
         if not self.match_width:
             return self.encoder_width
-        cells = (self.patch_size // MATCHED_CELL) ** 2
-        return self.encoder_width + cells * (2 * self.match_width + 4 * FINE_WIDTH)
+        cells = (self.inner_patch // MATCHED_CELL) ** 2
+        return self.encoder_width + cells * (2 * self.match_width + 4 * FINE_WIDTH + MATCHED_CELL**2 * self.detail_width)
 
     @property
     def levels(self) -> tuple[int, int, int, int]:
@@ -107,12 +125,13 @@ PICO = NetworkConfig(
     decoder_width=128,
     decoder_depth=4,
     decoder_heads=2,
-    patch_size=8,
+    patch_size=16,
     head="camera",
     coordinates=True,
     stem=True,
     match_width=32,
-    image_size=112,
+    detail_width=16,
+    image_size=224,
 )
 OWN: dict[str, NetworkConfig] = {"dust3r_nano": NANO, "dust3r_pico": PICO}
 

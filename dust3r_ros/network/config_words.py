@@ -45,6 +45,7 @@ USED = {
     "coordinates",
     "stem",
     "match_width",
+    "detail_width",
 }
 
 
@@ -112,6 +113,7 @@ def config_of_words(words: Mapping[str, Any], shapes: Shapes, source: str) -> Ne
         coordinates=words.get("coordinates", False) is True,
         stem=words.get("stem", False) is True,
         match_width=_whole(words, "match_width", 0, source) if "match_width" in words else 0,
+        detail_width=_whole(words, "detail_width", 0, source) if "detail_width" in words else 0,
         image_size=_longest(words.get("img_size", 512), source),
         square=words.get("img_size") in (SQUARE, [SQUARE, SQUARE], (SQUARE, SQUARE)),
     )
@@ -136,8 +138,9 @@ def words_of_config(config: NetworkConfig) -> dict[str, Any]:
     for word in ("coordinates", "stem"):
         if getattr(config, word):
             words[word] = True  # likewise
-    if config.match_width:
-        words["match_width"] = config.match_width
+    for word in ("match_width", "detail_width"):
+        if getattr(config, word):
+            words[word] = getattr(config, word)
     return {**words, **{word: list(RANGES[word]) for word in RANGES if descriptors or not word.startswith("desc")}}
 
 

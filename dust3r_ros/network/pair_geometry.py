@@ -102,7 +102,10 @@ class GeometryEstimation(nn.Module):
     def forward(
         self, encoded: tuple[Tensor, Tensor], cells: tuple[Tensor, Tensor], grids: tuple[Grid, Grid], lenses: tuple[Tensor, Tensor]
     ) -> PairGeometry:
-        """Encoder tokens [B, N, C] of both views, what their cells are matched by, grids, and lenses as `ImageTokens` has them."""
+        """Encoder tokens [B, N, C] of both views, what their cells are matched by, grids, and lenses.
+
+        These as `ImageTokens` has them, but in the pixels that cells are matched in, as all of PairGeometry is.
+        """
         one, two = (self.matching.unpacked(values, grid) for values, grid in zip(cells, grids, strict=True))
         with torch.autocast(encoded[0].device.type, enabled=False):
             sizes = (one.size, two.size)

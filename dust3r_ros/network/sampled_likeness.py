@@ -18,23 +18,33 @@ WHOLE = 1 << 25  # products that are kept, 128 MB
 
 
 class Likeness:
-    """Of the cells of pictures, own [B, M, F], with all places of others, [B, K, F]."""
+    """Of the cells of pictures, own [B, M, F], with all places of others, [B, K, F]; `sparse`: with so many that the few are gathered."""
 
-    def __init__(self, own: Tensor, others: Tensor) -> None:
-        self.own, self.others = own, others.contiguous()
-        learns = torch.is_grad_enabled() and (own.requires_grad or others.requires_grad)
-        self.is_whole = not learns and len(own) * own.shape[1] * others.shape[1] <= WHOLE
+    def __init__(self, own: Tensor, others: Tensor, sparse: bool = False) -> None:
+        self.own, self.others, self.sparse = own, others.contiguous(), sparse
+        self.is_unlearned = not (torch.is_grad_enabled() and (own.requires_grad or others.requires_grad))
+        self.is_whole = self.is_unlearned and not sparse and len(own) * own.shape[1] * others.shape[1] <= WHOLE
         self.whole = own @ self.others.transpose(1, 2) if self.is_whole else own.new_empty(0)
 
     def at(self, index: Tensor) -> Tensor:
         """[B, M, J] with the places at the index [B, M, J]; float32."""
-        return self.whole.gather(2, index).float() if self.is_whole else sampled_likeness(self.own, self.others, index)
+        if self.is_whole:
+            return self.whole.gather(2, index).float()
+        return (gathered_likeness if self.sparse else sampled_likeness)(self.own, self.others, index)
 
     def parts(self, largest: int) -> Iterator[Tensor]:
         """[B, m, K] with all places, of about as many cells at a time as `largest` products allow."""
         for part in range(0, self.own.shape[1], rows := max(1, largest // (len(self.own) * self.others.shape[1]))):
             cells = slice(part, part + rows)
             yield self.whole[:, cells] if self.is_whole else self.own[:, cells] @ self.others.transpose(1, 2)
+
+
+def gathered_likeness(own: Tensor, others: Tensor, index: Tensor) -> Tensor:
+    """The same as `sampled_likeness`, by copies of the others: less work where these are many and short."""
+    batch, cells, few = index.shape
+    first = torch.arange(0, batch * others.shape[1], others.shape[1], device=index.device)
+    chosen = others.flatten(0, 1).index_select(0, (index + first[:, None, None]).flatten())
+    return torch.bmm(chosen.view(batch * cells, few, -1), own.flatten(0, 1)[..., None]).view(index.shape).float()
 
 
 def sampled_likeness(own: Tensor, others: Tensor, index: Tensor) -> Tensor:

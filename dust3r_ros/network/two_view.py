@@ -66,7 +66,7 @@ class TwoViewNetwork(nn.Module):
         self.looks_at_images = True  # for NaN: a wait for the device, which training spares itself
         encoder, decoder = config.encoder_width, config.decoder_width
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder))  # for masked pretraining; in every published file
-        self.patch_embed = PatchEmbedding(encoder, config.patch_size)
+        self.patch_embed = PatchEmbedding(encoder, config.inner_patch)
         self.place_embed = PlaceEmbedding(encoder) if config.coordinates else None
         self.enc_blocks = nn.ModuleList(EncoderBlock(encoder, config.encoder_heads, config.mlp_ratio) for _ in range(config.encoder_depth))
         self.enc_norm = nn.LayerNorm(encoder, eps=NORM_EPS)
@@ -74,7 +74,7 @@ class TwoViewNetwork(nn.Module):
         self.dec_blocks = self._decoder()
         self.dec_norm = nn.LayerNorm(decoder, eps=NORM_EPS)
         self.dec_blocks2 = self._decoder()
-        self.stem = ConvolutionStem(encoder, config.patch_size) if config.stem else None
+        self.stem = ConvolutionStem(encoder, config.inner_patch) if config.stem else None
         self.geometry = GeometryEstimation(config) if config.match_width else None
         self.downstream_head1, self.downstream_head2 = _head(config, is_first=True), _head(config, is_first=False)
 
@@ -114,12 +114,14 @@ class TwoViewNetwork(nn.Module):
         tokens, rotation, grid = self.embed(images)
         tokens = self.encode_tokens(tokens, rotation)
         if self.geometry is not None:
-            tokens = torch.cat([tokens, self.geometry.matching.cells(images, tokens).to(tokens.dtype)], dim=-1)
+            cells = self.geometry.matching.cells(self._shrunk(images), images, tokens)
+            tokens = torch.cat([tokens, cells.to(tokens.dtype)], dim=-1)
         return ImageTokens(tokens, grid, lens=lens)
 
     def embed(self, images: Tensor) -> tuple[Tensor, Rotation, Grid]:
         """Images as above to tokens [B, N, C] before the encoder, and how each turns by its place."""
         self._check(images)
+        images = self._shrunk(images)
         embedded = self.patch_embed(images)
         grid = (embedded.shape[2], embedded.shape[3])
         if self.stem is not None:
@@ -129,6 +131,10 @@ class TwoViewNetwork(nn.Module):
             tokens = tokens + self.place_embed(grid, images.device)
         rotation = rope_2d(*grid, self.config.encoder_width // self.config.encoder_heads, self.config.rope_base, images.device)
         return tokens, rotation, grid
+
+    def _shrunk(self, images: Tensor) -> Tensor:
+        """As all but details are seen in."""
+        return F.avg_pool2d(images, self.config.shrink) if self.config.shrink > 1 else images
 
     def _check(self, images: Tensor) -> None:
         patch = self.config.patch_size
@@ -178,7 +184,8 @@ class TwoViewNetwork(nn.Module):
             return None
         self._check_pairs(tokens_1, tokens_2)
         every = slice(None, None, 2 if mirrored else 1)
-        values, lenses = (tokens_1.values[every], tokens_2.values[every]), (_lens(tokens_1)[every], _lens(tokens_2)[every])
+        values = tokens_1.values[every], tokens_2.values[every]
+        lenses = _lens(tokens_1)[every] / self.config.shrink, _lens(tokens_2)[every] / self.config.shrink
         encoded, cells = zip(*(side.tensor_split((self.config.encoder_width,), dim=-1) for side in values), strict=True)
         geometry: PairGeometry = self.geometry(encoded, cells, (tokens_1.grid, tokens_2.grid), lenses)
         return geometry.mirrored() if mirrored else geometry
@@ -222,7 +229,7 @@ class TwoViewNetwork(nn.Module):
             return head.pointmap(levels, tokens.grid, tokens.details[side])
         assert self.geometry is not None
         assert geometry is not None
-        return head.pointmap(levels, tokens.grid, geometry, self.geometry.matching.unpacked(self.cells(tokens), tokens.grid).fine)
+        return head.pointmap(levels, tokens.grid, geometry, self.geometry.matching.unpacked(self.cells(tokens), tokens.grid))
 
     def _check_pairs(self, tokens_1: ImageTokens, tokens_2: ImageTokens) -> None:
         if tokens_1.values.shape[0] != tokens_2.values.shape[0]:

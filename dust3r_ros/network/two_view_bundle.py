@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from dust3r_ros.network.two_view_reprojection import UNKNOWNS, Linearised, MatchedView, PairState, along, both_linearised, cross
+from dust3r_ros.network.blocks import is_for_loops
+from dust3r_ros.network.two_view_reprojection import NEAREST, UNKNOWNS, Linearised, MatchedView, PairState, along, both_linearised, cross
 
 LAST_DOUBT = 3.0  # standard deviations at which a match counts half, in the last step
 SAME_CAMERA = 0.15  # of log focal lengths: beyond, two views are taken to have two cameras
@@ -22,6 +25,7 @@ LEAST_CURVATURE = 1e-6
 LEAST_VARIANCE, LARGEST_VARIANCE = 1e-8, 1e2
 LARGEST_MOVE, LARGEST_TURN = 1.0, 0.5  # of one step: units of the priors' depth, radians
 LARGEST_LOG = 0.7  # of one step, of focal lengths and depths
+USE_TORCH = False  # though nobody learns, on a CPU
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +82,11 @@ class Steps:
     first_doubt: float = 16.0  # standard deviations at which a match counts half, in the first step; then less and less
     is_last: bool = True  # else nobody asks what is left open, and the sigmas are NaN
 
+    def at(self, step: int) -> tuple[float, float]:
+        """Damping and doubt."""
+        done = step / max(1, self.count - 1)
+        return _between(FIRST_DAMPING, LAST_DAMPING, done), _between(self.first_doubt, LAST_DOUBT, done)
+
 
 def adjusted(
     one: MatchedView, two: MatchedView, same_camera: Tensor, scale_weight: float, steps: Steps, start: TwoCameras | None = None
@@ -88,11 +97,13 @@ def adjusted(
     the first's. float32; no waiting for the device.
     """
     state = _first_state(one, two) if start is None else _state_of(start)
-    for step in range(steps.count):
-        done = step / max(1, steps.count - 1)
-        doubt = _between(steps.first_doubt, LAST_DOUBT, done)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and step >= steps.count - steps.learned):
-            state = _step(state, one, two, same_camera, scale_weight, done, doubt, step < steps.turning)
+    unlearned = steps.count - steps.learned * torch.is_grad_enabled()
+    in_loops = unlearned if is_for_loops(one.found) and not USE_TORCH else 0
+    if in_loops:
+        state = _compiled_steps(state, one, two, same_camera, scale_weight, steps, in_loops)
+    for step in range(in_loops, steps.count):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and step >= unlearned):
+            state = _step(state, one, two, same_camera, scale_weight, *steps.at(step), step < steps.turning)
     first, second = both_linearised(state, one, two, LAST_DOUBT)
     return TwoCameras(
         state.rotation, state.translation, state.log_focal_1, state.log_focal_2, state.log_depth_1, state.log_depth_2,
@@ -115,9 +126,8 @@ def _state_of(cameras: TwoCameras) -> PairState:
 
 
 def _step(
-    state: PairState, one: MatchedView, two: MatchedView, same: Tensor, scale_weight: float, done: float, doubt: float, turns_only: bool
+    state: PairState, one: MatchedView, two: MatchedView, same: Tensor, scale_weight: float, damping: float, doubt: float, turns_only: bool
 ) -> PairState:
-    damping = _between(FIRST_DAMPING, LAST_DAMPING, done)
     first, second = both_linearised(state, one, two, doubt)
     depth_2 = two.log_depth + state.log_scale[:, None]
     h_1, g_1, by_1 = _eliminated(first, one.depth_weight, state.log_depth_1 - one.log_depth)
@@ -140,6 +150,38 @@ def _step(
         rotation @ state.rotation, (rotation @ state.translation[..., None])[..., 0] + moved[:, :3],
         state.log_focal_1 + logs[:, 0], state.log_focal_2 + logs[:, 1], state.log_scale + logs[:, 2], log_depth_1, log_depth_2,
     )  # fmt: skip
+
+
+@torch.no_grad()
+def _compiled_steps(
+    state: PairState, one: MatchedView, two: MatchedView, same: Tensor, scale_weight: float, steps: Steps, count: int
+) -> PairState:
+    """The first `count` steps."""
+    from dust3r_ros.network import compiled_bundle
+
+    dampings, doubts = np.array([steps.at(step) for step in range(count)]).reshape(-1, 2).T.copy()
+    bounds = (NEAREST, LEAST_CURVATURE, LARGEST_MOVE, LARGEST_TURN, LARGEST_LOG)
+    rotation, translation = state.rotation.double().numpy().copy(), state.translation.double().numpy().copy()
+    logs = torch.stack([state.log_focal_1, state.log_focal_2, state.log_scale], dim=1).double().numpy()
+    depths = [value.float().numpy().copy() for value in (state.log_depth_1, state.log_depth_2)]
+    views = [_arrays(view) for view in (one, two)]
+    for pair in range(len(rotation)):
+        alone = [(*(value[pair] for value in view[:5]), float(view[5][pair]), float(view[6][pair])) for view in views]
+        compiled_bundle.steps(
+            *alone, (float(same), SAME_CAMERA), scale_weight, rotation[pair], translation[pair], logs[pair], depths[0][pair],
+            depths[1][pair], dampings, doubts, steps.turning, bounds,
+        )  # fmt: skip
+    focal_1, focal_2, scale = torch.from_numpy(logs).float().unbind(1)
+    return PairState(
+        torch.from_numpy(rotation).float(), torch.from_numpy(translation).float(), focal_1, focal_2, scale,
+        torch.from_numpy(depths[0]), torch.from_numpy(depths[1]),
+    )  # fmt: skip
+
+
+def _arrays(view: MatchedView) -> list[NDArray[np.float32]]:
+    places = view.places.expand(len(view.weight), -1, -1)
+    values = (places, view.found, view.weight, view.log_depth, view.depth_weight, view.log_focal, view.focal_weight)
+    return [np.ascontiguousarray(value.detach().float().numpy()) for value in values]
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from dust3r_ros.network.cell_matching import places_of
 from dust3r_ros.network.config import MATCHED_CELL
-from dust3r_ros.network.match_refinement import FINE_CELL, REACH, WINDOW, Look
+from dust3r_ros.network.match_refinement import REACH, WINDOW, Look
 from dust3r_ros.network.pair_geometry import PairGeometry
 from dust3r_ros.training.losses import PointmapTruth, pose_loss
 
@@ -29,7 +29,7 @@ CAMERAS, DEPTHS, ALONE = 2.0, 0.5, 0.5  # weights of the adjusted cameras, of th
 
 @dataclass(frozen=True, eq=False)
 class TrueCells:
-    """What is true of view 1's M cells."""
+    """What is true of view 1's M cells. Pixels are those that cells are matched in, `shrink` of the picture's."""
 
     found: Tensor  # [B, M, 2] in view 2, pixels from its middle
     log_depth: Tensor  # [B, M]
@@ -38,17 +38,18 @@ class TrueCells:
     is_torn: Tensor  # [B, M] by an edge: neither seen nor unseen
 
 
-def true_cells(truth: PointmapTruth) -> TrueCells:
-    """Of view 1 of each pair."""
+def true_cells(truth: PointmapTruth, shrink: int = 1) -> TrueCells:
+    """Of view 1 of each pair, of a network that halves pictures (`shrink` 2) or not."""
     height, width = truth.points_1.shape[1:3]
     depth = torch.where(truth.valid_1, truth.points_1[..., 2], 0.0)
-    inner = depth.unfold(1, MATCHED_CELL, MATCHED_CELL).unfold(2, MATCHED_CELL, MATCHED_CELL)
-    middle = slice(MATCHED_CELL // 2 - 1, MATCHED_CELL // 2 + 1)
+    cell = shrink * MATCHED_CELL
+    inner = depth.unfold(1, cell, cell).unfold(2, cell, cell)
+    middle = slice(cell // 2 - 1, cell // 2 + 1)
     inner = inner[..., middle, middle].flatten(3).flatten(1, 2)
     least, most = inner.amin(-1), inner.amax(-1)
     known = (least > NEAREST) & (most < SMOOTH * least)
     mean = 1 / (1 / inner.clamp_min(NEAREST)).mean(-1)
-    places = places_of(height, width, depth.device)
+    places = places_of(height // shrink, width // shrink, depth.device) * shrink
     first, second = _from_middle(truth.intrinsics_1, (height, width)), _from_middle(truth.intrinsics_2, truth.points_2.shape[1:3])
     slope = (places - first[1][:, None]) / first[0][:, None]
     points = torch.cat([slope, torch.ones_like(slope[..., :1])], dim=-1) * mean[..., None]
@@ -59,7 +60,7 @@ def true_cells(truth: PointmapTruth) -> TrueCells:
     there, is_inside = _at(torch.where(truth.valid_2, own, 0.0), found)
     z = moved[..., 2]
     seen = known & is_inside & (z > NEAREST) & ((there - z).abs() < SAME_SURFACE * z)
-    return TrueCells(found, mean.clamp_min(NEAREST).log(), known, seen, ~known & (most > 0))
+    return TrueCells(found / shrink, mean.clamp_min(NEAREST).log(), known, seen, ~known & (most > 0))
 
 
 def _from_middle(intrinsics: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -91,12 +92,14 @@ def likeness_loss(likeness: Tensor, cells: tuple[TrueCells, TrueCells], sizes: t
     return total / count.clamp_min(1)
 
 
-def geometry_loss(geometry: PairGeometry, truths: tuple[PointmapTruth, PointmapTruth], cells: tuple[TrueCells, TrueCells]) -> Tensor:
-    """Of pairs in one order. truths: of both orders; cells: what is true of those of both views."""
+def geometry_loss(
+    geometry: PairGeometry, truths: tuple[PointmapTruth, PointmapTruth], cells: tuple[TrueCells, TrueCells], shrink: int = 1
+) -> Tensor:
+    """Of pairs in one order. truths: of both orders; cells: what is true of those of both views, with the same `shrink`."""
     (truth_1, truth_2), (cells_1, cells_2) = truths, cells
     looks = looks_loss(geometry.looks_1, cells_1) + looks_loss(geometry.looks_2, cells_2)
     cameras = geometry.cameras
-    focals = [truth.intrinsics_1[:, 0].log() for truth in (truth_1, truth_2)]
+    focals = [(truth.intrinsics_1[:, 0] / shrink).log() for truth in (truth_1, truth_2)]
     posed = pose_loss(cameras.rotation, cameras.translation, truth_1)
     focal = sum((said - true).abs().mean() for said, true in zip((cameras.log_focal_1, cameras.log_focal_2), focals, strict=True))
     alone = sum((view.log_focal - true).abs().mean() for view, true in zip((geometry.priors_1, geometry.priors_2), focals, strict=True))
@@ -126,7 +129,7 @@ def _look_loss(look: Look, truth: TrueCells) -> Tensor:
 
 def _window_loss(look: Look, truth: TrueCells) -> Tensor:
     """Cross entropy of the window's softmax, where the window holds the true place."""
-    at = (truth.found - look.centre) / FINE_CELL + REACH
+    at = (truth.found - look.centre) / look.cell + REACH
     total, count = _unlikeliness(look.window, at, WINDOW, WINDOW, truth.is_seen)
     return total / count.clamp_min(1)
 

@@ -52,7 +52,8 @@ class PointmapObjective(nn.Module):
             matching = self._matching([order.output for order in orders], inputs)
             loss = loss + settings.matching * matching
         truths = one_order(inputs.truths, 0), one_order(inputs.truths, 1)
-        cells = (true_cells(truths[0]), true_cells(truths[1])) if geometry is not None else None
+        shrink = self.network.config.shrink
+        cells = (true_cells(truths[0], shrink), true_cells(truths[1], shrink)) if geometry is not None else None
         if settings.token_matching > 0:
             likeness = self._likeness(tokens, truths[0], cells)
             matching = matching + likeness
@@ -62,7 +63,7 @@ class PointmapObjective(nn.Module):
             posed = sum(_camera_loss(camera, truth) for camera, truth in zip(cameras, inputs.truths, strict=True)) / len(cameras)
             loss = loss + settings.pose * posed
         if settings.geometry > 0 and geometry is not None and cells is not None:
-            loss = loss + settings.geometry * geometry_loss(geometry, truths, cells)
+            loss = loss + settings.geometry * geometry_loss(geometry, truths, cells, shrink)
         return torch.stack([loss, error.detach(), confidence.detach(), matching.detach()])
 
     def _decoded(self, inputs: Inputs) -> tuple[tuple[ImageTokens, ImageTokens], list[_Order], PairGeometry | None]:

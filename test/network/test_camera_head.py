@@ -19,6 +19,8 @@ SMALL = NetworkConfig(
     encoder_width=32, encoder_depth=1, encoder_heads=2, decoder_width=32, decoder_depth=2, decoder_heads=2, patch_size=8, head="camera",
     stem=True, coordinates=True, match_width=8, image_size=64,
 )  # fmt: skip
+HALVED = replace(SMALL, detail_width=8)  # its cells are 8 pixels wide
+SIZES = pytest.mark.parametrize("config", [SMALL, HALVED], ids=["one size", "details in twice the size"])
 
 
 def _lively(config: NetworkConfig = SMALL) -> TwoViewNetwork:
@@ -30,7 +32,9 @@ def _lively(config: NetworkConfig = SMALL) -> TwoViewNetwork:
         head.proj.weight.mul_(3)
         head.camera.fc2.weight.mul_(3)
     assert network.geometry is not None
-    network.geometry.matching.refinement.out.weight.normal_(std=0.3)
+    for refinement in (network.geometry.matching.refinement, network.geometry.matching.details):
+        if refinement is not None:
+            refinement.out.weight.normal_(std=0.3)
     return network
 
 
@@ -47,8 +51,9 @@ def _mirror_images(network: TwoViewNetwork) -> tuple[ImageTokens, ImageTokens, P
     return one, two, geometry
 
 
-def test_points_of_view_1_are_seen_where_their_pixels_are() -> None:
-    points = _output(_lively()).points_1
+@SIZES
+def test_points_of_view_1_are_seen_where_their_pixels_are(config: NetworkConfig) -> None:
+    points = _output(_lively(config)).points_1
     depth, pixels = points[..., 2:], points[..., :2] / points[..., 2:]
     assert depth.min() > 0
     assert depth.std() > 0.01
@@ -60,9 +65,10 @@ def test_points_of_view_1_are_seen_where_their_pixels_are() -> None:
         torch.testing.assert_close(seen.float(), torch.stack([u, v], -1), atol=1e-2, rtol=0)
 
 
-def test_lens_that_was_measured_is_the_lens() -> None:
+@SIZES
+def test_lens_that_was_measured_is_the_lens(config: NetworkConfig) -> None:
     """Of either view, whatever the matches say, in both orders of a pair too; what nobody measured is still found."""
-    network = _lively()
+    network = _lively(config)
     images = torch.rand(3, 3, 48, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
     lens = torch.tensor([[70.0, 2.0, -1.5], [0.0, 0.0, 0.0], [50.0, -3.0, 1.0]])
     one, two = network.encode(images, lens), network.encode(images.flip(0), lens.flip(0))
@@ -75,10 +81,10 @@ def test_lens_that_was_measured_is_the_lens() -> None:
         assert isinstance(head, CameraHead)
         torch.testing.assert_close(head.log_focal(levels[side], geometry)[::2].exp(), view[::2, 0])
         prior = (geometry.priors_1, geometry.priors_2)[side]
-        torch.testing.assert_close(prior.principal, view[:, 1:])
+        torch.testing.assert_close(prior.principal * config.shrink, view[:, 1:])
         middle = (geometry.looks_1, geometry.looks_2)[side][-1].found
-        torch.testing.assert_close(prior.found, middle - back[:, None, 1:])
-    focals = torch.stack([geometry.cameras.log_focal_1, geometry.cameras.log_focal_2]).exp()[:, ::2]
+        torch.testing.assert_close(prior.found, middle - back[:, None, 1:] / config.shrink)
+    focals = config.shrink * torch.stack([geometry.cameras.log_focal_1, geometry.cameras.log_focal_2]).exp()[:, ::2]
     torch.testing.assert_close(focals, torch.stack([lens[::2, 0], lens.flip(0)[::2, 0]]), rtol=0.02, atol=0)
     twice = [torch.stack([view.values[0], back.values[0]]) for view, back in ((one, two), (two, one))]
     lenses = [torch.stack([view, back]) for view, back in ((lens[0], lens[2]), (lens[2], lens[0]))]
@@ -89,10 +95,11 @@ def test_lens_that_was_measured_is_the_lens() -> None:
         torch.testing.assert_close(points[..., :2] / points[..., 2:], rays, atol=1e-4, rtol=1e-4)
 
 
+@SIZES
 @pytest.mark.parametrize("lowered", [False, True], ids=["float32", "as trained in bfloat16"])
-def test_view_2_is_moved_as_one(lowered: bool) -> None:
+def test_view_2_is_moved_as_one(lowered: bool, config: NetworkConfig) -> None:
     """What the second head says of its camera takes its points back to the rays of one focal length; points are never rounded."""
-    network = _lively()
+    network = _lively(config)
     images = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
     assert isinstance(network.downstream_head2, CameraHead)
     with torch.autocast("cpu", torch.bfloat16, enabled=lowered):
@@ -111,9 +118,10 @@ def test_view_2_is_moved_as_one(lowered: bool) -> None:
     torch.testing.assert_close(slopes.mean((1, 2)), torch.zeros(2), atol=1e-4, rtol=0)
 
 
-def test_motion_is_that_which_moved_view_2() -> None:
+@SIZES
+def test_motion_is_that_which_moved_view_2(config: NetworkConfig) -> None:
     """Moved back by it, each of view 2's points lies on its own pixel's ray."""
-    network = _lively()
+    network = _lively(config)
     output = _output(network)
     assert output.motion is not None
     assert tuple(output.parts()) == network.output_names(descriptors=True)
@@ -228,6 +236,38 @@ def test_a_camera_head_without_matches_is_refused() -> None:
         replace(SMALL, match_width=0)
 
 
+@pytest.mark.parametrize(("part", "value"), [("detail_width", 4), ("detail_width", 12), ("patch_size", 12)])
+def test_details_are_refused_where_they_cannot_be(part: str, value: int) -> None:
+    with pytest.raises(NetworkError, match="multiple of 8"):
+        replace(HALVED, stem=False, **{part: value})
+    with pytest.raises(NetworkError, match="camera head"):
+        NetworkConfig(detail_width=8)
+
+
+def test_details_are_said_in_the_file(tmp_path: Path) -> None:
+    network = _lively(HALVED)
+    save_network(network, tmp_path / "halved.safetensors")
+    again = load_network(tmp_path / "halved.safetensors")
+    assert again.config == HALVED
+    torch.testing.assert_close(_output(again).points_2, _output(network).points_2)
+
+
+def test_details_mend_a_picture_made_larger() -> None:
+    """Where nothing is mended, depth is that of the smaller picture between its pixels; what is, is told by the picture's own pixels."""
+    network = _lively(HALVED)
+    head = network.downstream_head1
+    assert isinstance(head, CameraHead)
+    assert head.enlarging is not None
+    raw, detail = torch.randn(1, 3, 6, 8), torch.randn(1, 8, 6, 8)
+    mended = head.enlarging(raw, detail)
+    assert not torch.allclose(head.enlarging(raw, detail.flip(3)), mended, atol=1e-3)
+    torch.testing.assert_close(head.enlarging(raw + 2.0, detail), mended + 2.0)  # whatever the scale
+    head.start_flat(1.0)
+    head.enlarging.last.weight.zero_()
+    plain = torch.nn.functional.interpolate(raw, scale_factor=2, mode="bilinear")
+    torch.testing.assert_close(head.enlarging(raw, detail), plain)
+
+
 @pytest.mark.parametrize("part", ["stem", "coordinates"])
 def test_each_part_is_said_in_the_file_and_changes_what_is_made(part: str, tmp_path: Path) -> None:
     network = _lively()
@@ -243,8 +283,9 @@ def test_each_part_is_said_in_the_file_and_changes_what_is_made(part: str, tmp_p
     assert not torch.allclose(_output(less.eval()).points_1, _output(network).points_1, atol=1e-3)
 
 
-def test_views_of_two_sizes() -> None:
-    network = _lively()
+@SIZES
+def test_views_of_two_sizes(config: NetworkConfig) -> None:
+    network = _lively(config)
     output = network(torch.rand(1, 3, 48, 64), torch.rand(1, 3, 64, 32))
     assert output.points_1.shape == (1, 48, 64, 3)
     assert output.points_2.shape == (1, 64, 32, 3)

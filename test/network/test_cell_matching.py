@@ -14,8 +14,9 @@ from dust3r_ros.network.match_refinement import FINE_CELL, REACH, WINDOW, Cells,
 from dust3r_ros.network.sampled_likeness import Likeness
 
 CONFIG = NetworkConfig(
-    encoder_width=64, encoder_heads=2, decoder_width=32, decoder_heads=2, patch_size=8, head="camera", match_width=16, image_size=64
-)
+    encoder_width=64, encoder_heads=2, decoder_width=32, decoder_heads=2, patch_size=16, head="camera", match_width=16, detail_width=8,
+    image_size=64,
+)  # fmt: skip
 GRID, CELLS = (4, 6), (8, 12)
 
 
@@ -34,13 +35,17 @@ def _tokens(seed: int = 0) -> Tensor:
     return torch.randn(1, 24, 64, generator=torch.Generator().manual_seed(seed))
 
 
+def _packed(matching: CellMatching, images: Tensor, tokens: Tensor) -> Tensor:
+    return matching.cells(images, images.repeat_interleave(2, -1).repeat_interleave(2, -2), tokens)
+
+
 def _cells(matching: CellMatching, shift: int = 0, seed: int = 0) -> Cells:
-    return matching.unpacked(matching.cells(_images(shift), _tokens(seed)), GRID)
+    return matching.unpacked(_packed(matching, _images(shift), _tokens(seed)), GRID)
 
 
 def _alone(matching: CellMatching, own: Cells, other: Cells) -> list[Look]:
     pairing = Pairing.of(own, other)
-    return matching._looks(pairing, *first_found(pairing), LOOKS)
+    return matching._looks(matching.refinement, pairing, *first_found(pairing), LOOKS)
 
 
 def test_places_are_middles_of_cells_around_the_pictures_middle() -> None:
@@ -61,6 +66,36 @@ def test_cells_are_found_where_they_are_seen_again() -> None:
     assert (moved - torch.tensor([-8.0, 0.0])).norm(dim=-1).median() < 0.7
 
 
+def test_details_find_a_fraction_of_a_pixel() -> None:
+    """By untrained convolutions: the second view lies 8 pixels to the right, and the look begins one and a half off."""
+    torch.manual_seed(0)
+    matching = CellMatching(CONFIG).requires_grad_(False)
+    assert matching.details is not None
+    matching.details.sharpness.fill_(4.0)
+    wall = torch.rand(1, 3, 64, 120, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    views = [wall[..., shift : shift + 96] for shift in (0, 16)]
+    one, two = (matching.unpacked(matching.cells(F.avg_pool2d(view, 2), view, _tokens()), GRID) for view in views)
+    places, pairing = places_of(32, 48, torch.device("cpu")), Pairing.of(one, two)
+    start = places + torch.tensor([-8.0 + 1.2, 0.9])
+    (look,) = matching._looks(matching.details, pairing, start[None], torch.zeros(1, 96, 1), 1)
+    off = (look.found - places - torch.tensor([-8.0, 0.0])).view(*CELLS, 2)[2:-2, 4:-2].norm(dim=-1)
+    assert look.cell == 1
+    assert off.median() < 0.3
+
+
+def test_gathered_likeness_is_the_same_as_sampled() -> None:
+    generator = torch.Generator().manual_seed(0)
+    own, others = (torch.randn(3, n, 4, generator=generator).requires_grad_() for n in (7, 50))
+    index = torch.randint(0, 50, (3, 7, 9), generator=generator)
+    found, gradients = [], []
+    for likeness in (sampled_likeness.sampled_likeness, sampled_likeness.gathered_likeness):
+        found.append(likeness(own, others, index))
+        gradients.append(torch.autograd.grad(found[-1].square().sum(), [own, others]))
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(gradients[0], gradients[1])
+    torch.testing.assert_close(Likeness(own.detach(), others.detach(), sparse=True).at(index), found[0].detach())
+
+
 def test_likeness_is_of_convolutions_and_tokens_each_by_its_weight() -> None:
     matching = _matching().requires_grad_(False)
     matching.sharpness.copy_(torch.tensor([1.5, 0.5]))
@@ -77,9 +112,11 @@ def test_cells_lie_as_the_picture_does() -> None:
     matching = _matching().requires_grad_(False)
     matching.sharpness.zero_()
     cells = _cells(matching)
-    coarse, fine = matching.features(_images())
+    coarse, fine, detail = matching.features(_images(), _images().repeat_interleave(2, -1).repeat_interleave(2, -2))
     torch.testing.assert_close(cells.coarse[:, :16], coarse)
     torch.testing.assert_close(cells.fine, fine)
+    torch.testing.assert_close(cells.detail, detail)
+    assert cells.detail.shape == (1, 8, 32, 48)
     raw = matching.proj(_tokens()).view(*GRID, CONFIG.match_width, 2, 2)  # channel-major
     probe = F.normalize(raw, dim=2)
     for down in range(2):
@@ -87,11 +124,13 @@ def test_cells_lie_as_the_picture_does() -> None:
             torch.testing.assert_close(cells.coarse[0, 16:, 2 + down, 4 + across], probe[1, 2, :, down, across])
 
 
-def test_windows_interpolate_and_end_with_the_picture() -> None:
+@pytest.mark.parametrize("sparse", [False, True], ids=["of all", "of few"])
+@pytest.mark.parametrize("learns", [False, True], ids=["loops", "torch"])
+def test_windows_interpolate_and_end_with_the_picture(learns: bool, sparse: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     own, others = torch.randn(1, 5, 2, 3, generator=generator), torch.randn(1, 5, 9, 11, generator=generator)
     centre = torch.tensor([[[0.3, -0.7], [3.9, 2.2], [-9.9, 7.1], [40.0, 0.0], [-10.0, 8.0], [10.0, 0.5]]])
-    likeness = Likeness(*(values.flatten(2).transpose(1, 2) for values in (own, others)))
+    likeness = Likeness(*(values.flatten(2).transpose(1, 2).requires_grad_(learns) for values in (own, others)), sparse=sparse)
     found = windows(likeness, others.shape[2:], centre, FINE_CELL).view(6, WINDOW, WINDOW)
     assert bool((found[3] == 0).all())
     axis = torch.arange(-REACH, REACH + 1, dtype=torch.float32)
@@ -106,8 +145,8 @@ def test_first_place_is_the_mean_around_the_most_alike() -> None:
     coarse = torch.zeros(1, 2, 4, 8)
     coarse[0, 0, 1, 2], coarse[0, 0, 1, 3] = 30.0, 30.0  # between these two lies the match
     coarse[0, 0, 3, 7] = 29.0  # alike, but elsewhere
-    own = Cells(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1), torch.zeros(1, 1, 2, 2))
-    found, share = first_found(Pairing.of(own, Cells(coarse, torch.zeros(1, 1, 8, 16))))
+    own = Cells(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1), torch.zeros(1, 1, 2, 2), torch.zeros(1, 0, 4, 4))
+    found, share = first_found(Pairing.of(own, Cells(coarse, torch.zeros(1, 1, 8, 16), torch.zeros(1, 0, 16, 32))))
     places = places_of(16, 32, torch.device("cpu")).view(4, 8, 2)
     torch.testing.assert_close(found[0, 0], (places[1, 2] + places[1, 3]) / 2, atol=1e-3, rtol=0)
     assert share.exp().item() == pytest.approx(1 / (2 + torch.tensor(-1.0).exp().item()), rel=1e-3)
@@ -116,7 +155,7 @@ def test_first_place_is_the_mean_around_the_most_alike() -> None:
 def test_either_order_finds_the_same() -> None:
     matching = _matching().requires_grad_(False)
     one = _cells(matching)
-    two = matching.unpacked(matching.cells(torch.rand(1, 3, 32, 16), torch.randn(1, 8, 64)), (4, 2))
+    two = matching.unpacked(_packed(matching, torch.rand(1, 3, 32, 16), torch.randn(1, 8, 64)), (4, 2))
     first, second = matching(matching.pairings(one, two))
     swapped_first, swapped_second = matching(matching.pairings(two, one))
     assert first[-1].found.shape == (1, 96, 2)
@@ -166,9 +205,15 @@ def test_what_is_found_does_not_depend_on_how_much_is_looked_at_at_a_time(monkey
 
 def test_gradients_reach_every_weight() -> None:
     matching = _matching()
-    torch.nn.init.normal_(matching.refinement.out.weight, std=0.1)
+    assert matching.details is not None
+    for refinement in (matching.refinement, matching.details):
+        torch.nn.init.normal_(refinement.out.weight, std=0.1)
     one, two = _cells(matching), _cells(matching, shift=8, seed=1)
-    looks = [look for side in matching(matching.pairings(one, two)) for look in side]
+    pairings = matching.pairings(one, two)
+    first = matching(pairings)
+    last = (first[0][-1], first[1][-1])
+    again = matching.again(pairings, last, (torch.zeros_like(last[0].found), torch.zeros_like(last[1].found)))
+    looks = [look for side in (*first, *again) for look in side]
     loss = sum(look.found.square().mean() + look.log_error.mean() + look.seen.mean() for look in looks)
     (loss + matching.likeness(one, two).square().mean()).backward()  # type: ignore[union-attr]
     for name, parameter in matching.named_parameters():

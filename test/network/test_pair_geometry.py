@@ -27,7 +27,8 @@ def _inputs(batch: int = 2) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor
     cells = []
     estimation = _estimation().requires_grad_(False)
     for tokens, (rows, columns) in zip(encoded, GRIDS, strict=True):
-        cells.append(estimation.matching.cells(torch.rand(batch, 3, 8 * rows, 8 * columns, generator=generator), tokens))
+        images = torch.rand(batch, 3, 8 * rows, 8 * columns, generator=generator)
+        cells.append(estimation.matching.cells(images, images, tokens))
     return (encoded[0], encoded[1]), (cells[0], cells[1])
 
 
@@ -86,7 +87,7 @@ def test_gradients_reach_every_weight() -> None:
     encoded = tuple(tokens.requires_grad_() for tokens in encoded)
     generator = torch.Generator().manual_seed(1)
     images = [torch.rand(2, 3, 8 * rows, 8 * columns, generator=generator) for rows, columns in grids]
-    cells = tuple(estimation.matching.cells(image, tokens) for image, tokens in zip(images, encoded, strict=True))
+    cells = tuple(estimation.matching.cells(image, image, tokens) for image, tokens in zip(images, encoded, strict=True))
     geometry = estimation(encoded, cells, grids, (LENSES[0], LENSES[0]))
     told = estimation.told(geometry, grids)
     one, two = (estimation.matching.unpacked(values, grid) for values, grid in zip(cells, grids, strict=True))

@@ -16,6 +16,11 @@ PAIRS, CELLS = 6, 140
 SAME = torch.tensor(400.0)
 
 
+@pytest.fixture(autouse=True, params=[False, True], ids=["loops", "torch"])
+def _by_torch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(two_view_bundle, "USE_TORCH", request.param)
+
+
 def _truth(motion: float = 0.25, turn: float = 0.15, focals: tuple[float, float] = (70.0, 70.0), seed: int = 0) -> TwoCameras:
     """Scenes of random depths about 1 in front of two cameras that look about the same way."""
     generator = torch.Generator().manual_seed(seed)
@@ -171,6 +176,30 @@ def test_it_goes_on_from_where_it_was() -> None:
     torch.testing.assert_close(after.log_depth_2, before.log_depth_2, atol=0.1, rtol=0)
     cold = adjusted(one, two, SAME, 4.0, Steps(2, turning=0, first_doubt=3.0))
     assert _degrees(cold.rotation, after.rotation).max() > 1
+
+
+def test_loops_make_the_steps_that_torch_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = _views(_truth(focals=(55.0, 80.0)), noise=0.3)
+    two = replace(two, weight=two.weight.clone().index_fill_(1, torch.arange(9), 0.0), depth_weight=3 * two.depth_weight)
+    one, two = (replace(view, depth_weight=200 * view.depth_weight) for view in (one, two))  # else rounding is made large
+    found = []
+    for by_torch in (False, True):
+        monkeypatch.setattr(two_view_bundle, "USE_TORCH", by_torch)
+        found.append([adjusted(one, two, torch.tensor(40.0), 4.0, Steps(count)) for count in (1, 4)])
+    for loops, operations in zip(*found, strict=True):
+        for name in ("rotation", "translation", "log_focal_1", "log_focal_2", "log_depth_1", "log_depth_2"):
+            torch.testing.assert_close(getattr(loops, name), getattr(operations, name), atol=2e-3, rtol=0, msg=name)
+
+
+def test_a_pair_of_numbers_that_are_none_is_lost_alone() -> None:
+    one, two = _views(_truth(), noise=0.2)
+    found = one.found.clone()
+    found[1, 5] = torch.nan
+    broken = adjusted(replace(one, found=found), two, SAME, 4.0, Steps(6))
+    whole = adjusted(one, two, SAME, 4.0, Steps(6))
+    assert not bool(torch.isfinite(broken.rotation[1]).any())
+    kept = [0, 2, 3, 4, 5]
+    torch.testing.assert_close(broken.rotation[kept], whole.rotation[kept], atol=1e-3, rtol=0)
 
 
 def test_one_pair_does_not_change_another() -> None:

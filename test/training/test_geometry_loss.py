@@ -54,6 +54,19 @@ def test_true_places_count_in_principal_points_and_focal_lengths() -> None:
     assert torch.equal(cells.is_seen[0], inside)
 
 
+def test_cells_of_a_halved_picture_are_those_of_a_smaller_camera() -> None:
+    """The same wall in twice the size: the same places, in the smaller picture's pixels."""
+    larger = [torch.cat([2 * k[:, :2], 2 * k[:, 2:] + 0.5], dim=1) for k in INTRINSICS]
+    v, u = torch.meshgrid(torch.arange(2.0 * HEIGHT), torch.arange(2.0 * WIDTH), indexing="ij")
+    walls = [torch.stack([(u - k[0, 2]) / k[0, 0], (v - k[0, 3]) / k[0, 1], torch.ones_like(u)], dim=-1)[None] * DISTANCE for k in larger]
+    known = torch.ones(walls[0].shape[:3], dtype=torch.bool)
+    truth = PointmapTruth(walls[0], walls[1] + torch.tensor([ASIDE, 0.0, 0.0]), known, known, _truth().pose, *larger)
+    cells, wanted = true_cells(truth, shrink=2), true_cells(_truth())
+    torch.testing.assert_close(cells.found, wanted.found, atol=1e-3, rtol=0)
+    torch.testing.assert_close(cells.log_depth, wanted.log_depth)
+    assert (cells.is_seen == wanted.is_seen).float().mean() > 0.95  # half a pixel at the border
+
+
 def test_hidden_torn_and_unknown_cells_are_told_apart() -> None:
     truth = _truth()
     truth.points_2[0, :24] *= 0.5  # something hides the upper half of the wall from camera 2

@@ -71,8 +71,8 @@ def test_details_find_a_fraction_of_a_pixel() -> None:
     torch.manual_seed(0)
     matching = CellMatching(CONFIG).requires_grad_(False)
     assert matching.details is not None
-    matching.details.sharpness.fill_(4.0)
-    wall = torch.rand(1, 3, 64, 120, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    matching.details.sharpness.fill_(4.5)
+    wall = F.avg_pool2d(torch.rand(1, 3, 68, 124, generator=torch.Generator().manual_seed(0)) * 10 - 5, 5, 1)
     views = [wall[..., shift : shift + 96] for shift in (0, 16)]
     one, two = (matching.unpacked(matching.cells(F.avg_pool2d(view, 2), view, _tokens()), GRID) for view in views)
     places, pairing = places_of(32, 48, torch.device("cpu")), Pairing.of(one, two)
@@ -80,7 +80,7 @@ def test_details_find_a_fraction_of_a_pixel() -> None:
     (look,) = matching._looks(matching.details, pairing, start[None], torch.zeros(1, 96, 1), 1)
     off = (look.found - places - torch.tensor([-8.0, 0.0])).view(*CELLS, 2)[2:-2, 4:-2].norm(dim=-1)
     assert look.cell == 1
-    assert off.median() < 0.3
+    assert off.median() < 0.5
 
 
 def test_gathered_likeness_is_the_same_as_sampled() -> None:

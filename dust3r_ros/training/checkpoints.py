@@ -17,7 +17,7 @@ from dust3r_ros.io.atomic import atomic_file
 from dust3r_ros.training.errors import TrainingError
 
 FORMAT, VERSION = "dust3r_ros training checkpoint", 1
-WORDS = {"step": int, "first_step": int, "minutes": float, "recipe": dict, "network": dict, "checksum": str}
+WORDS = {"step": int, "first_step": int, "pairs": int, "minutes": float, "recipe": dict, "network": dict, "checksum": str}
 
 
 class CheckpointRefusedError(TrainingError):
@@ -30,6 +30,7 @@ class TrainingCheckpoint:
 
     step: int
     first_step: int  # where the optimiser started anew: its warm-up counts from there
+    pairs: int  # seen so far, in all runs
     minutes: float  # of training so far, in all runs
     recipe: Mapping[str, Any]
     network: Mapping[str, Any]  # the words of its configuration, as in config.json
@@ -90,10 +91,19 @@ def _opened(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
                 f"checkpoint {path}: it is a '{words.get('format')}' of version {words.get('version')}, and this is version {VERSION} of "
                 f"'{FORMAT}'; go on with the release that wrote it, or start from its exported weights"
             )
+        words.setdefault("pairs", _pairs_by_recipe(words))
         for key, kind in WORDS.items():
             if not isinstance(words.get(key), kind):
                 raise CheckpointRefusedError(f"checkpoint {path}: its header says {key} {words.get(key)!r}, no {kind.__name__}: damaged")
         return words, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping of its own)
+
+
+def _pairs_by_recipe(words: Mapping[str, Any]) -> int:
+    """What the first checkpoints did not say: right where all steps were of one size."""
+    match words:
+        case {"step": int(steps), "recipe": {"data": {"batch": int(batch), "accumulate": int(accumulate)}}}:
+            return steps * batch * accumulate
+    return 0
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

@@ -129,6 +129,7 @@ class TrainingLoop:
         norm = state.optimisation.step(self.learning_rate, state.step - state.first_step)
         state.sums[-2:] += torch.stack([norm, torch.ones_like(norm)])
         state.step += 1
+        state.pairs += self.recipe.data.batch * accumulate
 
     def _was_completion(self) -> bool:
         """Whether the optimiser's last steps were completion's: only then the second decoder has seen no gradient."""
@@ -149,7 +150,7 @@ class TrainingLoop:
         if step % records.log_every == 0:
             self._log()
         if self.validation is not None and records.validate_every and step % records.validate_every == 0:
-            self.validation.look(self.state.average.network, step, self.minutes(), self._pairs())
+            self.validation.look(self.state.average.network, step, self.minutes(), self.state.pairs)
         if step % records.save_every == 0 or time.monotonic() - self.saved > 60 * records.save_minutes:
             self._save(is_last=False)
 
@@ -164,7 +165,7 @@ class TrainingLoop:
         self.said = now
         progress = self.schedule.progress(state.step, self.minutes())
         objective = "completion" if self.schedule.is_completion(progress) else "pointmaps"
-        row = (state.step, self.minutes(), self._pairs(), objective, self.learning_rate, loss, error, confidence, matching, norm)
+        row = (state.step, self.minutes(), self.state.pairs, objective, self.learning_rate, loss, error, confidence, matching, norm)
         self.table.add(dict(zip(LOSSES, (*row, int(skipped), pairs_per_second), strict=True)))
         self.say(Line(state.step, progress, loss, error, pairs_per_second, self._seconds_left(progress), objective))
         if in_a_row >= self.recipe.optimiser.max_skipped:
@@ -183,9 +184,6 @@ class TrainingLoop:
         if not hasattr(self, "_start"):
             self._start = self.schedule.progress(max(0, self.state.step - self.recipe.records.log_every), self.state.minutes)
         return self._start
-
-    def _pairs(self) -> int:
-        return self.state.step * self.recipe.data.batch * self.recipe.data.accumulate
 
     def _save(self, is_last: bool) -> None:
         self.saved = time.monotonic()

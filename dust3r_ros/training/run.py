@@ -62,7 +62,7 @@ def train(
         ended = loop.run(minutes)
     if validation is not None:
         if state.step % recipe.records.validate_every:
-            validation.look(state.average.network, state.step, ended.minutes, state.step * recipe.data.batch * recipe.data.accumulate)
+            validation.look(state.average.network, state.step, ended.minutes, state.pairs)
         from dust3r_ros.training.pictures import draw_curves
 
         draw_curves(output)

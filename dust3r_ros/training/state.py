@@ -26,6 +26,7 @@ class TrainingState:
     optimisation: Optimisation
     step: int = 0  # steps done
     first_step: int = 0  # where the optimiser started anew
+    pairs: int = 0  # seen, in all runs
     minutes: float = 0.0  # of training before this run
     sums: Tensor = field(default_factory=lambda: torch.zeros(len(MEASURES) + 2))  # of MEASURES, gradient norm and count since the last line
 
@@ -45,7 +46,7 @@ class TrainingState:
         if self.sums.is_cuda:
             tensors["random/cuda"] = torch.cuda.get_rng_state()
         words = words_of_config(self.network.config)
-        return TrainingCheckpoint(self.step, self.first_step, minutes, data_of(recipe), words, tensors)
+        return TrainingCheckpoint(self.step, self.first_step, self.pairs, minutes, data_of(recipe), words, tensors)
 
 
 def fresh_state(recipe: Recipe, device: torch.device, weights: Path | str = "", start_step: int = 0) -> TrainingState:
@@ -84,7 +85,8 @@ def state_of(checkpoint: TrainingCheckpoint, recipe: Recipe, device: torch.devic
             )
         copied((found[name], wanted[name]) for name in wanted)
     state.optimisation.load_state(checkpoint.under("optimiser"))
-    state.step, state.first_step, state.minutes = checkpoint.step, checkpoint.first_step, checkpoint.minutes
+    state.step, state.first_step = checkpoint.step, checkpoint.first_step
+    state.pairs, state.minutes = checkpoint.pairs, checkpoint.minutes
     state.sums = checkpoint.under("records")["sums"].to(device)
     random = checkpoint.under("random")
     torch.set_rng_state(random["cpu"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support.plane_pairs import PlanePairs
 from support.training import recipe_with, run_loop, tiny_state
@@ -24,7 +26,7 @@ from dust3r_ros.training.export import export_checkpoint
 
 
 def _checkpoint(step: int = 5, size: int = 1000) -> TrainingCheckpoint:
-    return TrainingCheckpoint(step, 0, 1.5, {"seed": 1}, {"head_type": "linear"}, {"weights/a": torch.arange(size).float()})
+    return TrainingCheckpoint(step, 0, 80, 1.5, {"seed": 1}, {"head_type": "linear"}, {"weights/a": torch.arange(size).float()})
 
 
 def _written(folder: Path, step: int = 5) -> Path:
@@ -33,8 +35,19 @@ def _written(folder: Path, step: int = 5) -> Path:
 
 def test_comes_back_as_it_was(tmp_path: Path) -> None:
     found = read_checkpoint(_written(tmp_path))
-    assert (found.step, found.minutes, found.recipe, found.network) == (5, 1.5, {"seed": 1}, {"head_type": "linear"})
+    assert (found.step, found.pairs, found.minutes) == (5, 80, 1.5)
+    assert (found.recipe, found.network) == ({"seed": 1}, {"head_type": "linear"})
     assert torch.equal(found.under("weights")["a"], torch.arange(1000).float())
+
+
+@pytest.mark.parametrize(("recipe", "pairs"), [({"data": {"batch": 16, "accumulate": 2}}, 160), ({"seed": 1}, 0)])
+def test_pairs_of_one_that_does_not_say_them_follow_from_its_recipe(tmp_path: Path, recipe: dict[str, object], pairs: int) -> None:
+    path = _written(tmp_path)
+    with safe_open(path, framework="pt") as file:
+        words = json.loads(file.metadata()["checkpoint"])
+    del words["pairs"]
+    save_file(load_file(path), path, metadata={"checkpoint": json.dumps({**words, "recipe": recipe})})
+    assert read_checkpoint(path).pairs == pairs
 
 
 @pytest.mark.parametrize("kept", [0, 10, 2000])
@@ -119,7 +132,7 @@ from dust3r_ros.training.checkpoint_folder import CheckpointFolder
 from dust3r_ros.training.checkpoints import TrainingCheckpoint
 
 def checkpoint(step):
-    return TrainingCheckpoint(step, 0, 0.0, {}, {}, {"weights/a": torch.zeros(1000) + step})
+    return TrainingCheckpoint(step, 0, 0, 0.0, {}, {}, {"weights/a": torch.zeros(1000) + step})
 
 folder = CheckpointFolder(Path(sys.argv[1]))
 folder.write(checkpoint(1))

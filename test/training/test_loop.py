@@ -63,9 +63,21 @@ def test_resumed_run_is_the_unbroken_one(tmp_path: Path, objective: dict[str, fl
     again = state_of(checkpoint, recipe, CPU)
     run_loop(recipe, again, SOURCE, broken)
     assert _losses(broken) == _losses(tmp_path / "whole")
+    assert again.pairs == whole.pairs == whole.step * 2 * recipe.data.batch
     for name, value in whole.checkpoint(recipe, 0.0).tensors.items():
         if not name.startswith("random"):
             assert torch.equal(value, again.checkpoint(recipe, 0.0).tensors[name]), name
+
+
+def test_pairs_are_counted_though_the_batch_changes(tmp_path: Path) -> None:
+    recipe = recipe_with(schedule={"steps": 3}, records={"log_every": 1})
+    state = tiny_state(recipe)
+    run_loop(recipe, state, SOURCE, tmp_path)
+    larger = recipe_with(schedule={"steps": 5}, records={"log_every": 1}, data={"batch": 2 * recipe.data.batch})
+    again = state_of(state.checkpoint(recipe, 0.0), larger, CPU)
+    run_loop(larger, again, SOURCE, tmp_path)
+    counts = [int(row["pairs"]) for row in Table(tmp_path / "losses.csv", LOSSES).rows()]
+    assert counts == [recipe.data.batch * n for n in (1, 2, 3, 5, 7)]
 
 
 def test_precision_bfloat16_learns_too(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def _what(facts: Facts) -> list[str]:
             ("patches know their place", config.coordinates),
             ("a stem of convolutions", config.stem),
             (f"cells of {MATCHED_CELL} pixels are matched, and two cameras adjusted to them, before the decoders", config.match_width > 0),
+            ("all of this in pictures of half the size, but for details of matches and depths", config.detail_width > 0),
         )
         if is_given
     ]

@@ -19,7 +19,7 @@ from dust3r_ros.network.heads import Grid, unpatched
 from dust3r_ros.network.image_features import ImageFeatures
 from dust3r_ros.network.match_refinement import DETAIL_CELL, FINE_CELL, Cells, Look, MatchRefinement, Pairing
 
-LOOKS, LOOKS_AGAIN, LOOKS_AT_DETAILS = 3, 2, 2
+LOOKS, LOOKS_AGAIN = 3, 2  # of which the second is at details, where there are any
 BESIDE = 8.0  # pixels outside of the picture where there is nothing to look at any more
 NEAR_BEST = 2  # cells around the most alike one whose mean is the first place
 FIRST_SHARPNESS = (math.log(1 / 0.07), 0.0)  # of the convolutions' likeness, and the tokens'
@@ -75,23 +75,24 @@ class CellMatching(nn.Module):
         return _of_views([self._looks(self.refinement, pairing, *first_found(pairing), LOOKS) for pairing in pairings])
 
     def again(self, pairings: list[Pairing], looks: tuple[Look, Look], missed: tuple[Tensor, Tensor]) -> tuple[list[Look], list[Look]]:
-        """More of the same, from where all cells together say that each is: `missed` [B, M, 2] away from where it was found.
-
-        Then at details, where there are any.
-        """
+        """More of the same, from where all cells together say that each is: `missed` [B, M, 2] away from where it was found."""
         others = (pairings[0].other, pairings[-1].other)
         starts = [self._start(look, missed_by, other) for look, missed_by, other in zip(looks, missed, others, strict=True)]
-        shares = [look.share for look in looks]
+        shares, memories = [look.share for look in looks], [look.memory for look in looks]
         if len(pairings) == 1:
-            starts, shares = [torch.cat(starts)], [torch.cat(shares)]
-        found = [self._looks(self.refinement, *given, LOOKS_AGAIN) for given in zip(pairings, starts, shares, strict=True)]
-        if self.details is not None:
-            for pairing, looks_at, share in zip(pairings, found, shares, strict=True):
-                looks_at += self._looks(self.details, pairing, looks_at[-1].found, share, LOOKS_AT_DETAILS)
-        return _of_views(found)
+            starts, shares, memories = [torch.cat(starts)], [torch.cat(shares)], [torch.cat(memories)]
+        return _of_views([self._again(*given) for given in zip(pairings, starts, shares, memories, strict=True)])
 
-    def _looks(self, by: MatchRefinement, pairing: Pairing, start: Tensor, share: Tensor, count: int) -> list[Look]:
-        looks: list[Look] = by(pairing, start, share, places_of(*pairing.own.size, start.device), count)
+    def _again(self, pairing: Pairing, start: Tensor, share: Tensor, memory: Tensor) -> list[Look]:
+        if self.details is None:
+            return self._looks(self.refinement, pairing, start, share, LOOKS_AGAIN, memory)
+        looks = self._looks(self.refinement, pairing, start, share, LOOKS_AGAIN - 1, memory)
+        return looks + self._looks(self.details, pairing, looks[-1].found, share, 1, looks[-1].memory)
+
+    def _looks(
+        self, by: MatchRefinement, pairing: Pairing, start: Tensor, share: Tensor, count: int, memory: Tensor | None = None
+    ) -> list[Look]:
+        looks: list[Look] = by(pairing, start, share, places_of(*pairing.own.size, start.device), count, memory)
         return looks
 
     def _start(self, look: Look, missed: Tensor, other: Cells) -> Tensor:

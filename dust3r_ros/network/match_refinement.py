@@ -88,6 +88,7 @@ class Look:
     window: Tensor  # [B, M, WINDOW^2], row by row: what the softmax of the places around `centre` is taken of
     centre: Tensor  # [B, M, 2]
     share: Tensor  # [B, M, 1] logarithm, of the most alike cell in the likeness of all
+    memory: Tensor  # [B, WIDTH, h, w] what is remembered of the cells
     cell: int = FINE_CELL  # pixels between the window's places
 
     def halves(self) -> tuple[Look, Look]:
@@ -116,10 +117,13 @@ class MatchRefinement(nn.Module):
         assert self.out.bias is not None
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, pairing: Pairing, found: Tensor, share: Tensor, places: Tensor, count: int) -> list[Look]:
+    def forward(
+        self, pairing: Pairing, found: Tensor, share: Tensor, places: Tensor, count: int, remembered: Tensor | None = None
+    ) -> list[Look]:
         """`count` looks, each from where the one before has left off, the first from `found` [B, M, 2].
 
-        share: logarithm of the likeness softmax at the most alike cell, [B, M, 1]; places [M, 2]: middles of the own cells.
+        share: logarithm of the likeness softmax at the most alike cell, [B, M, 1]; places [M, 2]: middles of the own cells; remembered:
+        by the looks before, if there were any.
         """
         own, other = pairing.own, pairing.other
         dtype = self.conv1.weight.dtype
@@ -128,6 +132,8 @@ class MatchRefinement(nn.Module):
         sure = share.clamp_min(LEAST_SHARE) / 3
         offsets = self._offsets(found.device)
         memory = self.first_memory(own.coarse.to(dtype)).float()
+        if remembered is not None:
+            memory = memory + remembered
         looks: list[Look] = []
         for _ in range(count):
             centre = found.detach()
@@ -143,7 +149,7 @@ class MatchRefinement(nn.Module):
             memory = memory + self.conv2(F.gelu(self.conv1(both))).float()
             said = self.out(self.norm(memory).to(dtype)).float().flatten(2).transpose(1, 2)
             found = found + self.cell * said[..., :2]
-            looks.append(Look(found, said[..., 2] + spread[..., 0].log(), said[..., 3], window, centre, share, self.cell))
+            looks.append(Look(found, said[..., 2] + spread[..., 0].log(), said[..., 3], window, centre, share, memory, self.cell))
         return looks
 
     def _offsets(self, device: torch.device) -> Tensor:

@@ -22,6 +22,8 @@ from dust3r_ros.network.two_view_bundle import Steps, TwoCameras, adjusted
 from dust3r_ros.network.two_view_reprojection import MatchedView
 
 FIRST_STEPS, LAST_STEPS = Steps(8, is_last=False), Steps(10, learned=3, turning=0, first_doubt=6.0)
+BETWEEN_STEPS = Steps(5, turning=0, first_doubt=6.0, is_last=False)
+ROUNDS = 2  # of looks from where cells are expected
 QUERIES = 4  # ways in which a view's tokens are averaged for its camera
 FIRST_FOCAL = 0.65  # in units of the longer side: 75 degrees across
 FIRST_FOCAL_WEIGHT, FIRST_DEPTH_WEIGHT = math.log(1 / 0.4**2), math.log(0.5)  # logarithms of inverse variances
@@ -112,10 +114,12 @@ class GeometryEstimation(nn.Module):
             alone = [self._alone(encoded[at].float(), grids[at], lenses[at], sizes[at]) for at in (0, 1)]
         pairings = self.matching.pairings(one, two)
         looks_1, looks_2 = self.matching(pairings)
-        with torch.no_grad():
-            before = self._adjusted(alone, (looks_1[-1], looks_2[-1]), FIRST_STEPS)[2]
-        again = self.matching.again(pairings, (looks_1[-1], looks_2[-1]), (before.missed_1, before.missed_2))
-        looks_1, looks_2 = looks_1 + again[0], looks_2 + again[1]
+        before = None
+        for steps in (FIRST_STEPS, *((ROUNDS - 1) * [BETWEEN_STEPS])):
+            with torch.no_grad():
+                before = self._adjusted(alone, (looks_1[-1], looks_2[-1]), steps, before)[2]
+            again = self.matching.again(pairings, (looks_1[-1], looks_2[-1]), (before.missed_1, before.missed_2))
+            looks_1, looks_2 = looks_1 + again[0], looks_2 + again[1]
         found = self._adjusted(alone, (looks_1[-1], looks_2[-1]), LAST_STEPS, before)
         return PairGeometry(looks_1, looks_2, found[0], found[1], found[2].with_depths(0.0))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from dust3r_ros.network import NetworkConfig, cell_matching, sampled_likeness
 from dust3r_ros.network.cell_matching import LOOKS, CellMatching, first_found, places_of
 from dust3r_ros.network.config import MATCHED_CELL
-from dust3r_ros.network.match_refinement import FINE_CELL, REACH, WINDOW, Cells, Look, Pairing, windows
+from dust3r_ros.network.match_refinement import DETAIL_CELL, FINE_CELL, REACH, WINDOW, Cells, Look, Pairing, windows
 from dust3r_ros.network.sampled_likeness import Likeness
 
 CONFIG = NetworkConfig(
@@ -177,6 +179,25 @@ def test_a_second_look_begins_where_cells_are_expected_unless_that_is_far_outsid
     torch.testing.assert_close(centres[0][:, 2:], looks[0].found[:, 2:] + 3.0)
     torch.testing.assert_close(centres[0][:, :2], looks[0].found[:, :2])
     torch.testing.assert_close(centres[1], looks[1].found + 3.0)
+
+
+def test_what_was_seen_before_is_remembered() -> None:
+    """The same looks from the same places end elsewhere once others came before them; the second of them is at details."""
+    matching = _matching().requires_grad_(False)
+    assert matching.details is not None
+    for refinement in (matching.refinement, matching.details):
+        refinement.out.weight.normal_(std=0.3)
+    one, two = _cells(matching), _cells(matching, shift=8, seed=1)
+    pairings = matching.pairings(one, two)
+    first, second = (side[-1] for side in matching(pairings))
+    missed = (first.found * 0, second.found * 0)
+    again, _ = matching.again(pairings, (first, second), missed)
+    assert [look.cell for look in again] == [FINE_CELL, DETAIL_CELL]
+    forgotten = tuple(replace(look, memory=look.memory * 0) for look in (first, second))
+    afresh, _ = matching.again(pairings, (forgotten[0], forgotten[1]), missed)
+    torch.testing.assert_close(afresh[0].window, again[0].window)
+    assert not torch.allclose(afresh[0].found, again[0].found, atol=1e-2)
+    assert not torch.allclose(afresh[1].memory, again[1].memory, atol=1e-2)
 
 
 def test_both_views_at_once_are_as_each_by_itself() -> None:

@@ -89,7 +89,8 @@ def _cells() -> TrueCells:
 def _look(found: Tensor, centre: Tensor, log_error: float = -1.0, window: Tensor | None = None) -> Look:
     seen = torch.where(_cells().is_seen, 4.0, -4.0)
     window = torch.zeros(*found.shape[:2], WINDOW**2) if window is None else window
-    return Look(found, torch.full(found.shape[:2], log_error), seen, window, centre, torch.zeros(*found.shape[:2], 1))
+    share, memory = torch.zeros(*found.shape[:2], 1), torch.zeros(len(found), 1, HEIGHT // 4, WIDTH // 4)
+    return Look(found, torch.full(found.shape[:2], log_error), seen, window, centre, share, memory)
 
 
 def test_true_places_cost_less_than_others_and_being_sure_of_wrong_ones_most() -> None:

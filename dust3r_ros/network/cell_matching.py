@@ -19,7 +19,7 @@ from dust3r_ros.network.heads import Grid, unpatched
 from dust3r_ros.network.image_features import ImageFeatures
 from dust3r_ros.network.match_refinement import DETAIL_CELL, FINE_CELL, Cells, Look, MatchRefinement, Pairing
 
-LOOKS, LOOKS_AGAIN = 3, 2  # of which the second is at details, where there are any
+LOOKS, LOOKS_AGAIN = 2, 2  # of which the second is at details, where there are any
 BESIDE = 8.0  # pixels outside of the picture where there is nothing to look at any more
 NEAR_BEST = 2  # cells around the most alike one whose mean is the first place
 FIRST_SHARPNESS = (math.log(1 / 0.07), 0.0)  # of the convolutions' likeness, and the tokens'

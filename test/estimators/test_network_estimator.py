@@ -20,7 +20,7 @@ from dust3r_ros.network import ImageTokens, NetworkConfig, TwoViewNetwork, TwoVi
 from dust3r_ros.network.camera_head import CameraHead
 
 CAMERA = Camera(100, 75, 90.0, 90.0, 49.5, 37.0)
-MATCHED = replace(SMALL, patch_size=8, head="camera", match_width=8)
+MATCHED = replace(SMALL, patch_size=8, head="camera", match_width=8, detail_width=8)
 EXACT = choose_hardware("cpu", "float32")
 PAIRS = [(i, j) for i in range(4) for j in range(4) if i != j]
 

@@ -133,11 +133,32 @@ def steps(one, two, alike, scale_weight, rotation, translation, logs, depth_1, d
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _sums(rows, unknowns):
-    """Curvature and gradient of the pair's unknowns."""
-    whole = (rows @ rows.T).astype(np.float64)
-    curvature, gradient = np.ascontiguousarray(whole[:COUNT, :COUNT]), np.ascontiguousarray(whole[:COUNT, COUNT])
-    turned = np.ascontiguousarray(unknowns.T)
-    return turned @ (curvature @ unknowns), turned @ gradient
+    """Curvature and gradient of the pair's unknowns. Without BLAS, whose threads would wait beside those of torch."""
+    curvature, gradient = np.empty((COUNT, COUNT)), np.empty(COUNT)
+    for a in range(COUNT):
+        gradient[a] = _product(rows[a], rows[COUNT])
+        for b in range(a + 1):
+            curvature[a, b] = curvature[b, a] = _product(rows[a], rows[b])
+    whole, half = np.zeros((COUNT, COUNT)), np.zeros((COUNT, COUNT))
+    for a in range(COUNT):
+        for b in range(COUNT):
+            for k in range(COUNT):
+                half[a, b] += curvature[a, k] * unknowns[k, b]
+    left = np.zeros(COUNT)
+    for a in range(COUNT):
+        for k in range(COUNT):
+            left[a] += unknowns[k, a] * gradient[k]
+            for b in range(COUNT):
+                whole[a, b] += unknowns[k, a] * half[k, b]
+    return whole, left
+
+
+@numba.njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def _product(a, b):
+    total = np.float32(0)
+    for k in range(len(a)):
+        total += a[k] * b[k]
+    return total
 
 
 @numba.njit(cache=True, fastmath=True, nogil=True, error_model="numpy")

@@ -26,6 +26,7 @@ from dust3r_ros.training.evaluation.measures import (
 from dust3r_ros.training.evaluation.truth import TruePair, WorkingTruth, working_truth
 
 ASSUMED_FOV = 60.0  # degrees: the Mapper's default where nothing is known of the camera
+REST = 0.1  # seconds
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ def pair_scores(estimator: Estimator, pairs: Iterable[TruePair], calibrated: boo
 
     `calibrated`: the estimator, and the pose that is made of what it says, are told the true camera; else one of 60 degrees across, as the
     Mapper assumes one, and the true intrinsics are used for the truth alone. The first pair is estimated twice, and timed the second time.
+    Before each there is a rest: threads of the scores' linear algebra keep the cores busy for a while after they are done.
     """
     is_first = True
     for pair in pairs:
         if is_first:
             _estimated(estimator, pair, calibrated)
             is_first = False
+        time.sleep(REST)
         start = time.perf_counter()
         tokens, found = _estimated(estimator, pair, calibrated)
         seconds = time.perf_counter() - start

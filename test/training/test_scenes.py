@@ -138,6 +138,15 @@ def test_cameras_stand_in_the_open() -> None:
             assert (view.images.flatten(1).std(dim=1) > 0.02).all(), kind
 
 
+def test_views_of_one_camera_share_its_principal_point() -> None:
+    batch = GeneratedPairs(replace(PAIRS, pairs=24, same_camera=0.5), 4).batch(0)
+    one, two = batch.first.intrinsics, batch.second.intrinsics
+    same = one[:, 0] == two[:, 0]
+    assert 0 < same.sum() < len(same)
+    assert torch.equal(one[same], two[same])
+    assert ((one - two)[~same, 2:].abs() > 1e-3).any(1).all()
+
+
 def test_intrinsics_lie_in_the_field_of_view_that_was_asked_for() -> None:
     batch = GeneratedPairs(replace(PAIRS, field_of_view=(50.0, 60.0)), seed=2).batch(0)
     for view in (batch.first, batch.second):

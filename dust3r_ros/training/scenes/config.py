@@ -71,7 +71,7 @@ class PairsConfig:
     pairs_per_scene: int = 2  # these share their first view, seen by another camera each; 1 for scenes of their own
     overlap: tuple[float, float] = (0.2, 1.0)  # drawn uniformly; share of a view's valid pixels that the other sees too, the lesser of both
     field_of_view: tuple[float, float] = (40.0, 110.0)  # degrees across the wider side
-    same_camera: float = 0.7  # share of the pairs whose views have the same field of view
+    same_camera: float = 0.7  # share of the pairs whose views are one camera's: the same field of view and principal point
     candidates: int = 20  # second views that are tried for each scene
     scene: SceneConfig = field(default_factory=SceneConfig)
     effects: CameraEffects = field(default_factory=CameraEffects)

@@ -24,6 +24,7 @@ from dust3r_ros.training.scenes.rendering import Renderer
 from dust3r_ros.training.scenes.solids import Scenes
 from dust3r_ros.training.scenes.standpoints import Standpoints
 
+LARGEST_SHIFT = 0.04  # of principal points, from one end to the other, in units of the shorter side
 COARSE = (24, 18)  # columns and rows of the depth by which cameras are chosen
 
 
@@ -44,8 +45,10 @@ class Viewpoints:
         low, high = (np.deg2rad(value) for value in config.field_of_view)
         first_angle = low + (high - low) * numbers(count, 1)
         own_angle = low + (high - low) * numbers(count, config.candidates)
-        angle = torch.where(numbers(count, config.candidates) < config.same_camera, first_angle, own_angle)
-        shift = (numbers(count, 1 + config.candidates, 2) - 0.5) * 0.04 * min(config.width, config.height)
+        is_same = numbers(count, config.candidates) < config.same_camera
+        angle = torch.where(is_same, first_angle, own_angle)
+        shift = (numbers(count, 1 + config.candidates, 2) - 0.5) * LARGEST_SHIFT * min(config.width, config.height)
+        shift = torch.cat([shift[:, :1], torch.where(is_same[..., None], shift[:, :1], shift[:, 1:])], 1)
         intrinsics = intrinsics_of(config.width, config.height, torch.cat([first_angle, angle], 1), shift)
 
         first, coarse_depth, near = self._first(scene, stand, intrinsics[:, :1], rolls(numbers(count, stand.positions.shape[1])))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dust3r_ros.network.blocks import Mlp
+from dust3r_ros.network.bundle_starts import better
 from dust3r_ros.network.cell_matching import CellMatching, places_of
 from dust3r_ros.network.config import NetworkConfig
 from dust3r_ros.network.heads import Grid, exact, unpatched
@@ -21,8 +22,9 @@ from dust3r_ros.network.match_refinement import Look
 from dust3r_ros.network.two_view_bundle import Steps, TwoCameras, adjusted
 from dust3r_ros.network.two_view_reprojection import MatchedView
 
-FIRST_STEPS, LAST_STEPS = Steps(8, is_last=False), Steps(10, learned=3, turning=0, first_doubt=6.0)
+FIRST_STEPS, LAST_STEPS = Steps(8, is_last=False), Steps(6, learned=3, turning=0, first_doubt=4.0)
 BETWEEN_STEPS = Steps(5, turning=0, first_doubt=6.0, is_last=False)
+ANEW_STEPS = Steps(10, is_last=False)  # by the last matches, as if there had been no others
 ROUNDS = 2  # of looks from where cells are expected
 QUERIES = 4  # ways in which a view's tokens are averaged for its camera
 FIRST_FOCAL = 0.65  # in units of the longer side: 75 degrees across
@@ -109,19 +111,26 @@ class GeometryEstimation(nn.Module):
         These as `ImageTokens` has them, but in the pixels that cells are matched in, as all of PairGeometry is.
         """
         one, two = (self.matching.unpacked(values, grid) for values, grid in zip(cells, grids, strict=True))
-        with torch.autocast(encoded[0].device.type, enabled=False):
-            sizes = (one.size, two.size)
-            alone = [self._alone(encoded[at].float(), grids[at], lenses[at], sizes[at]) for at in (0, 1)]
+        alone = [self.alone(encoded[at], grids[at], lenses[at], (one.size, two.size)[at]) for at in (0, 1)]
         pairings = self.matching.pairings(one, two)
         looks_1, looks_2 = self.matching(pairings)
         before = None
         for steps in (FIRST_STEPS, *((ROUNDS - 1) * [BETWEEN_STEPS])):
             with torch.no_grad():
-                before = self._adjusted(alone, (looks_1[-1], looks_2[-1]), steps, before)[2]
+                before = self._adjusted(self._views(alone, (looks_1[-1], looks_2[-1])), steps, before)
             again = self.matching.again(pairings, (looks_1[-1], looks_2[-1]), (before.missed_1, before.missed_2))
             looks_1, looks_2 = looks_1 + again[0], looks_2 + again[1]
-        found = self._adjusted(alone, (looks_1[-1], looks_2[-1]), LAST_STEPS, before)
-        return PairGeometry(looks_1, looks_2, found[0], found[1], found[2].with_depths(0.0))
+        views = self._views(alone, (looks_1[-1], looks_2[-1]))
+        with torch.no_grad():
+            on, anew = self._adjusted(views, BETWEEN_STEPS, before), self._adjusted(views, ANEW_STEPS)
+            start = better(on, anew, *views, self._same(), SCALE_WEIGHT)
+        found = self._adjusted(views, LAST_STEPS, start)
+        return PairGeometry(looks_1, looks_2, *views, found.with_depths(0.0))
+
+    def alone(self, tokens: Tensor, grid: Grid, lens: Tensor, size: tuple[int, int]) -> ViewAlone:
+        """Of one view's encoder tokens; its size (height, width) in the pixels that cells are matched in, as `lens` [B, 3] is."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            return self._alone(tokens.float(), grid, lens, size)
 
     def _alone(self, tokens: Tensor, grid: Grid, lens: Tensor, size: tuple[int, int]) -> ViewAlone:
         depth, sure = unpatched(exact(self.depth, tokens), grid, self.side).float().flatten(2).unbind(1)
@@ -139,13 +148,18 @@ class GeometryEstimation(nn.Module):
             (FIRST_DEPTH_WEIGHT + sure).clamp(-LARGEST_LOG, LARGEST_LOG).exp(), log_focal, focal_weight, principal, is_measured,
         )  # fmt: skip
 
-    def _adjusted(
-        self, alone: Sequence[ViewAlone], looks: tuple[Look, Look], steps: Steps, start: TwoCameras | None = None
-    ) -> tuple[MatchedView, MatchedView, TwoCameras]:
+    def _views(self, alone: Sequence[ViewAlone], looks: tuple[Look, Look]) -> tuple[MatchedView, MatchedView]:
         with torch.autocast(looks[0].found.device.type, enabled=False):
-            views = [self._matched(view, look, other) for view, look, other in zip(alone, looks, reversed(alone), strict=True)]
-            same = self.same.float().clamp(-LARGEST_LOG, 2 * LARGEST_LOG).exp()
-            return views[0], views[1], adjusted(views[0], views[1], same, SCALE_WEIGHT, steps, start)
+            one, two = alone
+            return self._matched(one, looks[0], two), self._matched(two, looks[1], one)
+
+    def _same(self) -> Tensor:
+        """Inverse variance of the difference of one camera's log focal lengths."""
+        return self.same.float().clamp(-LARGEST_LOG, 2 * LARGEST_LOG).exp()
+
+    def _adjusted(self, views: tuple[MatchedView, MatchedView], steps: Steps, start: TwoCameras | None = None) -> TwoCameras:
+        with torch.autocast(views[0].found.device.type, enabled=False):
+            return adjusted(*views, self._same(), SCALE_WEIGHT, steps, start)
 
     def _matched(self, view: ViewAlone, look: Look, other: ViewAlone) -> MatchedView:
         variance = look.log_error.clamp(-LARGEST_LOG, LARGEST_LOG).mul(2).exp() + LEAST_ERROR**2

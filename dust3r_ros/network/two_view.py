@@ -16,7 +16,7 @@ from dust3r_ros.network.blocks import NORM_EPS, DecoderBlock, EncoderBlock, Rota
 from dust3r_ros.network.camera_head import CameraHead
 from dust3r_ros.network.config import NetworkConfig, NetworkError, named
 from dust3r_ros.network.heads import DptHead, Grid, LinearHead, Pointmap, confidence_of
-from dust3r_ros.network.pair_geometry import GeometryEstimation, PairGeometry
+from dust3r_ros.network.pair_geometry import GeometryEstimation, PairGeometry, ViewAlone
 from dust3r_ros.network.patch_embedding import ConvolutionStem, PatchEmbedding, PlaceEmbedding
 
 
@@ -118,10 +118,22 @@ class TwoViewNetwork(nn.Module):
             tokens = torch.cat([tokens, cells.to(tokens.dtype)], dim=-1)
         return ImageTokens(tokens, grid, lens=lens)
 
+    def alone(self, images: Tensor) -> ViewAlone:
+        """What images [B, 3, H, W] say one by one of their depths and focal lengths, where cells are matched: the adjustment's priors.
+
+        They come in the size that all but details are seen in, and their lenses are not known.
+        """
+        assert self.geometry is not None
+        tokens, rotation, grid = self._embedded(images)
+        nothing = torch.zeros(len(images), 3, device=images.device)
+        return self.geometry.alone(self.encode_tokens(tokens, rotation), grid, nothing, (images.shape[2], images.shape[3]))
+
     def embed(self, images: Tensor) -> tuple[Tensor, Rotation, Grid]:
         """Images as above to tokens [B, N, C] before the encoder, and how each turns by its place."""
         self._check(images)
-        images = self._shrunk(images)
+        return self._embedded(self._shrunk(images))
+
+    def _embedded(self, images: Tensor) -> tuple[Tensor, Rotation, Grid]:
         embedded = self.patch_embed(images)
         grid = (embedded.shape[2], embedded.shape[3])
         if self.stem is not None:

@@ -19,12 +19,12 @@ from dust3r_ros.training.schedule import Schedule
 LICENCE = "Apache-2.0"
 
 
-def export_weights(network: TwoViewNetwork, path: Path, dtype: torch.dtype = torch.float16, of_completion: bool = False) -> None:
-    """Write them, licence Apache-2.0 said. `of_completion`: only the first decoder is trained yet, the second becomes its copy.
+def export_weights(network: TwoViewNetwork, path: Path, dtype: torch.dtype = torch.float16, is_one_decoder: bool = False) -> None:
+    """Write them, licence Apache-2.0 said. `is_one_decoder`: only the first is trained yet, the second becomes its copy.
 
     Raises TrainingError for weights that `dtype` cannot hold, OutputError where nothing can be written.
     """
-    if of_completion:
+    if is_one_decoder:
         network = copy.deepcopy(network)
         copied(zip(network.dec_blocks.parameters(), network.dec_blocks2.parameters(), strict=True))
     for name, value in network.named_parameters():
@@ -46,5 +46,5 @@ def export_checkpoint(checkpoint: TrainingCheckpoint, path: Path, dtype: torch.d
     average = checkpoint.under("average")
     copied((average[f"network.{name}"], parameter) for name, parameter in network.named_parameters())
     schedule = Schedule(recipe_of(checkpoint.recipe, "the checkpoint's recipe"))
-    of_completion = schedule.is_completion(schedule.progress(max(0, checkpoint.step - 1), checkpoint.minutes))
-    export_weights(network, path, dtype, of_completion)
+    is_one = schedule.is_one_decoder(schedule.progress(max(0, checkpoint.step - 1), checkpoint.minutes))
+    export_weights(network, path, dtype, is_one)

@@ -15,8 +15,9 @@ from torch.nn import functional as F  # noqa: N812
 from dust3r_ros.network.cell_matching import places_of
 from dust3r_ros.network.config import MATCHED_CELL
 from dust3r_ros.network.match_refinement import REACH, WINDOW, Look
-from dust3r_ros.network.pair_geometry import PairGeometry
+from dust3r_ros.network.pair_geometry import PairGeometry, ViewAlone
 from dust3r_ros.training.losses import PointmapTruth, pose_loss
+from dust3r_ros.training.pairs import View
 
 SMOOTH = 1.1  # of the depths around a cell's middle: largest to least; beyond, an edge runs through it
 SAME_SURFACE = 0.05  # relative depth within which two views see one point
@@ -42,13 +43,7 @@ def true_cells(truth: PointmapTruth, shrink: int = 1) -> TrueCells:
     """Of view 1 of each pair, of a network that halves pictures (`shrink` 2) or not."""
     height, width = truth.points_1.shape[1:3]
     depth = torch.where(truth.valid_1, truth.points_1[..., 2], 0.0)
-    cell = shrink * MATCHED_CELL
-    inner = depth.unfold(1, cell, cell).unfold(2, cell, cell)
-    middle = slice(cell // 2 - 1, cell // 2 + 1)
-    inner = inner[..., middle, middle].flatten(3).flatten(1, 2)
-    least, most = inner.amin(-1), inner.amax(-1)
-    known = (least > NEAREST) & (most < SMOOTH * least)
-    mean = 1 / (1 / inner.clamp_min(NEAREST)).mean(-1)
+    mean, known, is_there = cell_depths(depth, shrink * MATCHED_CELL)
     places = places_of(height // shrink, width // shrink, depth.device) * shrink
     first, second = _from_middle(truth.intrinsics_1, (height, width)), _from_middle(truth.intrinsics_2, truth.points_2.shape[1:3])
     slope = (places - first[1][:, None]) / first[0][:, None]
@@ -60,7 +55,24 @@ def true_cells(truth: PointmapTruth, shrink: int = 1) -> TrueCells:
     there, is_inside = _at(torch.where(truth.valid_2, own, 0.0), found)
     z = moved[..., 2]
     seen = known & is_inside & (z > NEAREST) & ((there - z).abs() < SAME_SURFACE * z)
-    return TrueCells(found / shrink, mean.clamp_min(NEAREST).log(), known, seen, ~known & (most > 0))
+    return TrueCells(found / shrink, mean.clamp_min(NEAREST).log(), known, seen, ~known & is_there)
+
+
+def cell_depths(depth: Tensor, cell: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of depth maps [B, H, W], 0 where unknown: the depth [B, M] in the middle of each cell, whether it is known and one surface's, and
+    whether there is any."""
+    inner = depth.unfold(1, cell, cell).unfold(2, cell, cell)
+    middle = slice(cell // 2 - 1, cell // 2 + 1)
+    inner = inner[..., middle, middle].flatten(3).flatten(1, 2)
+    least, most = inner.amin(-1), inner.amax(-1)
+    return 1 / (1 / inner.clamp_min(NEAREST)).mean(-1), (least > NEAREST) & (most < SMOOTH * least), most > 0
+
+
+def alone_losses(view: ViewAlone, truth: View) -> tuple[Tensor, Tensor]:
+    """Mean distances of log depths from the true ones after each picture's median one, and of log focal lengths."""
+    mean, known, _ = cell_depths(torch.where(truth.valid, truth.depth, 0.0), MATCHED_CELL)
+    focal = (truth.intrinsics[:, 0] * truth.intrinsics[:, 1]).log() / 2
+    return _depth_error(view.log_depth, mean.clamp_min(NEAREST).log(), known), (view.log_focal - focal).abs().mean()
 
 
 def _from_middle(intrinsics: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -103,8 +115,11 @@ def geometry_loss(
     posed = pose_loss(cameras.rotation, cameras.translation, truth_1)
     focal = sum((said - true).abs().mean() for said, true in zip((cameras.log_focal_1, cameras.log_focal_2), focals, strict=True))
     alone = sum((view.log_focal - true).abs().mean() for view, true in zip((geometry.priors_1, geometry.priors_2), focals, strict=True))
-    depths = _depth_error(cameras.log_depth_1, cells_1) + _depth_error(cameras.log_depth_2, cells_2)
-    priors = _depth_error(geometry.priors_1.log_depth, cells_1) + _depth_error(geometry.priors_2.log_depth, cells_2)
+    adjusted, first = (cameras.log_depth_1, cameras.log_depth_2), (geometry.priors_1.log_depth, geometry.priors_2.log_depth)
+    depths, priors = (
+        sum(_depth_error(said, truth.log_depth, truth.is_known) for said, truth in zip(both, cells, strict=True))
+        for both in (adjusted, first)
+    )
     return looks / 2 + CAMERAS * (posed + focal / 2) + DEPTHS * depths / 2 + ALONE * (alone + priors) / 2
 
 
@@ -152,9 +167,9 @@ def _unlikeliness(alike: Tensor, at: Tensor, rows: int, columns: int, counts: Te
     return torch.where(inside, whole - right, 0.0).sum(), inside.sum()
 
 
-def _depth_error(log_depth: Tensor, truth: TrueCells) -> Tensor:
+def _depth_error(log_depth: Tensor, true: Tensor, is_known: Tensor) -> Tensor:
     """Mean distance of log depths from the true ones, after the median one of each view."""
-    off = torch.where(truth.is_known, log_depth - truth.log_depth, torch.nan)
+    off = torch.where(is_known, log_depth - true, torch.nan)
     middle = off.detach().nanmedian(1, keepdim=True).values
-    error = torch.where(truth.is_known & middle.isfinite(), log_depth - truth.log_depth - middle, 0.0)
-    return error.abs().sum() / truth.is_known.sum().clamp_min(1)
+    error = torch.where(is_known & middle.isfinite(), log_depth - true - middle, 0.0)
+    return error.abs().sum() / is_known.sum().clamp_min(1)

@@ -12,6 +12,7 @@ from dust3r_ros.network import random_hidden
 from dust3r_ros.training.losses import PointmapTruth
 from dust3r_ros.training.pairs import PairBatch, PairSource, View, points_in
 from dust3r_ros.training.recipe import Recipe
+from dust3r_ros.training.schedule import Stage
 
 HIDING, MATCHING, TELLING = 1, 2, 4  # what a step's own random numbers are drawn for
 
@@ -27,10 +28,12 @@ class Inputs:
     hidden: Tensor | None = None  # [B, N] bool, for completion
     matches: Correspondences | None = None
     lenses: tuple[Tensor, Tensor] | None = None  # [B, 3] of both views, as `ImageTokens` has them
+    views: tuple[View, View] | None = None  # where pictures teach one by one
 
     def tensors(self) -> list[Tensor]:
         found = [self.images_1, self.images_2, *(value for truth in self.truths for value in vars(truth).values())]
-        return [*found, *([] if self.hidden is None else [self.hidden]), *(self.matches or ()), *(self.lenses or ())]
+        views = [value for view in self.views or () for value in vars(view).values()]
+        return [*found, *([] if self.hidden is None else [self.hidden]), *(self.matches or ()), *(self.lenses or ()), *views]
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,19 @@ class InputMaker:
     source: PairSource
     find: FindCorrespondences | None = None  # for networks with descriptors
     patch_size: int = 16
+    pictures: PairSource | None = None  # where these teach one by one: both views of each pair
 
     @torch.no_grad()
-    def make(self, step: int, part: int, is_completion: bool) -> Inputs:
+    def make(self, step: int, part: int, stage: Stage) -> Inputs:
         """Those of pass `part` of step `step`: every pass has a batch of its own."""
         index = step * self.recipe.data.accumulate + part
+        if stage == "alone":
+            assert self.pictures is not None
+            batch = self.pictures.batch(index)
+            return Inputs(batch.first.images, batch.second.images, views=(batch.first, batch.second))
         batch = self.source.batch(index)
         device = batch.first.images.device
-        if is_completion:
+        if stage == "completion":
             count = batch.first.images[0, 0].numel() // self.patch_size**2
             generator = torch.Generator(device).manual_seed(seed_of(self.recipe.seed, index, HIDING))
             hidden = random_hidden(len(batch.first.images), count, self.recipe.objective.hidden, generator)

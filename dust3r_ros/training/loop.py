@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dust3r_ros.io.atomic import OutputError
 from dust3r_ros.training.checkpoint_folder import CheckpointFolder
 from dust3r_ros.training.errors import TrainingError
 from dust3r_ros.training.inputs import FindCorrespondences, InputMaker
-from dust3r_ros.training.objectives import MEASURES, CompletionObjective, PointmapObjective
+from dust3r_ros.training.objectives import MEASURES, AloneObjective, CompletionObjective, PointmapObjective
 from dust3r_ros.training.optimisation import copied
 from dust3r_ros.training.pairs import PairSource
 from dust3r_ros.training.prefetch import Prefetch, parts
 from dust3r_ros.training.recipe import Recipe
 from dust3r_ros.training.records import LOSSES, Table
-from dust3r_ros.training.schedule import Schedule
+from dust3r_ros.training.schedule import STAGES, Schedule, Stage
 from dust3r_ros.training.state import TrainingState
 from dust3r_ros.training.stopping import stop_request
 from dust3r_ros.training.validation import Validation
@@ -66,6 +66,7 @@ class TrainingLoop:
         validation: Validation | None = None,
         find: FindCorrespondences | None = None,
         say: Callable[[Line], None] = lambda _: None,
+        pictures: PairSource | None = None,
     ) -> None:
         self.recipe, self.state, self.schedule, self.say = recipe, state, Schedule(recipe), say
         self.device = state.sums.device
@@ -75,11 +76,12 @@ class TrainingLoop:
         pointmaps = PointmapObjective(state.network, recipe.objective, precision)
         completion = CompletionObjective(state.learner, recipe.objective, precision)
         compiled = recipe.hardware.compile
-        self.objectives: dict[bool, Callable[..., Tensor]] = {
-            False: torch.compile(pointmaps, dynamic=False) if compiled else pointmaps,
-            True: torch.compile(completion, dynamic=False) if compiled else completion,
+        objectives = completion, AloneObjective(state.network, precision), pointmaps
+        self.objectives: dict[Stage, Callable[..., Tensor]] = {
+            stage: torch.compile(objective, dynamic=False) if compiled else objective
+            for stage, objective in zip(STAGES, objectives, strict=True)
         }
-        maker = InputMaker(recipe, source, find, state.network.config.patch_size)
+        maker = InputMaker(recipe, source, find, state.network.config.patch_size, pictures)
         self.prefetch = Prefetch(maker, self.device, recipe.hardware.prefetch, recipe.data.source == "rgbd")
 
     def run(self, minutes: float | None = None) -> Ended:
@@ -117,33 +119,39 @@ class TrainingLoop:
     def _step(self) -> None:
         state, accumulate = self.state, self.recipe.data.accumulate
         progress = self.schedule.progress(state.step, self.minutes())
-        is_completion = self.schedule.is_completion(progress)
-        if not is_completion and self._was_completion():
-            self._change_objective()
-        steps = [list(parts(state.step + n, accumulate, is_completion)) for n in (0, 1)]
+        stage = self.schedule.stage(progress)
+        if stage == "pointmaps" and self._are_pairs_new():
+            self._begin_pairs()
+        steps = [list(parts(state.step + n, accumulate, stage)) for n in (0, 1)]
         for work, following in zip(steps[0], [*steps[0][1:], steps[1][0]], strict=True):
-            measures = self.objectives[is_completion](self.prefetch.take(work, following))
+            measures = self.objectives[stage](self.prefetch.take(work, following))
             (measures[0] / accumulate).backward()
             state.sums[: len(MEASURES)] += measures.detach() / accumulate
         self.learning_rate = self.schedule.learning_rate(progress, state.step - state.first_step)
         norm = state.optimisation.step(self.learning_rate, state.step - state.first_step)
         state.sums[-2:] += torch.stack([norm, torch.ones_like(norm)])
         state.step += 1
-        state.pairs += self.recipe.data.batch * accumulate
+        state.pairs += self._pairs_of(stage)
 
-    def _was_completion(self) -> bool:
-        """Whether the optimiser's last steps were completion's: only then the second decoder has seen no gradient."""
-        second = next(self.state.network.dec_blocks2.parameters())
-        first = next(self.state.network.dec_blocks.parameters())
-        states = self.state.optimisation.optimiser.state
-        return bool(states.get(first)) and not states.get(second)
+    def _pairs_of(self, stage: Stage) -> int:
+        """Of a step."""
+        return 0 if stage == "alone" else self.recipe.data.batch * self.recipe.data.accumulate
 
-    def _change_objective(self) -> None:
+    def _are_pairs_new(self) -> bool:
+        """Whether the optimiser's last steps were another objective's: only then the second decoder has seen no gradient."""
+        network = self.state.network
+        return self._has_learned(network.enc_norm) and not self._has_learned(network.dec_blocks2)
+
+    def _has_learned(self, part: nn.Module) -> bool:
+        return bool(self.state.optimisation.optimiser.state.get(next(part.parameters())))
+
+    def _begin_pairs(self) -> None:
         """Both decoders start from the one that completion has trained (as in DUSt3R, section 4), and the learning rate warms up again."""
-        for network in (self.state.network, self.state.average.network):
-            copied(zip(network.dec_blocks.parameters(), network.dec_blocks2.parameters(), strict=True))
+        if self._has_learned(self.state.network.dec_blocks):
+            for network in (self.state.network, self.state.average.network):
+                copied(zip(network.dec_blocks.parameters(), network.dec_blocks2.parameters(), strict=True))
         self.state.first_step = self.state.step
-        log.info("step %d: completion is over, pointmaps begin", self.state.step)
+        log.info("step %d: pointmaps begin", self.state.step)
 
     def _record(self) -> None:
         records, step = self.recipe.records, self.state.step
@@ -161,10 +169,11 @@ class TrainingLoop:
         loss, error, confidence, matching, norm = (value / max(count, 1) for value in means)
         state.sums.zero_()
         now = time.monotonic()
-        pairs_per_second = count * self.recipe.data.batch * self.recipe.data.accumulate / max(now - self.said, 1e-9)
+        seconds = max(now - self.said, 1e-9)
         self.said = now
         progress = self.schedule.progress(state.step, self.minutes())
-        objective = "completion" if self.schedule.is_completion(progress) else "pointmaps"
+        objective = self.schedule.stage(progress)
+        pairs_per_second = count * self._pairs_of(objective) / seconds
         row = (state.step, self.minutes(), self.state.pairs, objective, self.learning_rate, loss, error, confidence, matching, norm)
         self.table.add(dict(zip(LOSSES, (*row, int(skipped), pairs_per_second), strict=True)))
         self.say(Line(state.step, progress, loss, error, pairs_per_second, self._seconds_left(progress), objective))

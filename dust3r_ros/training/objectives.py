@@ -14,9 +14,10 @@ from dust3r_ros.network.camera_head import CameraHead, Pose
 from dust3r_ros.network.completion import shown_of
 from dust3r_ros.network.pair_geometry import PairGeometry
 from dust3r_ros.training.descriptor_loss import at_pixels, matching_loss
-from dust3r_ros.training.geometry_loss import TrueCells, geometry_loss, likeness_loss, true_cells
+from dust3r_ros.training.geometry_loss import TrueCells, alone_losses, geometry_loss, likeness_loss, true_cells
 from dust3r_ros.training.inputs import Inputs
 from dust3r_ros.training.losses import PointmapTruth, pointmap_loss, pose_loss
+from dust3r_ros.training.pairs import View
 from dust3r_ros.training.recipe import ObjectiveSection
 from dust3r_ros.training.token_matching import token_matching_loss
 
@@ -170,6 +171,27 @@ class CompletionObjective(nn.Module):
         loss = completion_loss(completion, inputs.images_1, self.completion.network.config.patch_size)
         nothing = torch.zeros_like(loss)
         return torch.stack([loss, nothing, nothing, nothing])
+
+
+class AloneObjective(nn.Module):
+    """Depth and focal length by a picture alone: what the adjustment of a pair begins with, and what it keeps where nothing matches.
+
+    Several times as many pictures can teach that as pairs can in the same time.
+    """
+
+    def __init__(self, network: TwoViewNetwork, precision: torch.dtype) -> None:
+        super().__init__()
+        self.network, self.precision = network, precision
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """As PointmapObjective's: the error is that of the cells' log depths; nothing is confident or matched."""
+        assert inputs.views is not None
+        views = View(*(torch.cat(values) for values in zip(*(vars(view).values() for view in inputs.views), strict=True)))
+        with torch.autocast(views.images.device.type, self.precision, enabled=self.precision != torch.float32):
+            alone = self.network.alone(views.images)
+        depth, focal = alone_losses(alone, views)
+        nothing = torch.zeros_like(depth.detach())
+        return torch.stack([depth + focal, depth.detach(), nothing, nothing])
 
 
 def part_of(output: TwoViewOutput, half: int) -> TwoViewOutput:

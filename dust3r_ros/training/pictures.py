@@ -12,10 +12,12 @@ from dust3r_ros.io.render import confidence_picture, depth_picture
 from dust3r_ros.network import TwoViewOutput
 from dust3r_ros.training.pairs import PairBatch
 from dust3r_ros.training.records import HELD_OUT, LOSSES, Table
+from dust3r_ros.training.schedule import STAGES
 
 GAP = 4  # white pixels between pictures
 TITLES = ("view 1", "view 2", "depth 1, truth", "depth 1, predicted", "confidence 1", "depth 2 in camera 1, predicted")
 SCALE = 2
+OTHERS = {"completion": ", completion", "alone": ", one by one"}  # than the objective whose error is that of pointmaps
 
 
 def draw_samples(output: TwoViewOutput, batch: PairBatch, count: int, path: Path) -> None:
@@ -81,11 +83,11 @@ def draw_curves(output: Path) -> None:
     )
     for axis, own, title, other in panels:
         for rows, column, label in ((trained, own, "training"), (held_out, other, "held out, averaged weights")):
-            for objective in ("completion", "pointmaps") if column and rows is trained else ("",):
+            for objective in STAGES if column and rows is trained else ("",):
                 chosen = [row for row in rows if not objective or row["objective"] == objective]
-                if column and chosen and not (objective == "completion" and column == "error"):
+                if column and chosen and not (objective in OTHERS and column == "error"):
                     x, y = ([float(row[name]) for row in chosen] for name in ("step", column))
-                    axis.plot(x, y, marker="." if len(x) < 60 else "", label=f"{label}{', completion' * (objective == 'completion')}")
+                    axis.plot(x, y, marker="." if len(x) < 60 else "", label=f"{label}{OTHERS.get(objective, '')}")
         axis.set_title(title)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)

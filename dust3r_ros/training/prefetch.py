@@ -8,8 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 from dust3r_ros.training.inputs import InputMaker, Inputs
+from dust3r_ros.training.schedule import Stage
 
-Work = tuple[int, int, bool]  # step, part, whether for completion
+Work = tuple[int, int, Stage]  # step, part, for which objective
 
 
 class Prefetch:
@@ -53,7 +54,7 @@ class Prefetch:
             self.thread.shutdown(wait=True, cancel_futures=True)
 
 
-def parts(step: int, accumulate: int, is_completion: bool) -> Iterator[Work]:
+def parts(step: int, accumulate: int, stage: Stage) -> Iterator[Work]:
     """All work of one step."""
     for part in range(accumulate):
-        yield (step, part, is_completion)
+        yield (step, part, stage)

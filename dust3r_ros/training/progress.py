@@ -25,7 +25,8 @@ def progress_line(validation: Validation | None) -> Iterator[Callable[[Line], No
         found += f", error {line.error:.4f}" if line.objective == "pointmaps" else ""
         if validation is not None and validation.last:
             found += f", held out {validation.last['error']:.4f} (AbsRel {validation.last['abs_rel']:.3f})"
-        return found + f", {line.pairs_per_second:.3g} pairs/s, {time_of(line.seconds_left)} left"
+        found += f", {line.pairs_per_second:.3g} pairs/s" if line.pairs_per_second else ""
+        return found + f", {time_of(line.seconds_left)} left"
 
     if not console.is_terminal:
         yield lambda line: print(text(line), file=sys.stderr, flush=True)

@@ -60,6 +60,7 @@ class DataSection:
     source: str = setting("generated", "made-up scenes, or a folder of posed RGB-D", choices=("generated", "rgbd"))
     sizes: tuple[str, ...] = setting(("224x160",), "WIDTHxHEIGHT of the pictures; one is drawn for each step", check=_sizes)
     batch: int = setting(16, "pairs of one forward pass; both orders of each are trained", 1, 4096)
+    pictures: int = setting(64, "pictures of one forward pass where they teach one by one", 2, 8192)
     accumulate: int = setting(1, "forward passes for one step of the optimiser", 1, 1024)
     rgbd: RgbdSection = field(default_factory=RgbdSection)
 
@@ -70,6 +71,12 @@ class ObjectiveSection:
     from_nothing: bool = setting(False, "alpha is at least the mean error, so that random weights keep a confidence")
     metric: bool = setting(False, "the truth's scale is learned too: no normalisation of the prediction")
     completion: float = setting(0.0, "share of the schedule, at its start, of cross-view completion", 0.0, 0.9)
+    alone: float = setting(
+        0.0,
+        "share of the schedule, after completion, in which pictures teach depth and focal length one by one; for networks that match cells",
+        0.0,
+        0.9,
+    )
     hidden: float = setting(0.9, "share of view 1's patches that completion hides", 0.1, 0.99)
     matching: float = setting(0.0, "weight of the descriptors' InfoNCE, for networks that have them; 0: off", 0.0, 100.0)
     token_matching: float = setting(0.0, "weight of an InfoNCE between patches: those that see the same point are made alike", 0.0, 100.0)

@@ -16,11 +16,12 @@ from dust3r_ros.training.export import export_weights
 from dust3r_ros.training.host_memory import keep_memory
 from dust3r_ros.training.inputs import FindCorrespondences
 from dust3r_ros.training.loop import Ended, TrainingLoop
+from dust3r_ros.training.pairs import PairSource
 from dust3r_ros.training.progress import progress_line
 from dust3r_ros.training.recipe import HardwareSection, Recipe
 from dust3r_ros.training.recipe_file import data_of
 from dust3r_ros.training.schedule import Schedule
-from dust3r_ros.training.sources import held_out_source, training_source
+from dust3r_ros.training.sources import held_out_source, pictures_source, training_source
 from dust3r_ros.training.state import TrainingState, fresh_state, state_of
 from dust3r_ros.training.validation import Validation
 
@@ -56,9 +57,8 @@ def train(
         if not has_begun:
             validation.look(state.average.network, state.step, 0.0, 0)
     with progress_line(validation) as say:
-        loop = TrainingLoop(
-            recipe, state, training_source(recipe, device), output, precision, validation, _correspondences(recipe, state), say
-        )
+        source, pictures = training_source(recipe, device), _pictures(recipe, state, device)
+        loop = TrainingLoop(recipe, state, source, output, precision, validation, _correspondences(recipe, state), say, pictures)
         ended = loop.run(minutes)
     if validation is not None:
         if state.step % recipe.records.validate_every:
@@ -66,8 +66,8 @@ def train(
         from dust3r_ros.training.pictures import draw_curves
 
         draw_curves(output)
-    of_completion = schedule.is_completion(schedule.progress(state.step - 1, ended.minutes))
-    export_weights(state.average.network, output / "weights.safetensors", of_completion=of_completion)
+    is_one = schedule.is_one_decoder(schedule.progress(state.step - 1, ended.minutes))
+    export_weights(state.average.network, output / "weights.safetensors", is_one_decoder=is_one)
     return ended
 
 
@@ -145,6 +145,16 @@ def _write_recipe(recipe: Recipe, output: Path) -> None:
 
     with atomic_file(output / "recipe.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(json.loads(json.dumps(data_of(recipe), default=str)), sort_keys=False))
+
+
+def _pictures(recipe: Recipe, state: TrainingState, device: torch.device) -> PairSource | None:
+    if recipe.objective.alone == 0:
+        return None
+    if state.network.geometry is None:
+        raise TrainingError(
+            f"objective.alone is {recipe.objective.alone}, but '{recipe.network.model}' says nothing of a picture alone: set it to 0"
+        )
+    return pictures_source(recipe, device, state.network.config.shrink)
 
 
 def _correspondences(recipe: Recipe, state: TrainingState) -> FindCorrespondences | None:

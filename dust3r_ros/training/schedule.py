@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from dust3r_ros.training.recipe import Recipe
+
+Stage = Literal["completion", "alone", "pointmaps"]  # the objective, in the order in which they come
+STAGES: tuple[Stage, ...] = ("completion", "alone", "pointmaps")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up, then half a cosine over all of the schedule; both objectives share the cosine, each has its own warm-up."""
+    """Linear warm-up, then half a cosine over all of the schedule; all objectives share the cosine, pointmaps warm up again."""
 
     recipe: Recipe
 
@@ -23,9 +27,15 @@ class Schedule:
     def is_over(self, step: int, minutes: float) -> bool:
         return self.progress(step, minutes) >= 1.0
 
-    def is_completion(self, progress: float) -> bool:
-        """Whether the objective there is still cross-view completion."""
-        return progress < self.recipe.objective.completion
+    def stage(self, progress: float) -> Stage:
+        objective = self.recipe.objective
+        if progress < objective.completion:
+            return "completion"
+        return "alone" if progress < objective.completion + objective.alone else "pointmaps"
+
+    def is_one_decoder(self, progress: float) -> bool:
+        """Whether, of both decoders, only completion's has learned anything yet."""
+        return self.recipe.objective.completion > 0 and self.stage(progress) != "pointmaps"
 
     def learning_rate(self, progress: float, since: int) -> float:
         """`since`: steps done since the objective or the optimiser started anew."""

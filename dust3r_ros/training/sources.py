@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,13 @@ import torch
 
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.training.errors import TrainingError
+from dust3r_ros.training.inputs import seed_of
 from dust3r_ros.training.pairs import PairBatch, PairSource
 from dust3r_ros.training.recipe import Recipe
 from dust3r_ros.training.recipe_file import filled
 
 SIZE_DRAWN = 3
+PICTURES = 6  # whose scenes are others than the pairs'
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,22 @@ class OfSeveralSizes:
 def training_source(recipe: Recipe, device: torch.device) -> PairSource:
     """Raises TrainingError for settings that no data can be made of."""
     return OfSeveralSizes(_sources(recipe, device, "train", recipe.sizes), recipe.seed, recipe.data.accumulate)
+
+
+def pictures_source(recipe: Recipe, device: torch.device, shrink: int) -> PairSource:
+    """Of pictures that teach one by one, as small as a network that halves them (`shrink` 2) sees them: both views of each of its pairs."""
+    from dust3r_ros.training.scenes import GeneratedPairs
+
+    pairs = -(-recipe.data.pictures // 2)
+    sizes = [(width // shrink, height // shrink) for width, height in recipe.sizes]
+    small = replace(recipe, data=replace(recipe.data, batch=pairs))
+    sources = _sources(small, device, "train", sizes)
+    for at, source in enumerate(sources):
+        if isinstance(source, GeneratedPairs):  # pictures of their own scenes, and what is blurred and noisy is halved too
+            effects = replace(source.config.effects, blur=source.config.effects.blur / shrink, noise=source.config.effects.noise / shrink)
+            config = replace(source.config, pairs_per_scene=1, effects=effects)
+            sources[at] = GeneratedPairs(config, seed_of(recipe.seed, PICTURES), device)
+    return OfSeveralSizes(sources, recipe.seed, recipe.data.accumulate)
 
 
 def held_out_source(recipe: Recipe, device: torch.device) -> PairSource:

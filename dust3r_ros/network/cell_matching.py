@@ -8,6 +8,7 @@ size, and at the size itself where it is there at twice that (`match_refinement`
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,9 @@ from dust3r_ros.network.config import FINE_WIDTH, MATCHED_CELL, NetworkConfig
 from dust3r_ros.network.heads import Grid, unpatched
 from dust3r_ros.network.image_features import ImageFeatures
 from dust3r_ros.network.match_refinement import DETAIL_CELL, FINE_CELL, Cells, Look, MatchRefinement, Pairing
+from dust3r_ros.network.patch_tracking import PatchTracking
 
-LOOKS, LOOKS_AGAIN = 2, 2  # of which the second is at details, where there are any
+LOOKS = 2
 BESIDE = 8.0  # pixels outside of the picture where there is nothing to look at any more
 NEAR_BEST = 2  # cells around the most alike one whose mean is the first place
 FIRST_SHARPNESS = (math.log(1 / 0.07), 0.0)  # of the convolutions' likeness, and the tokens'
@@ -39,24 +41,30 @@ class CellMatching(nn.Module):
         self.sharpness = nn.Parameter(torch.tensor(FIRST_SHARPNESS))
         self.refinement = MatchRefinement(2 * config.match_width, FINE_CELL)
         self.details = MatchRefinement(2 * config.match_width, DETAIL_CELL) if config.detail_width else None
+        self.patch_size = config.patch_size
+        self.tracking = PatchTracking() if config.tracked else None
 
     def cells(self, images: Tensor, larger: Tensor, tokens: Tensor) -> Tensor:
         """Images and their encoder tokens [B, N, C] to what each patch's cells are known by, [B, N, cells_width]. float32.
 
         larger: the same images at twice the size, where details are looked at. Of a cell: two vectors of D, as long as the root of how
-        much they weigh, so that the product with another's is the likeness; then the fine vectors of its places, and those of its details.
+        much they weigh, so that the product with another's is the likeness; then the fine vectors of its places, and those of its details;
+        and where patches are tracked, the patch's own grey values.
         """
         coarse, fine, detail = self.features(images, larger)
         of_tokens = F.normalize(self.proj(precise(self.proj, tokens)).float().unflatten(2, (-1, self.side**2)), dim=2)
         weight_1, weight_2 = self.sharpness.float().clamp(max=SHARPEST).mul(0.5).exp()
         sides = ((coarse, self.side), (fine, 2 * self.side), (detail, MATCHED_CELL * self.side))
         packed = [F.pixel_unshuffle(values, side).flatten(2).transpose(1, 2) for values, side in sides if values.shape[1]]
+        if self.tracking is not None:
+            packed.append(F.pixel_unshuffle(larger.float().mean(1, keepdim=True), self.patch_size).flatten(2).transpose(1, 2))
         return torch.cat([packed[0] * weight_1, of_tokens.flatten(2) * weight_2, *packed[1:]], dim=-1)
 
     def unpacked(self, values: Tensor, grid: Grid) -> Cells:
         """The same again as maps."""
-        sides = (self.side, 2 * self.side, MATCHED_CELL * self.side)
-        widths = [width * side**2 for width, side in zip((2 * self.width, FINE_WIDTH, self.detail_width), sides, strict=True)]
+        sides = (self.side, 2 * self.side, MATCHED_CELL * self.side, self.patch_size)
+        channels = (2 * self.width, FINE_WIDTH, self.detail_width, int(self.tracking is not None))
+        widths = [width * side**2 for width, side in zip(channels, sides, strict=True)]
         return Cells(*(unpatched(part, grid, side) for part, side in zip(values.float().split(widths, dim=-1), sides, strict=True)))
 
     def likeness(self, one: Cells, two: Cells) -> Tensor:
@@ -74,20 +82,39 @@ class CellMatching(nn.Module):
         """The first looks at the cells of view 1, and of view 2."""
         return _of_views([self._looks(self.refinement, pairing, *first_found(pairing), LOOKS) for pairing in pairings])
 
-    def again(self, pairings: list[Pairing], looks: tuple[Look, Look], missed: tuple[Tensor, Tensor]) -> tuple[list[Look], list[Look]]:
-        """More of the same, from where all cells together say that each is: `missed` [B, M, 2] away from where it was found."""
+    def again(
+        self, pairings: list[Pairing], looks: tuple[Look, Look], missed: tuple[Tensor, Tensor], count: int
+    ) -> tuple[list[Look], list[Look]]:
+        """`count` more, from where all cells together say that each is: `missed` [B, M, 2] away from where it was found."""
         others = (pairings[0].other, pairings[-1].other)
         starts = [self._start(look, missed_by, other) for look, missed_by, other in zip(looks, missed, others, strict=True)]
         shares, memories = [look.share for look in looks], [look.memory for look in looks]
         if len(pairings) == 1:
             starts, shares, memories = [torch.cat(starts)], [torch.cat(shares)], [torch.cat(memories)]
-        return _of_views([self._again(*given) for given in zip(pairings, starts, shares, memories, strict=True)])
+        return _of_views([self._again(*given, count) for given in zip(pairings, starts, shares, memories, strict=True)])
 
-    def _again(self, pairing: Pairing, start: Tensor, share: Tensor, memory: Tensor) -> list[Look]:
+    def tracked(self, pairings: list[Pairing], looks: tuple[Look, Look]) -> tuple[list[Look], list[Look]]:
+        """The last of each view's, with its patches tracked; none where that is not done."""
+        if self.tracking is None:
+            return [], []
+        if len(pairings) == 2:
+            return [self._tracked(pairings[0], looks[0])], [self._tracked(pairings[1], looks[1])]
+        one, two = self._tracked(pairings[0], looks[0].followed_by(looks[1])).halves()
+        return [one], [two]
+
+    def _tracked(self, pairing: Pairing, look: Look) -> Look:
+        assert self.tracking is not None
+        pictures = pairing.own.grey[:, 0], pairing.other.grey[:, 0]
+        places, grid = places_of(*pairing.own.size, look.found.device), pairing.own.coarse.shape[2:]
+        found, log_error, seen = self.tracking(pictures, look.found, look.log_error, look.seen, places, (grid[0], grid[1]))
+        return replace(look, found=found, log_error=log_error, seen=seen, window=None)
+
+    def _again(self, pairing: Pairing, start: Tensor, share: Tensor, memory: Tensor, count: int) -> list[Look]:
         if self.details is None:
-            return self._looks(self.refinement, pairing, start, share, LOOKS_AGAIN, memory)
-        looks = self._looks(self.refinement, pairing, start, share, LOOKS_AGAIN - 1, memory)
-        return looks + self._looks(self.details, pairing, looks[-1].found, share, 1, looks[-1].memory)
+            return self._looks(self.refinement, pairing, start, share, count, memory)
+        looks = self._looks(self.refinement, pairing, start, share, count - 1, memory)
+        start, memory = (looks[-1].found, looks[-1].memory) if looks else (start, memory)
+        return looks + self._looks(self.details, pairing, start, share, 1, memory)
 
     def _looks(
         self, by: MatchRefinement, pairing: Pairing, start: Tensor, share: Tensor, count: int, memory: Tensor | None = None

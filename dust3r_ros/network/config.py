@@ -40,6 +40,7 @@ class NetworkConfig:
     stem: bool = False  # convolutions beside the patch embedding
     match_width: int = 0  # channels by which cells of 4 x 4 pixels are matched before the decoders; 0: these find matches themselves
     detail_width: int = 0  # channels by which matches and depths are told in the whole picture, all else in the halved one; 0: in one size
+    tracked: bool = False  # patches around cells are tracked at the end, by the pictures' own values
     image_size: int = 512  # the longer side that the network was trained for, pixels
     square: bool = False  # trained on squares of that side alone
 
@@ -64,6 +65,8 @@ class NetworkConfig:
             raise NetworkError(f"a stem with patches of {self.patch_size} pixels: its convolutions halve the picture; give a power of 2")
         if self.head == "camera" and not self.match_width:
             raise NetworkError("a camera head without match_width: it takes the cameras from what is matched; give match_width too")
+        if self.tracked and not self.match_width:
+            raise NetworkError("tracked patches without match_width: they begin where cells are matched; give match_width too")
         if self.match_width and self.patch_size % MATCHED_CELL:
             raise NetworkError(f"patches of {self.patch_size} pixels matched in cells of {MATCHED_CELL}: give a multiple of that")
         if self.detail_width and (self.head != "camera" or self.patch_size % (HALVED * MATCHED_CELL) or self.detail_width % GROUPS):
@@ -88,7 +91,8 @@ class NetworkConfig:
         if not self.match_width:
             return self.encoder_width
         cells = (self.inner_patch // MATCHED_CELL) ** 2
-        return self.encoder_width + cells * (2 * self.match_width + 4 * FINE_WIDTH + MATCHED_CELL**2 * self.detail_width)
+        of_cells = cells * (2 * self.match_width + 4 * FINE_WIDTH + MATCHED_CELL**2 * self.detail_width)
+        return self.encoder_width + of_cells + self.tracked * self.patch_size**2
 
     @property
     def levels(self) -> tuple[int, int, int, int]:
@@ -131,6 +135,7 @@ PICO = NetworkConfig(
     stem=True,
     match_width=32,
     detail_width=16,
+    tracked=True,
     image_size=224,
 )
 OWN: dict[str, NetworkConfig] = {"dust3r_nano": NANO, "dust3r_pico": PICO}

@@ -46,6 +46,7 @@ USED = {
     "stem",
     "match_width",
     "detail_width",
+    "tracked",
 }
 
 
@@ -114,6 +115,7 @@ def config_of_words(words: Mapping[str, Any], shapes: Shapes, source: str) -> Ne
         stem=words.get("stem", False) is True,
         match_width=_whole(words, "match_width", 0, source) if "match_width" in words else 0,
         detail_width=_whole(words, "detail_width", 0, source) if "detail_width" in words else 0,
+        tracked=words.get("tracked", False) is True,
         image_size=_longest(words.get("img_size", 512), source),
         square=words.get("img_size") in (SQUARE, [SQUARE, SQUARE], (SQUARE, SQUARE)),
     )
@@ -135,7 +137,7 @@ def words_of_config(config: NetworkConfig) -> dict[str, Any]:
     }
     if config.head_width != NetworkConfig.head_width:
         words["head_width"] = config.head_width  # our own word: the published networks know one width
-    for word in ("coordinates", "stem"):
+    for word in ("coordinates", "stem", "tracked"):
         if getattr(config, word):
             words[word] = True  # likewise
     for word in ("match_width", "detail_width"):

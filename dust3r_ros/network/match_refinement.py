@@ -35,6 +35,7 @@ class Cells:
     coarse: Tensor  # [B, C, h, w] at a quarter of the size: their product is the likeness
     fine: Tensor  # [B, F, 2h, 2w] at half of it, of unit length
     detail: Tensor  # [B, D, 4h, 4w] at the size itself, likewise; D = 0: of pictures that are there in this size alone
+    grey: Tensor  # [B, 1, H, W] the whole picture's values; no channel where no patches are tracked
 
     @property
     def size(self) -> tuple[int, int]:
@@ -85,7 +86,7 @@ class Look:
     found: Tensor  # [B, M, 2] (across, down) in the other view, pixels from its middle
     log_error: Tensor  # [B, M] of the distance to expect
     seen: Tensor  # [B, M] logit of being seen there
-    window: Tensor  # [B, M, WINDOW^2], row by row: what the softmax of the places around `centre` is taken of
+    window: Tensor | None  # [B, M, WINDOW^2], row by row: what the softmax of the places around `centre` is taken of, if one was
     centre: Tensor  # [B, M, 2]
     share: Tensor  # [B, M, 1] logarithm, of the most alike cell in the likeness of all
     memory: Tensor  # [B, WIDTH, h, w] what is remembered of the cells
@@ -93,9 +94,16 @@ class Look:
 
     def halves(self) -> tuple[Look, Look]:
         """Of the first half of the batch, and of the second."""
-        values = {name: value.chunk(2) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        one, two = ({name: halves[at] for name, halves in values.items()} for at in (0, 1))
-        return Look(**one, cell=self.cell), Look(**two, cell=self.cell)
+        values = {name: value.chunk(2) for name, value in self._tensors().items()}
+        one, two = (Look(**{**vars(self), **{name: halves[at] for name, halves in values.items()}}) for at in (0, 1))
+        return one, two
+
+    def followed_by(self, other: Look) -> Look:
+        """One batch of both."""
+        return Look(**{**vars(self), **{name: torch.cat([value, getattr(other, name)]) for name, value in self._tensors().items()}})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
 
 class MatchRefinement(nn.Module):

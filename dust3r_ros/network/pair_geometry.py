@@ -25,7 +25,7 @@ from dust3r_ros.network.two_view_reprojection import MatchedView
 FIRST_STEPS, LAST_STEPS = Steps(8, is_last=False), Steps(6, learned=3, turning=0, first_doubt=4.0)
 BETWEEN_STEPS = Steps(5, turning=0, first_doubt=6.0, is_last=False)
 ANEW_STEPS = Steps(10, is_last=False)  # by the last matches, as if there had been no others
-ROUNDS = 2  # of looks from where cells are expected
+LOOKS_AGAIN = (2, 1)  # of each round, from where cells are expected; its last one at details, where there are any
 QUERIES = 4  # ways in which a view's tokens are averaged for its camera
 FIRST_FOCAL = 0.65  # in units of the longer side: 75 degrees across
 FIRST_FOCAL_WEIGHT, FIRST_DEPTH_WEIGHT = math.log(1 / 0.4**2), math.log(0.5)  # logarithms of inverse variances
@@ -115,11 +115,13 @@ class GeometryEstimation(nn.Module):
         pairings = self.matching.pairings(one, two)
         looks_1, looks_2 = self.matching(pairings)
         before = None
-        for steps in (FIRST_STEPS, *((ROUNDS - 1) * [BETWEEN_STEPS])):
+        for steps, count in zip((FIRST_STEPS, *((len(LOOKS_AGAIN) - 1) * [BETWEEN_STEPS])), LOOKS_AGAIN, strict=True):
             with torch.no_grad():
                 before = self._adjusted(self._views(alone, (looks_1[-1], looks_2[-1])), steps, before)
-            again = self.matching.again(pairings, (looks_1[-1], looks_2[-1]), (before.missed_1, before.missed_2))
+            again = self.matching.again(pairings, (looks_1[-1], looks_2[-1]), (before.missed_1, before.missed_2), count)
             looks_1, looks_2 = looks_1 + again[0], looks_2 + again[1]
+        tracked = self.matching.tracked(pairings, (looks_1[-1], looks_2[-1]))
+        looks_1, looks_2 = looks_1 + tracked[0], looks_2 + tracked[1]
         views = self._views(alone, (looks_1[-1], looks_2[-1]))
         with torch.no_grad():
             on, anew = self._adjusted(views, BETWEEN_STEPS, before), self._adjusted(views, ANEW_STEPS)

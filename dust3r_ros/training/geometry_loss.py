@@ -139,13 +139,13 @@ def _look_loss(look: Look, truth: TrueCells) -> Tensor:
     unlikely = torch.where(is_near, distance * (-width).exp() + width, 0.0).sum() / truth.is_seen.sum().clamp_min(1)
     unsure = F.binary_cross_entropy_with_logits(look.seen, is_near.float(), reduction="none")
     unsure = (unsure * ~truth.is_torn).sum() / (~truth.is_torn).sum().clamp_min(1)
-    return unlikely + unsure + _window_loss(look, truth)
+    return unlikely + unsure + (0.0 if look.window is None else _window_loss(look.window, look, truth))
 
 
-def _window_loss(look: Look, truth: TrueCells) -> Tensor:
+def _window_loss(window: Tensor, look: Look, truth: TrueCells) -> Tensor:
     """Cross entropy of the window's softmax, where the window holds the true place."""
     at = (truth.found - look.centre) / look.cell + REACH
-    total, count = _unlikeliness(look.window, at, WINDOW, WINDOW, truth.is_seen)
+    total, count = _unlikeliness(window, at, WINDOW, WINDOW, truth.is_seen)
     return total / count.clamp_min(1)
 
 

@@ -30,6 +30,8 @@ def fresh_network(config: NetworkConfig, seed: int) -> TwoViewNetwork:
         nn.init.zeros_(network.patch_embed.proj.bias)
         nn.init.normal_(network.mask_token, std=SPREAD)
         _begin_alike(network)
+        if network.geometry is not None and network.geometry.matching.tracking is not None:
+            network.geometry.matching.tracking.start_even()
         for head in (network.downstream_head1, network.downstream_head2):
             head.start_flat(FIRST_DEPTH)
     return network

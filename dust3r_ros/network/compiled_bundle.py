@@ -60,6 +60,25 @@ def _rows(places, found, weight, depth_weight, log_depth, off, turn, shift, foca
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
+def missed(one, two, rotation, translation, logs, depth_1, depth_2, nearest, missed_1, missed_2):
+    """missed_1, missed_2 [M, 2]: pixels from where a view's cells were found to where they should be; the other arguments as of `steps`."""
+    back, shift = rotation.T.copy(), -(rotation.T @ translation)
+    focal_1, focal_2 = np.exp(logs[0]), np.exp(logs[1])
+    _missed(one[0], one[1], depth_1, back, shift, focal_1, focal_2, nearest, missed_1)
+    _missed(two[0], two[1], depth_2, rotation, translation, focal_2, focal_1, nearest, missed_2)
+
+
+@numba.njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def _missed(places, found, log_depth, turn, shift, own_focal, other_focal, nearest, missed):
+    for m in range(len(found)):
+        depth = np.exp(log_depth[m])
+        x, y = depth * places[m, 0] / own_focal, depth * places[m, 1] / own_focal
+        z = max(turn[2, 0] * x + turn[2, 1] * y + turn[2, 2] * depth + shift[2], nearest)
+        missed[m, 0] = (turn[0, 0] * x + turn[0, 1] * y + turn[0, 2] * depth + shift[0]) / z * other_focal - found[m, 0]
+        missed[m, 1] = (turn[1, 0] * x + turn[1, 1] * y + turn[1, 2] * depth + shift[1]) / z * other_focal - found[m, 1]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def steps(one, two, alike, scale_weight, rotation, translation, logs, depth_1, depth_2, dampings, doubts, turning, bounds):
     """Steps of one pair, in place: rotation [3, 3], translation [3], logs [3] (both focal lengths, the second prior's scale), log depths.
 

@@ -100,15 +100,23 @@ def adjusted(
     unlearned = steps.count - steps.learned * torch.is_grad_enabled()
     in_loops = unlearned if is_for_loops(one.found) and not USE_TORCH else 0
     if in_loops:
-        state = _compiled_steps(state, one, two, same_camera, scale_weight, steps, in_loops)
+        state, missed = _compiled_steps(state, one, two, same_camera, scale_weight, steps, in_loops)
+        if in_loops == steps.count and not steps.is_last:
+            return _cameras(state, torch.full_like(state.log_depth_1, torch.nan), torch.full_like(state.log_depth_2, torch.nan), *missed)
     for step in range(in_loops, steps.count):
         with torch.set_grad_enabled(torch.is_grad_enabled() and step >= unlearned):
             state = _step(state, one, two, same_camera, scale_weight, *steps.at(step), step < steps.turning)
     first, second = both_linearised(state, one, two, LAST_DOUBT)
+    found = first.held(), second.held(), first.residual, second.residual
+    return _cameras(state, *found, _left_open(state, one, two, same_camera, scale_weight, first, second) if steps.is_last else None)
+
+
+def _cameras(
+    state: PairState, held_1: Tensor, held_2: Tensor, missed_1: Tensor, missed_2: Tensor, left_open: tuple[Tensor, ...] | None = None
+) -> TwoCameras:
     return TwoCameras(
         state.rotation, state.translation, state.log_focal_1, state.log_focal_2, state.log_depth_1, state.log_depth_2,
-        first.held(), second.held(), first.residual, second.residual,
-        *(_left_open(state, one, two, same_camera, scale_weight, first, second) if steps.is_last else _unasked(state)),
+        held_1, held_2, missed_1, missed_2, *(left_open or _unasked(state)),
     )  # fmt: skip
 
 
@@ -155,8 +163,8 @@ def _step(
 @torch.no_grad()
 def _compiled_steps(
     state: PairState, one: MatchedView, two: MatchedView, same: Tensor, scale_weight: float, steps: Steps, count: int
-) -> PairState:
-    """The first `count` steps."""
+) -> tuple[PairState, tuple[Tensor, Tensor]]:
+    """The first `count` steps, and what both views' cells have missed by [B, M, 2] after them."""
     from dust3r_ros.network import compiled_bundle
 
     dampings, doubts = np.array([steps.at(step) for step in range(count)]).reshape(-1, 2).T.copy()
@@ -165,17 +173,21 @@ def _compiled_steps(
     logs = torch.stack([state.log_focal_1, state.log_focal_2, state.log_scale], dim=1).double().numpy()
     depths = [value.float().numpy().copy() for value in (state.log_depth_1, state.log_depth_2)]
     views = [_arrays(view) for view in (one, two)]
+    missed = [np.empty_like(view[1]) for view in views]
     for pair in range(len(rotation)):
         alone = [(*(value[pair] for value in view[:5]), float(view[5][pair]), float(view[6][pair])) for view in views]
         compiled_bundle.steps(
             *alone, (float(same), SAME_CAMERA), scale_weight, rotation[pair], translation[pair], logs[pair], depths[0][pair],
             depths[1][pair], dampings, doubts, steps.turning, bounds,
         )  # fmt: skip
+        at = (rotation[pair], translation[pair], logs[pair], depths[0][pair], depths[1][pair])
+        compiled_bundle.missed(*alone, *at, NEAREST, missed[0][pair], missed[1][pair])
     focal_1, focal_2, scale = torch.from_numpy(logs).float().unbind(1)
-    return PairState(
+    after = PairState(
         torch.from_numpy(rotation).float(), torch.from_numpy(translation).float(), focal_1, focal_2, scale,
         torch.from_numpy(depths[0]), torch.from_numpy(depths[1]),
     )  # fmt: skip
+    return after, (torch.from_numpy(missed[0]), torch.from_numpy(missed[1]))
 
 
 def _arrays(view: MatchedView) -> list[NDArray[np.float32]]:

@@ -147,8 +147,10 @@ def test_first_place_is_the_mean_around_the_most_alike() -> None:
     coarse = torch.zeros(1, 2, 4, 8)
     coarse[0, 0, 1, 2], coarse[0, 0, 1, 3] = 30.0, 30.0  # between these two lies the match
     coarse[0, 0, 3, 7] = 29.0  # alike, but elsewhere
-    own = Cells(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1), torch.zeros(1, 1, 2, 2), torch.zeros(1, 0, 4, 4))
-    found, share = first_found(Pairing.of(own, Cells(coarse, torch.zeros(1, 1, 8, 16), torch.zeros(1, 0, 16, 32))))
+    own = Cells(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1), torch.zeros(1, 1, 2, 2), torch.zeros(1, 0, 4, 4), torch.zeros(1, 0, 4, 4))
+    found, share = first_found(
+        Pairing.of(own, Cells(coarse, torch.zeros(1, 1, 8, 16), torch.zeros(1, 0, 16, 32), torch.zeros(1, 0, 16, 32)))
+    )
     places = places_of(16, 32, torch.device("cpu")).view(4, 8, 2)
     torch.testing.assert_close(found[0, 0], (places[1, 2] + places[1, 3]) / 2, atol=1e-3, rtol=0)
     assert share.exp().item() == pytest.approx(1 / (2 + torch.tensor(-1.0).exp().item()), rel=1e-3)

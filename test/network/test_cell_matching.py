@@ -17,7 +17,7 @@ from dust3r_ros.network.sampled_likeness import Likeness
 
 CONFIG = NetworkConfig(
     encoder_width=64, encoder_heads=2, decoder_width=32, decoder_heads=2, patch_size=16, head="camera", match_width=16, detail_width=8,
-    image_size=64,
+    tracked=True, image_size=64,
 )  # fmt: skip
 GRID, CELLS = (4, 6), (8, 12)
 
@@ -177,7 +177,7 @@ def test_a_second_look_begins_where_cells_are_expected_unless_that_is_far_outsid
     missed = [torch.full_like(look.found, 3.0) for look in looks]
     missed[0][:, 0] = torch.tensor([100.0, 0.0])
     missed[0][:, 1] = torch.nan
-    centres = [side[0].centre for side in matching.again(pairings, (looks[0], looks[1]), (missed[0], missed[1]))]
+    centres = [side[0].centre for side in matching.again(pairings, (looks[0], looks[1]), (missed[0], missed[1]), 2)]
     torch.testing.assert_close(centres[0][:, 2:], looks[0].found[:, 2:] + 3.0)
     torch.testing.assert_close(centres[0][:, :2], looks[0].found[:, :2])
     torch.testing.assert_close(centres[1], looks[1].found + 3.0)
@@ -193,10 +193,10 @@ def test_what_was_seen_before_is_remembered() -> None:
     pairings = matching.pairings(one, two)
     first, second = (side[-1] for side in matching(pairings))
     missed = (first.found * 0, second.found * 0)
-    again, _ = matching.again(pairings, (first, second), missed)
+    again, _ = matching.again(pairings, (first, second), missed, 2)
     assert [look.cell for look in again] == [FINE_CELL, DETAIL_CELL]
     forgotten = tuple(replace(look, memory=look.memory * 0) for look in (first, second))
-    afresh, _ = matching.again(pairings, (forgotten[0], forgotten[1]), missed)
+    afresh, _ = matching.again(pairings, (forgotten[0], forgotten[1]), missed, 2)
     torch.testing.assert_close(afresh[0].window, again[0].window)
     assert not torch.allclose(afresh[0].found, again[0].found, atol=1e-2)
     assert not torch.allclose(afresh[1].memory, again[1].memory, atol=1e-2)
@@ -235,8 +235,11 @@ def test_gradients_reach_every_weight() -> None:
     pairings = matching.pairings(one, two)
     first = matching(pairings)
     last = (first[0][-1], first[1][-1])
-    again = matching.again(pairings, last, (torch.zeros_like(last[0].found), torch.zeros_like(last[1].found)))
-    looks = [look for side in (*first, *again) for look in side]
+    again = matching.again(pairings, last, (torch.zeros_like(last[0].found), torch.zeros_like(last[1].found)), 2)
+    assert matching.tracking is not None
+    torch.nn.init.normal_(matching.tracking.judge.fc2.weight, std=0.1)
+    tracked = matching.tracked(pairings, (again[0][-1], again[1][-1]))
+    looks = [look for side in (*first, *again, *tracked) for look in side]
     loss = sum(look.found.square().mean() + look.log_error.mean() + look.seen.mean() for look in looks)
     (loss + matching.likeness(one, two).square().mean()).backward()  # type: ignore[union-attr]
     for name, parameter in matching.named_parameters():

@@ -45,11 +45,11 @@ def measure(recipe: Recipe, steps: int) -> None:
     state = fresh_state(recipe, device)
     plain = PointmapObjective(state.network, recipe.objective, precision)
     objective = torch.compile(plain, dynamic=False) if recipe.hardware.compile else plain
-    held = maker.make(0, 0, False)
+    held = maker.make(0, 0, "pointmaps")
     ways: dict[str, Callable[[int], None]] = {
-        "data alone": lambda at: _use(maker.make(at, 0, False)),
+        "data alone": lambda at: _use(maker.make(at, 0, "pointmaps")),
         "network's step alone": lambda _: _step(objective, state, held),
-        "both": lambda at: _step(objective, state, prefetch.take((at, 0, False), (at + 1, 0, False))),
+        "both": lambda at: _step(objective, state, prefetch.take((at, 0, "pointmaps"), (at + 1, 0, "pointmaps"))),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
     for at in range(steps + 1):

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from dust3r_ros.network.blocks import is_for_loops
+from dust3r_ros.network.bundle_in_loops import stepped
 from dust3r_ros.network.two_view_reprojection import NEAREST, UNKNOWNS, Linearised, MatchedView, PairState, along, both_linearised, cross
 
 LAST_DOUBT = 3.0  # standard deviations at which a match counts half, in the last step
@@ -100,7 +99,9 @@ def adjusted(
     unlearned = steps.count - steps.learned * torch.is_grad_enabled()
     in_loops = unlearned if is_for_loops(one.found) and not USE_TORCH else 0
     if in_loops:
-        state, missed = _compiled_steps(state, one, two, same_camera, scale_weight, steps, in_loops)
+        bounds = (NEAREST, LEAST_CURVATURE, LARGEST_MOVE, LARGEST_TURN, LARGEST_LOG)
+        asked = [steps.at(step) for step in range(in_loops)]
+        state, missed = stepped(state, one, two, (same_camera, SAME_CAMERA), scale_weight, asked, steps.turning, bounds)
         if in_loops == steps.count and not steps.is_last:
             return _cameras(state, torch.full_like(state.log_depth_1, torch.nan), torch.full_like(state.log_depth_2, torch.nan), *missed)
     for step in range(in_loops, steps.count):
@@ -158,42 +159,6 @@ def _step(
         rotation @ state.rotation, (rotation @ state.translation[..., None])[..., 0] + moved[:, :3],
         state.log_focal_1 + logs[:, 0], state.log_focal_2 + logs[:, 1], state.log_scale + logs[:, 2], log_depth_1, log_depth_2,
     )  # fmt: skip
-
-
-@torch.no_grad()
-def _compiled_steps(
-    state: PairState, one: MatchedView, two: MatchedView, same: Tensor, scale_weight: float, steps: Steps, count: int
-) -> tuple[PairState, tuple[Tensor, Tensor]]:
-    """The first `count` steps, and what both views' cells have missed by [B, M, 2] after them."""
-    from dust3r_ros.network import compiled_bundle
-
-    dampings, doubts = np.array([steps.at(step) for step in range(count)]).reshape(-1, 2).T.copy()
-    bounds = (NEAREST, LEAST_CURVATURE, LARGEST_MOVE, LARGEST_TURN, LARGEST_LOG)
-    rotation, translation = state.rotation.double().numpy().copy(), state.translation.double().numpy().copy()
-    logs = torch.stack([state.log_focal_1, state.log_focal_2, state.log_scale], dim=1).double().numpy()
-    depths = [value.float().numpy().copy() for value in (state.log_depth_1, state.log_depth_2)]
-    views = [_arrays(view) for view in (one, two)]
-    missed = [np.empty_like(view[1]) for view in views]
-    for pair in range(len(rotation)):
-        alone = [(*(value[pair] for value in view[:5]), float(view[5][pair]), float(view[6][pair])) for view in views]
-        compiled_bundle.steps(
-            *alone, (float(same), SAME_CAMERA), scale_weight, rotation[pair], translation[pair], logs[pair], depths[0][pair],
-            depths[1][pair], dampings, doubts, steps.turning, bounds,
-        )  # fmt: skip
-        at = (rotation[pair], translation[pair], logs[pair], depths[0][pair], depths[1][pair])
-        compiled_bundle.missed(*alone, *at, NEAREST, missed[0][pair], missed[1][pair])
-    focal_1, focal_2, scale = torch.from_numpy(logs).float().unbind(1)
-    after = PairState(
-        torch.from_numpy(rotation).float(), torch.from_numpy(translation).float(), focal_1, focal_2, scale,
-        torch.from_numpy(depths[0]), torch.from_numpy(depths[1]),
-    )  # fmt: skip
-    return after, (torch.from_numpy(missed[0]), torch.from_numpy(missed[1]))
-
-
-def _arrays(view: MatchedView) -> list[NDArray[np.float32]]:
-    places = view.places.expand(len(view.weight), -1, -1)
-    values = (places, view.found, view.weight, view.log_depth, view.depth_weight, view.log_focal, view.focal_weight)
-    return [np.ascontiguousarray(value.detach().float().numpy()) for value in values]
 
 
 @torch.no_grad()

@@ -172,7 +172,7 @@ class TrainingLoop:
         seconds = max(now - self.said, 1e-9)
         self.said = now
         progress = self.schedule.progress(state.step, self.minutes())
-        objective = self.schedule.stage(progress)
+        objective = self.schedule.stage(self.schedule.progress(state.step - 1, self.minutes()))
         pairs_per_second = count * self._pairs_of(objective) / seconds
         row = (state.step, self.minutes(), self.state.pairs, objective, self.learning_rate, loss, error, confidence, matching, norm)
         self.table.add(dict(zip(LOSSES, (*row, int(skipped), pairs_per_second), strict=True)))

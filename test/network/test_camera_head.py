@@ -271,6 +271,21 @@ def test_details_mend_a_picture_made_larger() -> None:
     torch.testing.assert_close(head.enlarging(raw, detail), plain)
 
 
+def test_tracked_patches_are_said_in_the_file_and_need_matches(tmp_path: Path) -> None:
+    config = replace(HALVED, tracked=True)
+    network = _lively(config)
+    save_network(network, tmp_path / "tracked.safetensors")
+    again = load_network(tmp_path / "tracked.safetensors")
+    assert again.config == config
+    assert again.encode(torch.zeros(1, 3, 48, 64)).values.shape[2] == config.token_width
+    torch.testing.assert_close(_output(again).points_2, _output(network).points_2)
+    less = TwoViewNetwork(HALVED)
+    less.load_state_dict({key: value for key, value in network.state_dict().items() if key in less.state_dict()})
+    assert not torch.allclose(_output(less.eval()).points_2, _output(network).points_2, atol=1e-3)
+    with pytest.raises(NetworkError, match="give match_width"):
+        NetworkConfig(tracked=True)
+
+
 @pytest.mark.parametrize("part", ["stem", "coordinates"])
 def test_each_part_is_said_in_the_file_and_changes_what_is_made(part: str, tmp_path: Path) -> None:
     network = _lively()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dust3r_ros.network import two_view_bundle
+from dust3r_ros.network.bundle_starts import better, misfit
 from dust3r_ros.network.two_view_bundle import Steps, TwoCameras, adjusted
 from dust3r_ros.network.two_view_reprojection import UNKNOWNS, MatchedView, PairState, linearised
 
@@ -186,9 +187,45 @@ def test_loops_make_the_steps_that_torch_makes(monkeypatch: pytest.MonkeyPatch) 
     for by_torch in (False, True):
         monkeypatch.setattr(two_view_bundle, "USE_TORCH", by_torch)
         found.append([adjusted(one, two, torch.tensor(40.0), 4.0, Steps(count)) for count in (1, 4)])
+        found[-1].append(adjusted(one, two, torch.tensor(40.0), 4.0, Steps(4, is_last=False)))
     for loops, operations in zip(*found, strict=True):
+        torch.testing.assert_close(loops.missed_1, operations.missed_1, atol=0.2, rtol=1e-2)
+        torch.testing.assert_close(loops.missed_2, operations.missed_2, atol=0.2, rtol=1e-2)
         for name in ("rotation", "translation", "log_focal_1", "log_focal_2", "log_depth_1", "log_depth_2"):
             torch.testing.assert_close(getattr(loops, name), getattr(operations, name), atol=2e-3, rtol=0, msg=name)
+
+
+def test_the_better_of_two_adjustments_is_taken_pair_by_pair() -> None:
+    """One of them set out towards the other side; and one is lost."""
+    truth = _truth(motion=0.4)
+    one, two = _views(truth, noise=0.1)
+    good = adjusted(one, two, SAME, 4.0, Steps(20))
+    away = replace(good, translation=-good.translation)
+    bad = adjusted(one, two, SAME, 4.0, Steps(2, turning=0, first_doubt=3.0), away)
+    given = (one, two, SAME, 4.0)
+    assert (misfit(good, *given) < misfit(bad, *given)).all()
+    is_first = torch.arange(PAIRS) % 2 == 0
+
+    def mixed(first: TwoCameras, second: TwoCameras) -> TwoCameras:
+        pick = [
+            torch.where(is_first.view(-1, *([1] * (value.ndim - 1))), value, getattr(second, name)) for name, value in vars(first).items()
+        ]
+        return TwoCameras(*pick)
+
+    chosen = better(mixed(good, bad), mixed(bad, good), *given)
+    for name in ("rotation", "translation", "log_depth_2", "missed_1"):
+        torch.testing.assert_close(getattr(chosen, name), getattr(good, name), msg=name)
+    lost = replace(good, **{name: torch.full_like(value, torch.nan) for name, value in vars(good).items()})
+    for pair in ((lost, good), (good, lost)):
+        torch.testing.assert_close(better(*pair, *given).translation, good.translation)
+
+
+def test_what_is_misfit_falls_as_it_is_adjusted() -> None:
+    one, two = _views(_truth(focals=(55.0, 80.0)), noise=0.3)
+    given = (one, two, torch.tensor(40.0), 4.0)
+    falls = torch.stack([misfit(adjusted(*given, Steps(count, is_last=False)), *given) for count in (1, 3, 30)])
+    assert (falls[0] > falls[2]).all()
+    assert (falls[1] >= falls[2] - 1e-2).all()
 
 
 def test_a_pair_of_numbers_that_are_none_is_lost_alone() -> None:

@@ -46,4 +46,4 @@ def run_loop(
     say: Callable[[Line], None] = lambda _: None,
     precision: torch.dtype = torch.float32,
 ) -> Ended:
-    return TrainingLoop(recipe, state, source, output, precision, say=say).run(minutes)
+    return TrainingLoop(recipe, state, source, output, precision, say=say, pictures=source).run(minutes)

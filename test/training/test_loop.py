@@ -20,11 +20,13 @@ from dust3r_ros.training.initialisation import fresh_network
 from dust3r_ros.training.inputs import InputMaker, Inputs
 from dust3r_ros.training.loop import Line
 from dust3r_ros.training.losses import PointmapTruth, pose_loss
-from dust3r_ros.training.objectives import PointmapObjective, one_order
+from dust3r_ros.training.objectives import AloneObjective, PointmapObjective, one_order
 from dust3r_ros.training.records import LOSSES, Table
+from dust3r_ros.training.schedule import Schedule
 from dust3r_ros.training.state import state_of, state_of_network
 
 SOURCE = PlanePairs()
+MATCHED = replace(TINY, head="camera", patch_size=8, coordinates=True, stem=True, match_width=16)
 
 
 def _losses(folder: Path) -> list[tuple[str, ...]]:
@@ -42,16 +44,19 @@ def test_a_batch_is_learned_to_half_its_error_in_sixty_steps(tmp_path: Path, met
     assert lines[-1].loss < lines[0].loss
 
 
-@pytest.mark.parametrize(("objective", "method"), [({}, "adamw"), ({"completion": 0.5}, "adamw"), ({}, "muon")])
+@pytest.mark.parametrize(
+    ("objective", "method"), [({}, "adamw"), ({"completion": 0.5}, "adamw"), ({}, "muon"), ({"completion": 0.2, "alone": 0.4}, "muon")]
+)
 def test_resumed_run_is_the_unbroken_one(tmp_path: Path, objective: dict[str, float], method: str) -> None:
-    """Losses, weights and averages, bit for bit; with the change from completion to pointmaps in the second half, and between log lines."""
+    """Losses, weights and averages, bit for bit; with the change of objectives in the second half, and between log lines."""
     recipe = recipe_with(
         objective=objective, records={"save_every": 3, "log_every": 2}, data={"accumulate": 2}, optimiser={"method": method}
     )
-    whole = tiny_state(recipe)
+    config = MATCHED if "alone" in objective else TINY
+    whole = tiny_state(recipe, config)
     run_loop(recipe, whole, SOURCE, tmp_path / "whole")
     broken = tmp_path / "broken"
-    run_loop(recipe, tiny_state(recipe), SOURCE, broken)
+    run_loop(recipe, tiny_state(recipe, config), SOURCE, broken)
     folder = CheckpointFolder(broken / "checkpoints")
     for file in folder.files():
         if file.name not in ("step_000000003.safetensors", "step_000000006.safetensors"):
@@ -63,7 +68,9 @@ def test_resumed_run_is_the_unbroken_one(tmp_path: Path, objective: dict[str, fl
     again = state_of(checkpoint, recipe, CPU)
     run_loop(recipe, again, SOURCE, broken)
     assert _losses(broken) == _losses(tmp_path / "whole")
-    assert again.pairs == whole.pairs == whole.step * 2 * recipe.data.batch
+    schedule = Schedule(recipe)
+    of_pairs = sum(schedule.stage(schedule.progress(step, 0.0)) != "alone" for step in range(whole.step))
+    assert again.pairs == whole.pairs == of_pairs * 2 * recipe.data.batch
     for name, value in whole.checkpoint(recipe, 0.0).tensors.items():
         if not name.startswith("random"):
             assert torch.equal(value, again.checkpoint(recipe, 0.0).tensors[name]), name
@@ -171,6 +178,31 @@ def test_both_decoders_start_from_completions(tmp_path: Path) -> None:
         torch.testing.assert_close(one, two, atol=1e-6, rtol=0)
 
 
+def test_pictures_teach_depth_and_focal_length_one_by_one(tmp_path: Path) -> None:
+    """What a pair's adjustment begins with. Then pairs begin, with a warm-up of their own."""
+    optimiser = {"learning_rate": 3e-3, "warm_up": 5}
+    recipe = recipe_with(objective={"alone": 0.9, "pose": 1.0, "geometry": 1.0}, schedule={"steps": 60}, optimiser=optimiser)
+    state = tiny_state(recipe, MATCHED)
+    run_loop(recipe, state, PlanePairs(distinct=1), tmp_path)
+    rows = Table(tmp_path / "losses.csv", LOSSES).rows()
+    alone, pairs = ([row for row in rows if row["objective"] == objective] for objective in ("alone", "pointmaps"))
+    assert (len(alone), len(pairs)) == (54, 6)
+    assert float(alone[-1]["loss"]) < 0.4 * float(alone[0]["loss"])
+    rates = [float(row["learning_rate"]) for row in pairs]
+    assert rates[0] < 0.5 * rates[2]
+    assert state.pairs == len(pairs) * recipe.data.batch
+
+
+def test_pictures_alone_teach_nothing_of_pairs() -> None:
+    network = fresh_network(MATCHED, 0)
+    objective = AloneObjective(network, torch.float32)
+    batch = PlanePairs().batch(0)
+    objective(Inputs(batch.first.images, batch.second.images, views=(batch.first, batch.second)))[0].backward()
+    taught = {name for name, value in network.named_parameters() if value.grad is not None and bool(value.grad.abs().sum() > 0)}
+    assert {"enc_blocks.0.mlp.fc1.weight", "geometry.depth.weight", "geometry.camera.fc1.weight", "enc_norm.weight"} <= taught
+    assert not [name for name in taught if name.startswith(("dec_", "downstream_head", "geometry.matching"))]
+
+
 def test_decoders_begin_as_one_that_looks_for_its_like() -> None:
     """Random weights, but every query finds its own token: before rotation it is more like its own key than like any other's."""
     network = fresh_network(TINY, 0)
@@ -207,7 +239,7 @@ def test_orders_one_after_the_other_are_as_both_in_one_batch(head: str) -> None:
     network = fresh_network(replace(TINY, head=head, patch_size=8, **cells), 0)
     weights = {"token_matching": 0.3, "pose": 0.3, "geometry": 0.3}
     recipe = recipe_with(objective=weights)
-    inputs = InputMaker(recipe, PlanePairs(distinct=1)).make(0, 0, False)
+    inputs = InputMaker(recipe, PlanePairs(distinct=1)).make(0, 0, "pointmaps")
     apart = replace(inputs, truths=(one_order(inputs.truths, 0), one_order(inputs.truths, 1)))
     objective = PointmapObjective(network, recipe.objective, torch.float32)
     found = []
@@ -224,16 +256,16 @@ def test_a_share_of_the_pairs_is_told_its_lenses() -> None:
     """The same ones every time; the intrinsics of both views, or nothing."""
     source = PlanePairs(pairs=64)
     maker = InputMaker(recipe_with(objective={"known_lens": 0.5}), source)
-    inputs = maker.make(3, 0, False)
+    inputs = maker.make(3, 0, "pointmaps")
     assert inputs.lenses is not None
-    for lens, other, again in zip(inputs.lenses, inputs.lenses[::-1], maker.make(3, 0, False).lenses or (), strict=True):
+    for lens, other, again in zip(inputs.lenses, inputs.lenses[::-1], maker.make(3, 0, "pointmaps").lenses or (), strict=True):
         told = lens[:, 0] > 0
         assert 16 < int(told.sum()) < 48
         assert torch.equal(told, other[:, 0] > 0)
         assert torch.equal(lens, again)
         torch.testing.assert_close(lens[told], torch.tensor([[0.9 * 64, 0.0, 0.0]]).expand(int(told.sum()), -1))
         assert not lens[~told].any()
-    assert InputMaker(recipe_with(), source).make(3, 0, False).lenses is None
+    assert InputMaker(recipe_with(), source).make(3, 0, "pointmaps").lenses is None
     network = fresh_network(replace(TINY, head="camera", patch_size=8, coordinates=True, stem=True, match_width=16), 0)
     objective = PointmapObjective(network, recipe_with(objective={"geometry": 0.3, "pose": 0.3}).objective, torch.float32)
     assert float(objective(inputs)[0].detach()) != pytest.approx(float(objective(replace(inputs, lenses=None))[0].detach()), rel=1e-4)
@@ -251,7 +283,7 @@ def test_camera_head_learns_poses(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             optimiser={"learning_rate": 3e-3, "warm_up": 5, "ema": 0.0},
         )
         state = tiny_state(recipe, config)
-        inputs = InputMaker(recipe, PlanePairs(distinct=1)).make(0, 0, False)
+        inputs = InputMaker(recipe, PlanePairs(distinct=1)).make(0, 0, "pointmaps")
         found[weight, "before"] = _pose_loss(state.network, inputs)
         run_loop(recipe, state, PlanePairs(distinct=1), tmp_path / str(weight))
         found[weight, "after"] = _pose_loss(state.network, inputs)

@@ -67,7 +67,7 @@ def test_changes_on_top(tmp_path: Path) -> None:
 def _schedule() -> Schedule:
     settings = {"learning_rate": 1.0, "final": 0.1, "warm_up": 10}
     recipe: Recipe = recipe_of(
-        {"optimiser": settings, "schedule": {"steps": 100, "minutes": 50}, "objective": {"completion": 0.2}}, "the test"
+        {"optimiser": settings, "schedule": {"steps": 100, "minutes": 50}, "objective": {"completion": 0.2, "alone": 0.3}}, "the test"
     )
     return Schedule(recipe)
 
@@ -83,7 +83,10 @@ def test_learning_rate_warms_up_and_follows_the_cosine() -> None:
 
 def test_objectives_and_end() -> None:
     schedule = _schedule()
-    assert [schedule.is_completion(schedule.progress(step, 0)) for step in (0, 19, 20, 99)] == [True, True, False, False]
+    stages = [schedule.stage(schedule.progress(step, 0)) for step in (0, 19, 20, 49, 50, 99)]
+    assert stages == ["completion", "completion", "alone", "alone", "pointmaps", "pointmaps"]
+    assert [schedule.is_one_decoder(progress) for progress in (0.0, 0.3, 0.5)] == [True, True, False]
+    assert not Schedule(recipe_of({"objective": {"alone": 0.3}}, "the test")).is_one_decoder(0.0)
     assert not schedule.is_over(99, 1e9)
     assert schedule.is_over(100, 0)
     timed = Schedule(recipe_of({"schedule": {"by": "minutes", "minutes": 50}}, "the test"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from dust3r_ros.training.inputs import seed_of
 from dust3r_ros.training.pairs import PairBatch, PairSource
 from dust3r_ros.training.recipe import Recipe
 from dust3r_ros.training.recipe_file import filled
+
+if TYPE_CHECKING:
+    from dust3r_ros.training.scenes import PairsConfig
 
 SIZE_DRAWN = 3
 PICTURES = 6  # whose scenes are others than the pairs'
@@ -41,17 +44,17 @@ def training_source(recipe: Recipe, device: torch.device) -> PairSource:
 
 def pictures_source(recipe: Recipe, device: torch.device, shrink: int) -> PairSource:
     """Of pictures that teach one by one, as small as a network that halves them (`shrink` 2) sees them: both views of each of its pairs."""
+    sizes = [(width // shrink, height // shrink) for width, height in recipe.sizes]
+    small = replace(recipe, data=replace(recipe.data, batch=-(-recipe.data.pictures // 2)), seed=seed_of(recipe.seed, PICTURES) % 2**31)
+    if recipe.data.source == "rgbd":
+        return OfSeveralSizes(_sources(small, device, "train", sizes), recipe.seed, recipe.data.accumulate)
     from dust3r_ros.training.scenes import GeneratedPairs
 
-    pairs = -(-recipe.data.pictures // 2)
-    sizes = [(width // shrink, height // shrink) for width, height in recipe.sizes]
-    small = replace(recipe, data=replace(recipe.data, batch=pairs))
-    sources = _sources(small, device, "train", sizes)
-    for at, source in enumerate(sources):
-        if isinstance(source, GeneratedPairs):  # pictures of their own scenes, and what is blurred and noisy is halved too
-            effects = replace(source.config.effects, blur=source.config.effects.blur / shrink, noise=source.config.effects.noise / shrink)
-            config = replace(source.config, pairs_per_scene=1, effects=effects)
-            sources[at] = GeneratedPairs(config, seed_of(recipe.seed, PICTURES), device)
+    sources: list[PairSource] = []
+    for width, height in sizes:
+        config = _config(small, device, width, height)
+        effects = replace(config.effects, blur=config.effects.blur / shrink, noise=config.effects.noise / shrink)  # they are halved too
+        sources.append(GeneratedPairs(replace(config, pairs_per_scene=1, effects=effects), small.seed, device))
     return OfSeveralSizes(sources, recipe.seed, recipe.data.accumulate)
 
 
@@ -65,11 +68,14 @@ def _sources(recipe: Recipe, device: torch.device, split: str, sizes: list[tuple
         from dust3r_ros.training.rgbd import RgbdPairs
 
         return [RgbdPairs(recipe.data.rgbd, width, height, recipe.data.batch, recipe.seed, device, split) for width, height in sizes]
-    return [_generated(recipe, device, split, width, height) for width, height in sizes]
+    from dust3r_ros.training.scenes import GeneratedPairs
+
+    return [GeneratedPairs(_config(recipe, device, width, height), recipe.seed, device, split) for width, height in sizes]
 
 
-def _generated(recipe: Recipe, device: torch.device, split: str, width: int, height: int) -> PairSource:
-    from dust3r_ros.training.scenes import GeneratedPairs, PairsConfig
+def _config(recipe: Recipe, device: torch.device, width: int, height: int) -> PairsConfig:
+    """Of generated pairs. Raises TrainingError for what they cannot be made of."""
+    from dust3r_ros.training.scenes import PairsConfig
 
     given: dict[str, Any] = {**recipe.scenes}
     for key in ("width", "height", "pairs"):
@@ -77,9 +83,8 @@ def _generated(recipe: Recipe, device: torch.device, split: str, width: int, hei
             raise TrainingError(f"'scenes.{key}' is {given[key]!r}: leave it out, and set data.sizes and data.batch")
     own = {"width": width, "height": height, "pairs": recipe.data.batch, "compile": recipe.hardware.compile and device.type == "cuda"}
     try:
-        config = filled(PairsConfig, {**own, **given}, "scenes")
+        return filled(PairsConfig, {**own, **given}, "scenes")
     except TrainingError:
         raise
     except Dust3rError as error:
         raise TrainingError(f"scenes: {error}") from error
-    return GeneratedPairs(config, recipe.seed, device, split)

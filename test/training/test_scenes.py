@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from dust3r_ros.training.pairs import PairBatch, points_in
+from dust3r_ros.training.recipe_file import recipe_of
 from dust3r_ros.training.scenes import (
     CameraEffects,
     GeneratedPairs,
@@ -24,6 +25,7 @@ from dust3r_ros.training.scenes import (
 from dust3r_ros.training.scenes.cameras import pixel_grid, rays
 from dust3r_ros.training.scenes.composition import BUILDERS, composed
 from dust3r_ros.training.scenes.overlap import projected
+from dust3r_ros.training.sources import pictures_source, training_source
 
 TEXTURES = SceneConfig(layer_size=64, noise_layers=4, pattern_layers=8, photo_layers=0)
 PAIRS = PairsConfig(width=64, height=48, pairs=8, scene=TEXTURES)
@@ -136,6 +138,19 @@ def test_cameras_stand_in_the_open() -> None:
             assert (depth > 0.12).all(), kind
             assert (view.valid.flatten(1).float().mean(1) > 0.25).all(), kind
             assert (view.images.flatten(1).std(dim=1) > 0.02).all(), kind
+
+
+def test_pictures_that_teach_one_by_one_are_small_and_of_scenes_of_their_own() -> None:
+    words = {"layer_size": 64, "noise_layers": 4, "pattern_layers": 8, "photo_layers": 0}
+    text = {"seed": 3, "data": {"sizes": ["64x48"], "batch": 4, "pictures": 9}, "scenes": {"pairs_per_scene": 4, "scene": words}}
+    recipe, device = recipe_of(text, "the test"), torch.device("cpu")
+    batch = pictures_source(recipe, device, 2).batch(1)
+    assert batch.first.images.shape == batch.second.images.shape == (5, 3, 24, 32)
+    assert len(torch.unique(torch.cat([batch.first.pose, batch.second.pose])[:, :3, 3], dim=0)) == 10
+    assert same(batch, pictures_source(recipe, device, 2).batch(1))
+    whole = training_source(recipe, device).batch(1)
+    assert whole.first.images.shape == (4, 3, 48, 64)
+    assert not set(whole.first.pose[:, 0, 3].tolist()) & set(batch.first.pose[:, 0, 3].tolist())
 
 
 def test_views_of_one_camera_share_its_principal_point() -> None:

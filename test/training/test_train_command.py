@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,10 +62,23 @@ def test_resumed_run_has_the_losses_of_the_unbroken_one(tmp_path: Path, recipe: 
     assert load_network(tmp_path / "exported.safetensors").config == SMALL
 
 
+def test_pictures_of_a_folder_teach_one_by_one_before_pairs(tmp_path: Path, recipe: Path) -> None:
+    config = replace(SMALL, patch_size=16, head="camera", match_width=8, detail_width=8, tracked=True)
+    weights = small_weights(tmp_path, config)
+    changes = (f"network.weights={weights}", "objective.alone=0.5", "objective.geometry=0.6", "data.pictures=6", "schedule.steps=4")
+    _run("--config", str(recipe), "--output", str(tmp_path / "run"), *(word for change in changes for word in ("--set", change)))
+    rows = Table(tmp_path / "run/losses.csv", LOSSES).rows()
+    assert [row["objective"] for row in rows] == ["alone", "alone", "pointmaps", "pointmaps"]
+    assert [int(row["pairs"]) for row in rows] == [0, 0, 2, 4]
+    assert load_network(tmp_path / "run/weights.safetensors").config == config
+
+
 def test_refusals_say_what_to_do(tmp_path: Path, recipe: Path) -> None:
     output = ("--output", str(tmp_path / "run"))
     with pytest.raises(Dust3rError, match="train needs a recipe"):
         _run(*output)
+    with pytest.raises(Dust3rError, match="says nothing of a picture alone: set it to 0"):
+        _run("--config", str(recipe), *output, "--set", "objective.alone=0.5")
     with pytest.raises(Dust3rError, match="give one of them"):
         _run("--config", str(recipe), *output, "--resume", "auto", "--weights", str(recipe))
     with pytest.raises(Dust3rError, match="give them with --weights"):

@@ -111,7 +111,7 @@ def _sum(weight: Tensor, one: Tensor, two: Tensor) -> Tensor:
 
 
 def _tracked(own: Tensor, other: Tensor, middles: Tensor, start: Tensor, slant: Tensor) -> tuple[Tensor, Tensor]:
-    """In pixels of the whole pictures. Evidence: correlation, residual, least slope, last step."""
+    """In pixels of the whole pictures. Evidence: correlation, residual, least slope, last step. Has not run on a GPU yet."""
     axis = torch.arange(SIDE, dtype=torch.float32, device=own.device) - (SIDE - 1) / 2
     down, across = torch.meshgrid(axis, axis, indexing="ij")
     offsets = torch.stack([across, down], dim=-1).flatten(0, 1)
@@ -149,8 +149,8 @@ def _tracked(own: Tensor, other: Tensor, middles: Tensor, start: Tensor, slant: 
 def _sampled(pictures: Tensor, at: Tensor) -> Tensor:
     """[B, C, H, W] between pixels at [B, M, K, 2] from the middle; beyond the edge, what is at it. [B, C, M, K]"""
     height, width = pictures.shape[2:]
-    size = torch.tensor([width / 2, height / 2], device=at.device)
-    return F.grid_sample(pictures, at / size, mode="bilinear", padding_mode="border", align_corners=False)
+    grid = torch.stack([at[..., 0] / (width / 2), at[..., 1] / (height / 2)], dim=-1)
+    return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _compiled(own: Tensor, other: Tensor, middles: Tensor, start: Tensor, slant: Tensor) -> tuple[Tensor, Tensor]:

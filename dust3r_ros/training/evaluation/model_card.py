@@ -53,6 +53,7 @@ def _what(facts: Facts) -> list[str]:
             ("a stem of convolutions", config.stem),
             (f"cells of {MATCHED_CELL} pixels are matched, and two cameras adjusted to them, before the decoders", config.match_width > 0),
             ("all of this in pictures of half the size, but for details of matches and depths", config.detail_width > 0),
+            ("at the end patches around the cells are tracked by the pictures' own values", config.tracked),
         )
         if is_given
     ]

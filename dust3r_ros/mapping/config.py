@@ -56,7 +56,7 @@ class EstimatorConfig:
     assumed_fov: float = setting(60.0, "horizontal field of view in degrees assumed when no CameraInfo is there", 10.0, 170.0)
     self_calibration: str = setting(
         "auto",
-        "find the lens (auto: where no CameraInfo is there) and the readout from the first keyframes; flow estimator",
+        "find the lens (auto: where no CameraInfo is there) and (flow) the readout from the first keyframes; flow and dust3r_nano",
         choices=("auto", "always", "never"),
     )
     readout: float = setting(

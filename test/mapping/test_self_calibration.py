@@ -11,10 +11,11 @@ import pytest
 from support.lost_walk import CONFIG
 from support.simulated_estimator import SimulatedEstimator
 
-from dust3r_ros.estimators import Calibration, PairPrediction, Tokens, create_estimator
+from dust3r_ros.estimators import Calibration, Estimator, PairPrediction, Tokens, create_estimator
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping import Frame, Localiser, Mapper, MapperConfig, MapUpdate
 from dust3r_ros.mapping.config import EstimatorConfig, with_settings
+from dust3r_ros.models.shipped import shipped_weights
 from dust3r_ros.simulation import SimulatedView, circle_sequence, room_sequence
 
 READOUT = 0.03
@@ -32,9 +33,9 @@ def walked(mapper: Mapper, views: list[SimulatedView], told: bool) -> Iterator[M
         yield mapper.add(Frame(view.stamp, view.image, view.camera if told else None))
 
 
-def mapper_with(self_calibration: str = "auto") -> Mapper:
+def mapper_with(self_calibration: str = "auto", estimator: Estimator | None = None) -> Mapper:
     config = MapperConfig(estimator=EstimatorConfig(self_calibration=self_calibration, assumed_fov=WRONG_FOV))
-    return Mapper(replace(config, keyframes=replace(config.keyframes, min_baseline=0.05)), create_estimator("flow"))
+    return Mapper(replace(config, keyframes=replace(config.keyframes, min_baseline=0.05)), estimator or create_estimator("flow"))
 
 
 def path_error(mapper: Mapper, views: list[SimulatedView]) -> float:
@@ -80,6 +81,21 @@ def test_what_was_tracked_before_stays_and_the_odometry_does_not_jump(calibrated
     assert len(mapper.trajectory()) >= len(placed)
     steps = [np.linalg.norm(b.odometry[:3, 3] - a.odometry[:3, 3]) for a, b in itertools.pairwise(placed)]
     assert max(steps) < 2.5 * np.median(steps)
+
+
+def test_a_network_tells_all_pairs_one_focal_length() -> None:
+    """They are left to themselves else, and disagree; the path is the better for it, whatever the focal length."""
+    if shipped_weights() is None:
+        pytest.skip("this build ships no model")
+    views = room_sequence(60, 320, 240)[::2]
+    found = {}
+    for self_calibration in ("never", "auto"):
+        mapper = mapper_with(self_calibration, create_estimator("dust3r_nano", device="cpu", precision="float32"))
+        list(walked(mapper, views, told=False))
+        found[self_calibration] = path_error(mapper, views), [keyframe.source.assumed for keyframe in mapper.snapshot().keyframes]
+    assert found["auto"][0] < 0.8 * found["never"][0]
+    assert all(found["never"][1])
+    assert not any(found["auto"][1])
 
 
 def test_a_told_lens_stands_and_only_the_readout_is_found(walk: list[SimulatedView]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dust3r_ros.estimators.calibration import Calibration
 from dust3r_ros.estimators.errors import EstimatorError
 from dust3r_ros.estimators.protocol import PairMotion, PairPrediction, Tokens
 from dust3r_ros.estimators.two_view.hardware import Hardware, choose_hardware
 from dust3r_ros.estimators.two_view.images import framing, resample
 from dust3r_ros.estimators.two_view.runner import NetworkRunner, RunnerOptions
+from dust3r_ros.estimators.two_view.self_calibration import calibrate
 from dust3r_ros.estimators.two_view.token_store import StoredTokens
 from dust3r_ros.geometry import Camera, Rectification, working_camera
 from dust3r_ros.network import TwoViewNetwork, TwoViewOutput, load_network
@@ -112,6 +115,12 @@ class NetworkEstimator:
                 found[i, j] = self._prediction(i, j, output)
         return [found[i, j] for i, j in pairs]
 
+    def calibrate(self, views: Sequence[Tokens], turns: Sequence[NDArray[np.float64]], is_measured: bool) -> Calibration | None:  # noqa: ARG002
+        """The focal length of the views' camera by what pairs of them say, of a network that would heed it; see `SelfCalibrating`."""
+        if is_measured or len(views) < 2 or not self.config.match_width:
+            return None
+        return calibrate([_untold(view) for view in views], self.estimate)
+
     def _prediction(self, i: int, j: int, output: TwoViewOutput) -> PairPrediction:
         points_i, confidence_i = self._usable(output.points_1[0], output.confidence_1[0])
         points_j, confidence_j = self._usable(output.points_2[0], output.confidence_2[0])
@@ -150,6 +159,12 @@ def _motion(values: Tensor | None) -> PairMotion | None:
     if said is None or not np.isfinite(said).all():
         return None
     return PairMotion(said[:9].reshape(3, 3), said[9:12], TURN_ERROR * float(said[12]), MOVE_ERROR * float(said[13]))
+
+
+def _untold(view: Tokens) -> Tokens:
+    """As if nobody had measured the camera."""
+    stored = _stored(view)
+    return replace(view, features=StoredTokens(stored.values, stored.grid, torch.zeros_like(stored.lens)))
 
 
 def _stored(view: Tokens) -> StoredTokens:

@@ -134,9 +134,9 @@ class SelfCalibration:
     def _tell(self, before: Camera, found: Calibration, lens: bool, readout: bool) -> None:
         said = []
         if lens:
-            sigma, k1 = found.camera.fx * found.focal_sigma, found.camera.distortion[0]
+            sigma, bend = found.camera.fx * found.focal_sigma, found.camera.distortion
             said.append(f"focal length {found.camera.fx:.0f} +- {sigma:.0f} pixels ({before.fx:.0f} was believed)")
-            said.append(f"k1 {k1:.3f} +- {found.k1_sigma:.3f}")
+            said += [f"k1 {bend[0]:.3f} +- {found.k1_sigma:.3f}"] if bend else []
         if readout:
             said.append(f"{1000 * self.readout:.0f} +- {1000 * found.readout_sigma:.0f} ms from the first row to the last")
         log.info("camera calibrated from %d keyframes: %s; the map is made anew", len(self._kept), ", ".join(said))

@@ -16,9 +16,7 @@ from dust3r_ros.estimators.protocol import PairPrediction, Tokens
 from dust3r_ros.geometry import Camera, GeometryError, focal_from_pointmap
 
 SPAN = 3  # keyframes apart that two views may be
-ALIKE = (
-    0.07  # relative, one sigma: what all pairs of a camera may be wrong by together; on generated pairs, and more on what looks otherwise
-)
+ALIKE = 0.07  # relative, one sigma: what all pairs of a camera may be wrong by together, on generated pairs
 MAD_TO_SIGMA = 1.4826
 LEAST_PAIRS = 6
 

@@ -13,7 +13,7 @@ import pytest
 from dust3r_ros.estimators import Estimator, EstimatorError, PairPrediction, create_estimator
 from dust3r_ros.estimators.flow import FlowEstimator
 from dust3r_ros.geometry import Camera, procrustes
-from dust3r_ros.models.shipped import shipped_weights
+from dust3r_ros.models.shipped import nano_or_flow, shipped_weights
 from dust3r_ros.simulation import SimulatedView, room_sequence
 
 STEP = 7  # frames between keyframes: about 0.25 m
@@ -229,10 +229,12 @@ def test_auto_says_what_it_took_and_why(caplog: pytest.LogCaptureFixture) -> Non
     with caplog.at_level(logging.INFO):
         estimator = create_estimator("auto", 320)
     assert isinstance(estimator, Estimator)
-    assert estimator.name == "flow"
-    assert "model auto: flow (" in caplog.text
+    better = nano_or_flow()
+    taken = "flow" if better is None else better.model
+    assert estimator.name == taken
+    assert f"model auto: {taken} (" in caplog.text
     assert "published" in caplog.text  # why none of those
-    assert ("dust3r_nano wins" in caplog.text) == (shipped_weights() is not None)  # and what the shipped one lacks
+    assert ("dust3r_nano wins" in caplog.text) == (shipped_weights() is not None)  # and what for or against the shipped one
 
 
 def test_wrong_requests_are_named(room: list[SimulatedView]) -> None:

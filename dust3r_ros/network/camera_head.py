@@ -32,6 +32,7 @@ EVEN = math.log(0.12)  # log sigma of the matches' log depth at which, at first,
 ALONE, LEAST_SIGMA = 0.25, 0.01  # sigma of log depth by one picture, and what is never undercut
 SURER = 0.5  # of the logarithm: by how much confidence follows that, at first
 LARGEST_SIGMA = 0.5  # in units of which the camera is mended, at most
+FIRM_TURN, FIRM_MOVE = 0.02, 0.06  # sigmas under which cameras stay as matches have them: on real pictures what tokens say is no better
 
 Pose = tuple[Tensor, Tensor]  # rotations [B, 3, 3] and translations [B, 3]
 
@@ -92,7 +93,7 @@ class CameraHead(nn.Module):
     def pose(self, levels: Sequence[Tensor], geometry: PairGeometry) -> Pose:
         """Of the second view: its camera to camera 1. Translations are in the pointmaps' unit."""
         camera, found = self._camera(levels[-1]), geometry.cameras
-        turn, move = (sigma.clamp(max=LARGEST_SIGMA)[:, None] for sigma in (found.sigma_turn, found.sigma_move))
+        turn, move = _open(found.sigma_turn, FIRM_TURN), _open(found.sigma_move, FIRM_MOVE)
         with torch.autocast(camera.device.type, enabled=False):
             return rotation_of(turn * camera[:, ROTATION]) @ found.rotation, found.translation + move * camera[:, TRANSLATION]
 
@@ -149,6 +150,12 @@ class Enlarging(nn.Module):
         mended = exact(self.last, F.gelu(self.conv(seen.to(self.conv.weight.dtype)))).float()
         larger = F.interpolate(raw, scale_factor=self.scale, mode="bilinear", align_corners=False)
         return larger + F.pixel_shuffle(mended, self.scale)
+
+
+def _open(sigma: Tensor, firm: float) -> Tensor:
+    """[B, 1] in units of which a camera is mended: sigma [B] where that is large, next to nothing where it is under `firm`."""
+    sigma = sigma.clamp(max=LARGEST_SIGMA)[:, None]
+    return sigma**3 / (sigma**2 + firm**2)
 
 
 def _surer(log_sigma: Tensor) -> Tensor:

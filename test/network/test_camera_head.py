@@ -205,7 +205,7 @@ def test_cameras_are_mended_in_units_of_what_is_left_open() -> None:
     head = network.downstream_head2
     assert isinstance(head, CameraHead)
     moved = []
-    for sigma in (0.0, 0.01, 0.02, 1e6):
+    for sigma in (0.0, 0.005, 0.2, 0.4, 1e6):
         open_ = {name: torch.full((1,), sigma) for name in ("sigma_turn", "sigma_move", "sigma_focal_1", "sigma_focal_2")}
         given = replace(geometry, cameras=replace(geometry.cameras, **open_))
         rotation, translation = head.pose(levels[1], given)
@@ -214,9 +214,12 @@ def test_cameras_are_mended_in_units_of_what_is_left_open() -> None:
     assert moved[0][0] < 1e-6
     assert moved[0][1] == 0
     assert moved[0][2] == 0
-    for once, twice, most in zip(*moved[1:], strict=True):
-        assert float(twice / once) == pytest.approx(2.0, rel=0.05)
-        assert float(most.abs()) < 60 * float(once.abs())
+    for firm, once, twice, most in zip(*moved[1:], strict=True):
+        assert float(twice / once) == pytest.approx(2.0, rel=0.1)
+        assert float(most.abs()) < 3 * float(once.abs())
+        assert float(firm.abs()) < 0.05 * float(once.abs())
+    for at in (0, 1):  # what is sure to such a degree stays as the matches have it
+        assert float(moved[1][at]) < 0.1 * 0.005 / 0.2 * float(moved[2][at])
 
 
 def test_both_orders_in_one_batch_share_what_the_matches_say() -> None:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from dust3r_ros.estimators.protocol import Tokens
 from dust3r_ros.geometry import Camera
 
+PROBES = 9  # rays a side at which two cameras are compared
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -27,7 +29,12 @@ class Calibration:
 
 @runtime_checkable
 class SelfCalibrating(Protocol):
-    """An estimator that can calibrate a camera."""
+    """An estimator that may be able to calibrate a camera."""
+
+    @property
+    def can_calibrate(self) -> bool:
+        """Whether it is: not every network heeds what it is told of a camera."""
+        ...
 
     def calibrate(self, views: Sequence[Tokens], turns: Sequence[NDArray[np.float64]], is_measured: bool) -> Calibration | None:
         """From views of one camera, oldest first, that follow each other; None where they are too few or say too little.
@@ -36,3 +43,10 @@ class SelfCalibrating(Protocol):
         `is_measured`: the camera's intrinsics are known, only its readout is asked for.
         """
         ...
+
+
+def shift(before: Camera, after: Camera, working: Camera) -> float:
+    """Pixels of the working image between where the two cameras see the same pixels of their picture, at most over a grid of it."""
+    grid = np.stack(np.meshgrid(np.linspace(0, before.width - 1, PROBES), np.linspace(0, before.height - 1, PROBES)), -1)
+    apart = before.unproject(grid)[..., :2] - after.unproject(grid)[..., :2]
+    return float(np.nanmax(np.linalg.norm(apart, axis=-1))) * working.fx

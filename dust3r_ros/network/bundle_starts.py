@@ -15,8 +15,7 @@ def better(
 ) -> TwoCameras:
     """Of each pair the one of both that fits better: `cameras` where they fit alike. The other arguments as those of `adjusted`."""
     given = (one, two, same_camera, scale_weight)
-    is_better = torch.nan_to_num(misfit(others, *given), nan=torch.inf) < misfit(cameras, *given)
-    is_better |= ~torch.isfinite(cameras.translation).all(1)
+    is_better = misfit(others, *given).nan_to_num(torch.inf) < misfit(cameras, *given).nan_to_num(torch.inf)
 
     def chosen(name: str, own: Tensor) -> Tensor:
         return torch.where(is_better.view(-1, *([1] * (own.ndim - 1))), getattr(others, name), own)

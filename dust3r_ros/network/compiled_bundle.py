@@ -10,6 +10,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from dust3r_ros.network.compiled_sums import product
+
 COUNT = 9
 OWN, OTHER, SCALE = 6, 7, 8  # of the rows' unknowns; the pair's are the first focal length, the second, and the second view's scale
 
@@ -152,12 +154,12 @@ def steps(one, two, alike, scale_weight, rotation, translation, logs, depth_1, d
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _sums(rows, unknowns):
-    """Curvature and gradient of the pair's unknowns. Without BLAS, whose threads would wait beside those of torch."""
+    """Curvature and gradient of the pair's unknowns."""
     curvature, gradient = np.empty((COUNT, COUNT)), np.empty(COUNT)
     for a in range(COUNT):
-        gradient[a] = _product(rows[a], rows[COUNT])
+        gradient[a] = product(rows[a], rows[COUNT])
         for b in range(a + 1):
-            curvature[a, b] = curvature[b, a] = _product(rows[a], rows[b])
+            curvature[a, b] = curvature[b, a] = product(rows[a], rows[b])
     whole, half = np.zeros((COUNT, COUNT)), np.zeros((COUNT, COUNT))
     for a in range(COUNT):
         for b in range(COUNT):
@@ -170,14 +172,6 @@ def _sums(rows, unknowns):
             for b in range(COUNT):
                 whole[a, b] += unknowns[k, a] * half[k, b]
     return whole, left
-
-
-@numba.njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
-def _product(a, b):
-    total = np.float32(0)
-    for k in range(len(a)):
-        total += a[k] * b[k]
-    return total
 
 
 @numba.njit(cache=True, fastmath=True, nogil=True, error_model="numpy")

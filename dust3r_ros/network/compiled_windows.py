@@ -8,6 +8,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from dust3r_ros.network.compiled_sums import product
+
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def of_all(whole, centre, rows, columns, cell, reach, windows):
@@ -33,7 +35,7 @@ def of_few(own, others, centre, rows, columns, cell, reach, windows):
             for i in range(len(corners)):
                 for j in range(len(corners)):
                     is_inside = 0 <= row + i < rows and 0 <= column + j < columns
-                    corners[i, j] = _product(own[b, m], others[b, (row + i) * columns + column + j]) if is_inside else np.float32(0)
+                    corners[i, j] = product(own[b, m], others[b, (row + i) * columns + column + j]) if is_inside else np.float32(0)
             _between(corners, across, down, windows[b, m])
 
 
@@ -43,14 +45,6 @@ def _start(centre, rows, columns, cell, reach):
     x, y = centre[0] / cell + (columns - 1) / 2 - reach, centre[1] / cell + (rows - 1) / 2 - reach
     column, row = np.floor(x), np.floor(y)
     return int(column), int(row), np.float32(x - column), np.float32(y - row)
-
-
-@numba.njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
-def _product(a, b):
-    total = np.float32(0)
-    for k in range(len(a)):
-        total += a[k] * b[k]
-    return total
 
 
 @numba.njit(cache=True, fastmath=True, nogil=True, error_model="numpy")

@@ -15,7 +15,8 @@ from dust3r_ros.estimators.two_view import NetworkEstimator
 from dust3r_ros.estimators.two_view.hardware import choose_hardware
 from dust3r_ros.estimators.two_view.self_calibration import SPAN, calibrate
 from dust3r_ros.geometry import Camera
-from dust3r_ros.mapping.keyframes.self_calibration import SURE
+from dust3r_ros.mapping.config import EstimatorConfig
+from dust3r_ros.mapping.keyframes.self_calibration import SURE, SelfCalibration
 
 SOURCE = Camera(320, 240, 277.0, 277.0, 159.5, 119.5, assumed=True)  # 60 degrees
 WORKING = Camera(160, 112, 138.5, 138.5, 79.5, 55.5, assumed=True)
@@ -58,8 +59,8 @@ def test_pairs_that_agree_give_the_cameras_focal_length() -> None:
     assert not found.camera.assumed
     assert (found.camera.cx, found.camera.width, found.camera.is_pinhole) == (SOURCE.cx, SOURCE.width, True)
     assert found.focal_sigma < SURE
-    corner = np.hypot(WORKING.width, WORKING.height) / 2
-    assert found.shift == pytest.approx(corner * abs(1 - WORKING.fx / (found.camera.fx / 2)), rel=1e-6)
+    corner = np.hypot(SOURCE.width - 1, SOURCE.height - 1) / 4  # from the middle, in pixels of the working image
+    assert found.shift == pytest.approx(corner * abs(1 - SOURCE.fx / found.camera.fx), rel=1e-6)
     assert found.readout == 0
     assert all(abs(i - j) <= SPAN for i, j in network.asked)
     assert set(network.asked) == {(j, i) for i, j in network.asked}
@@ -94,4 +95,9 @@ def test_a_network_is_asked_as_if_nobody_had_told_it() -> None:
     assert one.camera.fx == pytest.approx(other.camera.fx, rel=1e-5)
     assert one.camera.fx != pytest.approx(55.0, rel=1e-3)
     assert own.calibrate(told, nowhere, True) is None
-    assert NetworkEstimator(small_network(DPT), "small", hardware=choose_hardware("cpu", "float32")).calibrate(told, nowhere, False) is None
+    assert own.can_calibrate
+    deaf = NetworkEstimator(small_network(DPT), "small", hardware=choose_hardware("cpu", "float32"))
+    assert not deaf.can_calibrate
+    assert deaf.calibrate(told, nowhere, False) is None
+    assert not SelfCalibration(deaf, EstimatorConfig()).is_open  # nothing is kept for it
+    assert SelfCalibration(own, EstimatorConfig()).is_open

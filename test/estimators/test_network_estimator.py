@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from support.network_views import CAMERA, EXACT, MATCHED, PAIRS, estimator, image, same, views
 from support.networks import DPT, MASTER, SMALL, small_network, small_weights
 
-from dust3r_ros.estimators import Estimator, EstimatorError, PairPrediction, Tokens, create_estimator
+from dust3r_ros.estimators import Estimator, EstimatorError, PairPrediction, create_estimator
 from dust3r_ros.estimators.two_view import NetworkEstimator
-from dust3r_ros.estimators.two_view.hardware import Hardware, choose_hardware
-from dust3r_ros.estimators.two_view.runner import RunnerOptions
+from dust3r_ros.estimators.two_view.hardware import choose_hardware
 from dust3r_ros.geometry import Camera, Rectification
-from dust3r_ros.network import ImageTokens, NetworkConfig, TwoViewNetwork, TwoViewOutput
+from dust3r_ros.network import NetworkConfig
 from dust3r_ros.network.camera_head import CameraHead
-
-CAMERA = Camera(100, 75, 90.0, 90.0, 49.5, 37.0)
-MATCHED = replace(SMALL, patch_size=8, head="camera", match_width=8, detail_width=8)
-EXACT = choose_hardware("cpu", "float32")
-PAIRS = [(i, j) for i in range(4) for j in range(4) if i != j]
-
-
-def image(seed: int, camera: Camera = CAMERA) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (camera.height // 5, camera.width // 5, 3), dtype=np.uint8).repeat(5, 0).repeat(5, 1)
-
-
-def estimator(config: NetworkConfig = DPT, hardware: Hardware = EXACT, **options: bool) -> NetworkEstimator:
-    return NetworkEstimator(small_network(config), "small", hardware=hardware, options=RunnerOptions(**options))
-
-
-def views(own: NetworkEstimator, count: int = 4) -> dict[int, Tokens]:
-    return {key: own.encode(image(key), CAMERA) for key in range(count)}
-
-
-def same(a: PairPrediction, b: PairPrediction, atol: float = 1e-5) -> None:
-    assert (a.i, a.j) == (b.i, b.j)
-    for name in ("points_i", "points_j", "confidence_i", "confidence_j"):
-        torch.testing.assert_close(getattr(a, name), getattr(b, name), atol=atol, rtol=1e-4)
 
 
 @pytest.mark.parametrize("config", [SMALL, DPT, MASTER], ids=["linear", "dpt", "catmlp+dpt"])
@@ -187,104 +162,6 @@ def test_half_precision_is_close_and_its_results_are_float32(precision: str) -> 
         for name in ("points_i", "points_j"):
             truth = getattr(a, name)
             assert float((getattr(b, name) - truth).norm() / truth.norm()) < 0.03
-
-
-# ---- memory --------------------------------------------------------------------------------------------------------------------------
-
-
-def test_tokens_live_as_long_as_their_keyframe() -> None:
-    own = estimator()
-    seen = views(own)
-    own.estimate(seen, PAIRS)
-    held = own.runner.store.device_bytes
-    assert held > 0
-    del seen[0]
-    gc.collect()
-    assert own.runner.store.device_bytes == pytest.approx(0.75 * held)
-    del seen
-    gc.collect()
-    assert own.runner.store.device_bytes == 0
-
-
-def test_the_oldest_tokens_make_room_and_come_back() -> None:
-    own = estimator()
-    seen = views(own)
-    reference = own.estimate(seen, PAIRS)
-    one = own.runner.store.device_bytes // 4
-    own.runner.store.budget = 2 * one
-    again = own.encode(image(9), CAMERA)
-    assert own.runner.store.device_bytes <= 2 * one
-    assert seen[0].features.details == [None, None]
-    assert any(seen[key].features.details != [None, None] for key in (2, 3))
-    for a, b in zip(own.estimate(seen, PAIRS), reference, strict=True):
-        same(a, b)
-    assert own.runner.store.device_bytes <= 2 * one
-    del again
-
-
-def test_two_hundred_keyframes_hold_no_more_than_ten() -> None:
-    """The window slides; what has left it is gone. (10,000 of them: bench/network_memory.py.)"""
-    own = estimator(SMALL)
-    window: dict[int, Tokens] = {}
-    held = []
-    for index in range(200):
-        window[index] = own.encode(image(index % 7), CAMERA)
-        if len(window) > 4:
-            del window[min(window)]
-        own.estimate(window, [(index, other) for other in window if other != index])
-        held.append(own.runner.store.device_bytes)
-    assert max(held[10:]) == held[10]
-    assert len(own.runner.store._resident) == 4
-
-
-class Narrow(TwoViewNetwork):
-    """Runs out of memory as a device does: with more than `room` pairs, or images, at once."""
-
-    room = 1
-
-    def decode(self, tokens_1: ImageTokens, tokens_2: ImageTokens, descriptors: bool = True, mirrored: bool = False) -> TwoViewOutput:
-        if len(tokens_1.values) > self.room:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return super().decode(tokens_1, tokens_2, descriptors, mirrored)
-
-
-@pytest.mark.parametrize(
-    ("room", "said"), [(8, []), (4, ["12 pairs at once: going on with 6", "6 pairs at once: going on with 3"]), (1, ["going on with 1"])]
-)
-def test_out_of_memory_halves_the_batch_says_so_and_goes_on(room: int, said: list[str], caplog: pytest.LogCaptureFixture) -> None:
-    reference = estimator().estimate(views(estimator()), PAIRS)
-    network = Narrow(DPT)
-    network.load_state_dict(small_network(DPT).state_dict())
-    network.room = room
-    own = NetworkEstimator(network, "narrow", hardware=EXACT)
-    own.runner.batch = 8 if room == 8 else 16
-    with caplog.at_level(logging.WARNING):
-        found = own.estimate(views(own), PAIRS)
-    for a, b in zip(found, reference, strict=True):
-        same(a, b)
-    lines = [record.getMessage() for record in caplog.records]
-    assert all(any(words in line for line in lines) for words in said)
-    assert own.runner.batch <= room
-    caplog.clear()
-    own.estimate(views(own), PAIRS)
-    assert not caplog.records  # it has learned
-
-
-def test_out_of_memory_with_both_orders_of_a_pair_goes_on_with_one_at_a_time(caplog: pytest.LogCaptureFixture) -> None:
-    network = Narrow(MATCHED)
-    own = NetworkEstimator(network, "narrow", hardware=EXACT)
-    with caplog.at_level(logging.WARNING):
-        found = own.estimate(views(own, 2), [(0, 1), (1, 0)])
-    assert [(prediction.i, prediction.j) for prediction in found] == [(0, 1), (1, 0)]
-    assert "out of memory with 2 pairs at once: going on with 1" in caplog.text
-
-
-def test_not_even_one_pair_fits() -> None:
-    network = Narrow(DPT)
-    network.room = 0
-    own = NetworkEstimator(network, "narrow", hardware=EXACT)
-    with pytest.raises(EstimatorError, match=r"even with one image or pair: set estimator\.size to less"):
-        own.estimate(views(own), PAIRS)
 
 
 def test_what_is_not_finite_counts_as_unknown(caplog: pytest.LogCaptureFixture) -> None:

@@ -131,6 +131,8 @@ def test_what_is_known_of_the_camera_outlives_the_map(walk: list[SimulatedView],
 class Calibrating(SimulatedEstimator):
     """Says with the fifth keyframe which camera it is; knows by which one the newest picture of each later estimate was made."""
 
+    can_calibrate = True
+
     def __init__(self, views: Sequence[SimulatedView]) -> None:
         super().__init__(views, size=120, noise=0.01)
         self.camera = replace(views[0].camera, model="plumb_bob", distortion=(0.0, 0.0, 0.0, 0.0))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.networks import DPT, SMALL, small_network
+from torch.nn import functional as F  # noqa: N812
 
 from dust3r_ros.network import OWN, PUBLISHED, NetworkError, TwoViewNetwork, load_network, named, save_network
 from dust3r_ros.network.config_words import words_of_config
@@ -72,3 +73,17 @@ def test_points_and_confidence_keep_float32_under_autocast(head: str) -> None:
         confidence = network(image, image).confidence_1
     raw = (confidence - 1).log()
     assert not torch.allclose(raw, raw.bfloat16().float(), rtol=1e-5, atol=0)
+
+
+def test_what_a_picture_says_alone_is_what_its_pairs_begin_with() -> None:
+    """A network that halves pictures for all but details takes small ones as they are: depths and focal lengths in the same pixels."""
+    network = small_network(replace(SMALL, patch_size=8, head="camera", match_width=8, detail_width=8)).float()
+    assert network.config.shrink == 2
+    images = torch.rand(2, 3, 64, 96) * 2 - 1
+    with torch.no_grad():
+        tokens = network.encode(images)
+        geometry = network.geometry_of(tokens, tokens)
+        alone = network.alone(F.avg_pool2d(images, 2))
+    assert geometry is not None
+    for name in ("log_depth", "log_focal", "depth_weight", "focal_weight", "places"):
+        torch.testing.assert_close(getattr(geometry.priors_1, name), getattr(alone, name).expand_as(getattr(geometry.priors_1, name)))

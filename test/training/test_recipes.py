@@ -7,12 +7,14 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from dust3r_ros.training.errors import TrainingError
 from dust3r_ros.training.recipe import Recipe
 from dust3r_ros.training.recipe_file import data_of, filled, read_recipe, recipe_of
 from dust3r_ros.training.scenes import PairsConfig
 from dust3r_ros.training.schedule import Schedule
+from dust3r_ros.training.sources import pictures_source
 
 RECIPES = sorted((Path(__file__).parents[2] / "config/train").glob("*.yaml"))
 
@@ -92,3 +94,15 @@ def test_objectives_and_end() -> None:
     timed = Schedule(recipe_of({"schedule": {"by": "minutes", "minutes": 50}}, "the test"))
     assert timed.progress(10**6, 25) == pytest.approx(0.5)
     assert timed.is_over(0, 50)
+
+
+def test_pictures_one_by_one_are_halved_for_networks_that_halve_them() -> None:
+    """Their blur and noise too: halving takes as much from a picture of twice the size."""
+    recipe = recipe_of(
+        {"data": {"sizes": ["64x48"], "batch": 2, "pictures": 6}, "scenes": {"effects": {"blur": 0.8, "jpeg": 0.6}}}, "the test"
+    )
+    for shrink in (1, 2):
+        (source,) = pictures_source(recipe, torch.device("cpu"), shrink).sources
+        config = source.config
+        assert (config.width, config.height, config.pairs) == (64 // shrink, 48 // shrink, 3)
+        assert (config.effects.blur, config.effects.noise, config.effects.jpeg) == (0.8 / shrink, 1.0 / shrink, 0.6)

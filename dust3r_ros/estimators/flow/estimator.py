@@ -34,6 +34,7 @@ class FlowEstimator:
     """
 
     name = "flow"
+    can_calibrate = True
 
     def __init__(self, size: int = 320) -> None:
         """`size`: longer side of the working image in pixels."""

@@ -13,7 +13,6 @@ from dust3r_ros.geometry import Camera, row_time
 Floats = NDArray[np.float64]
 
 UNKNOWNS = 3
-PROBES = 9  # rays a side at which two cameras are compared
 
 
 @dataclass(frozen=True)
@@ -95,10 +94,3 @@ def camera_with(source: Camera, lens: Lens) -> Camera:
     powers = np.stack([straight**3, straight**5], -1)
     k1, k2 = np.linalg.lstsq(powers, distorted - straight, rcond=None)[0]
     return replace(source, fx=fx, fy=fy, model="plumb_bob", distortion=(float(k1), float(k2), 0.0, 0.0), assumed=False)
-
-
-def shift(before: Camera, after: Camera, working: Camera) -> float:
-    """Pixels of the working image between where the two cameras see the same pixels of their picture, at most over a grid of it."""
-    grid = np.stack(np.meshgrid(np.linspace(0, before.width - 1, PROBES), np.linspace(0, before.height - 1, PROBES)), -1)
-    apart = before.unproject(grid)[..., :2] - after.unproject(grid)[..., :2]
-    return float(np.nanmax(np.linalg.norm(apart, axis=-1))) * working.fx

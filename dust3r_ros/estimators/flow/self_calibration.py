@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from dust3r_ros.estimators.calibration import Calibration
+from dust3r_ros.estimators.calibration import Calibration, shift
 from dust3r_ros.estimators.flow.bundle_equations import (
     POINT_SIGMA,
     Linearisation,
@@ -27,7 +27,7 @@ from dust3r_ros.estimators.flow.bundle_equations import (
     solve,
 )
 from dust3r_ros.estimators.flow.graph import graph_of
-from dust3r_ros.estimators.flow.lens import UNKNOWNS, Lens, LensObservations, believed, camera_with, is_radial, shift
+from dust3r_ros.estimators.flow.lens import UNKNOWNS, Lens, LensObservations, believed, camera_with, is_radial
 from dust3r_ros.estimators.flow.view import View
 from dust3r_ros.estimators.protocol import Tokens
 

@@ -115,9 +115,14 @@ class NetworkEstimator:
                 found[i, j] = self._prediction(i, j, output)
         return [found[i, j] for i, j in pairs]
 
+    @property
+    def can_calibrate(self) -> bool:
+        """Whether the network matches, and so heeds the camera that it is told."""
+        return self.config.match_width > 0
+
     def calibrate(self, views: Sequence[Tokens], turns: Sequence[NDArray[np.float64]], is_measured: bool) -> Calibration | None:  # noqa: ARG002
         """The focal length of the views' camera by what pairs of them say, of a network that would heed it; see `SelfCalibrating`."""
-        if is_measured or len(views) < 2 or not self.config.match_width:
+        if is_measured or len(views) < 2 or not self.can_calibrate:
             return None
         return calibrate([_untold(view) for view in views], self.estimate)
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from dust3r_ros.estimators.calibration import Calibration
+from dust3r_ros.estimators.calibration import Calibration, shift
 from dust3r_ros.estimators.protocol import PairPrediction, Tokens
-from dust3r_ros.geometry import Camera, GeometryError, focal_from_pointmap
+from dust3r_ros.geometry import GeometryError, focal_from_pointmap
 
 SPAN = 3  # keyframes apart that two views may be
 ALIKE = 0.07  # relative, one sigma: what all pairs of a camera may be wrong by together, on generated pairs
@@ -38,7 +38,7 @@ def calibrate(views: Sequence[Tokens], estimate: Estimate) -> Calibration | None
     sigma = float(np.hypot(ALIKE, spread / np.sqrt(len(views))))
     longer = float(np.exp(middle)) / views[0].camera.fx
     camera = replace(source, fx=source.fx * longer, fy=source.fy * longer, assumed=False)
-    return Calibration(camera, sigma, np.inf, _shift(source, camera, views[0].camera), 0.0, np.inf)
+    return Calibration(camera, sigma, np.inf, shift(source, camera, views[0].camera), 0.0, np.inf)
 
 
 def _focal(prediction: PairPrediction) -> float | None:
@@ -47,9 +47,3 @@ def _focal(prediction: PairPrediction) -> float | None:
         return focal_from_pointmap(prediction.points_i, prediction.confidence_i - 1.0)
     except GeometryError:
         return None
-
-
-def _shift(before: Camera, after: Camera, working: Camera) -> float:
-    """Pixels of the working image between where both cameras see what lies in its corner."""
-    corner = np.hypot(working.width, working.height) / 2
-    return float(corner * abs(1.0 - before.fx / after.fx))

@@ -47,7 +47,8 @@ class SelfCalibration:
 
     def __init__(self, estimator: Estimator, config: EstimatorConfig, may_calibrate: bool = True) -> None:
         self._estimator, self._config = estimator, config
-        self._wanted = config.self_calibration if may_calibrate and isinstance(estimator, SelfCalibrating) else "never"
+        is_able = isinstance(estimator, SelfCalibrating) and estimator.can_calibrate
+        self._wanted = config.self_calibration if may_calibrate and is_able else "never"
         self._believed: Camera | None = None  # before it was calibrated
         self._calibrated: Camera | None = None
         self.readout = config.readout  # seconds from the camera's first row to the last

@@ -1,26 +1,33 @@
-"""Which of two adjustments of a pair is the one that was wanted: the sum of squares has several minima, and each step only goes down."""
+"""Where else the adjustment of a pair may begin, and which end was wanted: its sum of squares has several minima, each step goes down."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from dust3r_ros.network.two_view_bundle import LAST_DOUBT, SAME_CAMERA, TwoCameras
-from dust3r_ros.network.two_view_reprojection import MatchedView
+from dust3r_ros.network.two_view_reprojection import MatchedView, PairState
+
+
+def reversed_motion(cameras: TwoCameras, one: MatchedView, two: MatchedView) -> PairState:
+    """The same turn with the motion the other way, and depths as a picture alone gives them.
+
+    Of little depth, or in a narrow field of view, a scene and its relief turned inside out look almost alike (Belhumeur et al., IJCV 1999).
+    """
+    state = cameras.state()
+    return replace(state, translation=-state.translation, log_depth_1=one.log_depth, log_depth_2=two.log_depth)
 
 
 @torch.no_grad()
-def better(
-    cameras: TwoCameras, others: TwoCameras, one: MatchedView, two: MatchedView, same_camera: Tensor, scale_weight: float
-) -> TwoCameras:
-    """Of each pair the one of both that fits better: `cameras` where they fit alike. The other arguments as those of `adjusted`."""
-    given = (one, two, same_camera, scale_weight)
-    is_better = misfit(others, *given).nan_to_num(torch.inf) < misfit(cameras, *given).nan_to_num(torch.inf)
-
-    def chosen(name: str, own: Tensor) -> Tensor:
-        return torch.where(is_better.view(-1, *([1] * (own.ndim - 1))), getattr(others, name), own)
-
-    return TwoCameras(**{name: chosen(name, own) for name, own in vars(cameras).items()})
+def best_of(candidates: Sequence[TwoCameras], one: MatchedView, two: MatchedView, same_camera: Tensor, scale_weight: float) -> TwoCameras:
+    """Of each pair the candidate that fits best; of those that fit alike the first. The other arguments as those of `adjusted`."""
+    misfits = [misfit(cameras, one, two, same_camera, scale_weight) for cameras in candidates]
+    which = torch.stack([values.nan_to_num(torch.inf) for values in misfits]).argmin(0)
+    pair = torch.arange(len(which), device=which.device)
+    return TwoCameras(**{name: torch.stack([getattr(each, name) for each in candidates])[which, pair] for name in vars(candidates[0])})
 
 
 def misfit(cameras: TwoCameras, one: MatchedView, two: MatchedView, same_camera: Tensor, scale_weight: float) -> Tensor:

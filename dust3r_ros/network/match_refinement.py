@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from dust3r_ros.network.blocks import is_for_loops
 from dust3r_ros.network.config import GROUPS, MATCHED_CELL
+from dust3r_ros.network.heads import Grid
 from dust3r_ros.network.sampled_likeness import Likeness
 
 FINE_CELL, DETAIL_CELL = 2, 1  # pixels
@@ -41,6 +42,11 @@ class Cells:
     def size(self) -> tuple[int, int]:
         """Height and width of the picture."""
         return MATCHED_CELL * self.coarse.shape[2], MATCHED_CELL * self.coarse.shape[3]
+
+    @property
+    def grid(self) -> Grid:
+        """Rows and columns of the coarse cells."""
+        return self.coarse.shape[2], self.coarse.shape[3]
 
     def followed_by(self, other: Cells) -> Cells:
         """One batch of both, which are of one size."""

@@ -14,15 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dust3r_ros.network.blocks import Mlp
-from dust3r_ros.network.bundle_starts import better
+from dust3r_ros.network.bundle_starts import best_of, reversed_motion
 from dust3r_ros.network.cell_matching import CellMatching, places_of
 from dust3r_ros.network.config import NetworkConfig
 from dust3r_ros.network.heads import Grid, exact, unpatched
 from dust3r_ros.network.match_refinement import Look
+from dust3r_ros.network.triple_consensus import agreed
 from dust3r_ros.network.two_view_bundle import Steps, TwoCameras, adjusted
-from dust3r_ros.network.two_view_reprojection import MatchedView
+from dust3r_ros.network.two_view_reprojection import MatchedView, PairState
 
 FIRST_STEPS, LAST_STEPS = Steps(8, is_last=False), Steps(6, learned=3, turning=0, first_doubt=4.0)
+AGREED_STEPS, OTHER_STEPS = (Steps(count, turning=0, first_doubt=8.0, is_last=False) for count in (6, 8))
 BETWEEN_STEPS = Steps(5, turning=0, first_doubt=6.0, is_last=False)
 ANEW_STEPS = Steps(10, is_last=False)  # by the last matches, as if there had been no others
 LOOKS_AGAIN = (2, 1)  # of each round, from where cells are expected; its last one at details, where there are any
@@ -115,17 +117,17 @@ class GeometryEstimation(nn.Module):
         pairings = self.matching.pairings(one, two)
         looks_1, looks_2 = self.matching(pairings)
         before = None
-        for steps, count in zip((FIRST_STEPS, *((len(LOOKS_AGAIN) - 1) * [BETWEEN_STEPS])), LOOKS_AGAIN, strict=True):
+        for count in LOOKS_AGAIN:
             with torch.no_grad():
-                before = self._adjusted(self._views(alone, (looks_1[-1], looks_2[-1])), steps, before)
+                views = self._views(alone, (looks_1[-1], looks_2[-1]))
+                before = self._begun(views, (one.grid, two.grid)) if before is None else self._adjusted(views, BETWEEN_STEPS, before)
             again = self.matching.again(pairings, (looks_1[-1], looks_2[-1]), (before.missed_1, before.missed_2), count)
             looks_1, looks_2 = looks_1 + again[0], looks_2 + again[1]
         tracked = self.matching.tracked(pairings, (looks_1[-1], looks_2[-1]))
         looks_1, looks_2 = looks_1 + tracked[0], looks_2 + tracked[1]
         views = self._views(alone, (looks_1[-1], looks_2[-1]))
         with torch.no_grad():
-            on, anew = self._adjusted(views, BETWEEN_STEPS, before), self._adjusted(views, ANEW_STEPS)
-            start = better(on, anew, *views, self._same(), SCALE_WEIGHT)
+            start = self._gone_on(views, before)
         found = self._adjusted(views, LAST_STEPS, start)
         return PairGeometry(looks_1, looks_2, *views, found.with_depths(0.0))
 
@@ -159,9 +161,24 @@ class GeometryEstimation(nn.Module):
         """Inverse variance of the difference of one camera's log focal lengths."""
         return self.same.float().clamp(-LARGEST_LOG, 2 * LARGEST_LOG).exp()
 
-    def _adjusted(self, views: tuple[MatchedView, MatchedView], steps: Steps, start: TwoCameras | None = None) -> TwoCameras:
+    def _begun(self, views: tuple[MatchedView, MatchedView], grids: tuple[Grid, Grid]) -> TwoCameras:
+        """By the first matches, from cameras in one place and from where most triples of them would have these; `grids`: of the cells."""
         with torch.autocast(views[0].found.device.type, enabled=False):
-            return adjusted(*views, self._same(), SCALE_WEIGHT, steps, start)
+            there = self._adjusted(views, FIRST_STEPS)
+            agreeing = self._adjusted(views, AGREED_STEPS, agreed(*views, grids))
+            return best_of((there, agreeing), *views, self._same(), SCALE_WEIGHT)
+
+    def _gone_on(self, views: tuple[MatchedView, MatchedView], before: TwoCameras | None) -> TwoCameras:
+        """By the last matches: from where earlier ones led, from cameras in one place, and from the opposite motion."""
+        with torch.autocast(views[0].found.device.type, enabled=False):
+            on, anew = self._adjusted(views, BETWEEN_STEPS, before), self._adjusted(views, ANEW_STEPS)
+            other = self._adjusted(views, OTHER_STEPS, reversed_motion(on, *views))
+            return best_of((on, anew, other), *views, self._same(), SCALE_WEIGHT)
+
+    def _adjusted(self, views: tuple[MatchedView, MatchedView], steps: Steps, start: TwoCameras | PairState | None = None) -> TwoCameras:
+        with torch.autocast(views[0].found.device.type, enabled=False):
+            state = start.state() if isinstance(start, TwoCameras) else start
+            return adjusted(*views, self._same(), SCALE_WEIGHT, steps, state)
 
     def _matched(self, view: ViewAlone, look: Look, other: ViewAlone) -> MatchedView:
         variance = look.log_error.clamp(-LARGEST_LOG, LARGEST_LOG).mul(2).exp() + LEAST_ERROR**2

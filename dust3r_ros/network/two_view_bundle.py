@@ -58,6 +58,13 @@ class TwoCameras:
             self.sigma_turn, self.sigma_move, self.sigma_focal_2, self.sigma_focal_1, self.log_sigma_2, self.log_sigma_1,
         )  # fmt: skip
 
+    def state(self) -> PairState:
+        """What a further adjustment starts from."""
+        scale = torch.zeros_like(self.log_focal_1)  # its first step finds it at once
+        return PairState(
+            self.rotation, self.translation, self.log_focal_1, self.log_focal_2, scale, self.log_depth_1, self.log_depth_2
+        )  # fmt: skip
+
     def with_depths(self, mean: float) -> TwoCameras:
         """At the scale at which the mean log depth of all cells is `mean`."""
         cells = torch.cat([self.log_depth_1, self.log_depth_2], dim=1)
@@ -88,14 +95,14 @@ class Steps:
 
 
 def adjusted(
-    one: MatchedView, two: MatchedView, same_camera: Tensor, scale_weight: float, steps: Steps, start: TwoCameras | None = None
+    one: MatchedView, two: MatchedView, same_camera: Tensor, scale_weight: float, steps: Steps, start: PairState | None = None
 ) -> TwoCameras:
     """From `start`, or from cameras in one place and depths as by the priors.
 
     same_camera: inverse variance of the difference of the log focal lengths; scale_weight: that of the second prior's log scale against
     the first's. float32; no waiting for the device.
     """
-    state = _first_state(one, two) if start is None else _state_of(start)
+    state = _first_state(one, two) if start is None else start
     unlearned = steps.count - steps.learned * torch.is_grad_enabled()
     in_loops = unlearned if is_for_loops(one.found) and not USE_TORCH else 0
     if in_loops:
@@ -126,12 +133,6 @@ def _first_state(one: MatchedView, two: MatchedView) -> PairState:
     nowhere = torch.zeros(batch, 3, device=device)
     there = torch.eye(3, device=device).expand(batch, 3, 3)
     return PairState(there, nowhere, one.log_focal, two.log_focal, nowhere[:, 0], one.log_depth, two.log_depth)
-
-
-def _state_of(cameras: TwoCameras) -> PairState:
-    focals = (cameras.log_focal_1, cameras.log_focal_2)
-    scale = torch.zeros_like(focals[0])  # the next step finds it at once
-    return PairState(cameras.rotation, cameras.translation, *focals, scale, cameras.log_depth_1, cameras.log_depth_2)
 
 
 def _step(

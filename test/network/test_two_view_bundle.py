@@ -6,15 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from support.matched_views import CELLS, PAIRS, SAME, degrees, directions, places_of, truth_of, view_of, views_of
 
 from dust3r_ros.network import two_view_bundle
-from dust3r_ros.network.bundle_starts import better, misfit
-from dust3r_ros.network.two_view_bundle import Steps, TwoCameras, adjusted
+from dust3r_ros.network.two_view_bundle import Steps, adjusted
 from dust3r_ros.network.two_view_reprojection import UNKNOWNS, MatchedView, PairState, linearised
-
-PAIRS, CELLS = 6, 140
-SAME = torch.tensor(400.0)
 
 
 @pytest.fixture(autouse=True, params=[False, True], ids=["loops", "torch"])
@@ -22,59 +18,15 @@ def _by_torch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(two_view_bundle, "USE_TORCH", request.param)
 
 
-def _truth(motion: float = 0.25, turn: float = 0.15, focals: tuple[float, float] = (70.0, 70.0), seed: int = 0) -> TwoCameras:
-    """Scenes of random depths about 1 in front of two cameras that look about the same way."""
-    generator = torch.Generator().manual_seed(seed)
-    depths = [(0.3 * torch.randn(PAIRS, CELLS, generator=generator)) for _ in range(2)]
-    rotation = two_view_bundle._rotation(turn * torch.randn(PAIRS, 3, generator=generator))
-    translation = motion * torch.nn.functional.normalize(torch.randn(PAIRS, 3, generator=generator), dim=-1)
-    log_focals = [torch.full((PAIRS,), focal).log() for focal in focals]
-    nothing = torch.zeros(PAIRS, CELLS)
-    missed = (nothing[..., None], nothing[..., None])
-    return TwoCameras(rotation, translation, *log_focals, *depths, nothing, nothing, *missed, *(4 * [nothing[:, 0]]), nothing, nothing)
-
-
-def _places(seed: int = 1) -> Tensor:
-    return (torch.rand(PAIRS, CELLS, 2, generator=torch.Generator().manual_seed(seed)) - 0.5) * torch.tensor([112.0, 80.0])
-
-
-def _view(truth: TwoCameras, seed: int, noise: float = 0.0) -> MatchedView:
-    """View 1 of `truth` with true matches; it thinks that all depths are 1 and both focal lengths 60 pixels."""
-    places = _places(seed)
-    focal_1, focal_2 = truth.log_focal_1.exp()[:, None, None], truth.log_focal_2.exp()[:, None, None]
-    points = torch.cat([places / focal_1, torch.ones(PAIRS, CELLS, 1)], dim=-1) * truth.log_depth_1.exp()[..., None]
-    moved = (points - truth.translation[:, None]) @ truth.rotation
-    found = focal_2 * moved[..., :2] / moved[..., 2:]
-    found = found + noise * torch.randn(found.shape, generator=torch.Generator().manual_seed(seed + 10))
-    one, prior = torch.ones(PAIRS, CELLS), torch.full((PAIRS,), 60.0).log()
-    known = 10 * one * (moved[..., 2] > 0.2)
-    return MatchedView(
-        places, found, known, 0 * one, 0.1 * one, prior, torch.full((PAIRS,), 6.0), torch.zeros(PAIRS, 2), torch.zeros(PAIRS).bool()
-    )
-
-
-def _views(truth: TwoCameras, noise: float = 0.0) -> tuple[MatchedView, MatchedView]:
-    return _view(truth, 1, noise), _view(truth.swapped(), 2, noise)
-
-
-def _degrees(one: Tensor, two: Tensor) -> Tensor:
-    cosine = ((one.transpose(1, 2) @ two).diagonal(dim1=1, dim2=2).sum(1) - 1) / 2
-    return torch.rad2deg(cosine.clamp(-1, 1).arccos())
-
-
-def _directions(one: Tensor, two: Tensor) -> Tensor:
-    return torch.rad2deg(torch.nn.functional.cosine_similarity(one, two, dim=-1).clamp(-1, 1).arccos())
-
-
 @pytest.mark.parametrize("focals", [(70.0, 70.0), (55.0, 80.0)], ids=["one camera", "two cameras"])
 def test_true_matches_give_the_true_cameras_and_depths(focals: tuple[float, float]) -> None:
-    truth = _truth(focals=focals)
-    views = [replace(view, depth_weight=0.01 * view.depth_weight, focal_weight=0.01 * view.focal_weight) for view in _views(truth)]
+    truth = truth_of(focals=focals)
+    views = [replace(view, depth_weight=0.01 * view.depth_weight, focal_weight=0.01 * view.focal_weight) for view in views_of(truth)]
     one, two = views  # what was thought hardly weighs
     found = adjusted(one, two, SAME if focals[0] == focals[1] else torch.tensor(0.0), 4.0, Steps(30))
-    solved = _degrees(found.rotation, truth.rotation) < 0.1
+    solved = degrees(found.rotation, truth.rotation) < 0.1
     assert solved.sum() >= PAIRS - 1  # one of the scenes takes more steps
-    assert _directions(found.translation, truth.translation)[solved].max() < 1
+    assert directions(found.translation, truth.translation)[solved].max() < 1
     for said, true in ((found.log_focal_1, truth.log_focal_1), (found.log_focal_2, truth.log_focal_2)):
         assert (said - true)[solved].abs().max() < 0.01
     scale = (found.log_depth_1 - truth.log_depth_1).median(1, keepdim=True).values
@@ -85,31 +37,31 @@ def test_true_matches_give_the_true_cameras_and_depths(focals: tuple[float, floa
 
 
 def test_inexact_matches_give_about_the_true_cameras() -> None:
-    truth = _truth()
-    found = adjusted(*_views(truth, noise=0.3), SAME, 4.0, Steps(12))
-    assert _degrees(found.rotation, truth.rotation).median() < 1
-    assert _directions(found.translation, truth.translation).median() < 8
+    truth = truth_of()
+    found = adjusted(*views_of(truth, noise=0.3), SAME, 4.0, Steps(12))
+    assert degrees(found.rotation, truth.rotation).median() < 1
+    assert directions(found.translation, truth.translation).median() < 8
 
 
 def test_wrong_matches_are_left_behind() -> None:
     """One in eight leads anywhere, and says that it is sure."""
-    truth = _truth()
+    truth = truth_of()
     views = []
-    for view in _views(truth, noise=0.1):
+    for view in views_of(truth, noise=0.1):
         found = view.found.clone()
-        found[:, ::8] = _places(7)[:, ::8]
+        found[:, ::8] = places_of(7)[:, ::8]
         views.append(replace(view, found=found))
     found = adjusted(*views, SAME, 4.0, Steps(15))
-    assert _degrees(found.rotation, truth.rotation).median() < 1.5
-    assert _directions(found.translation, truth.translation).median() < 12
+    assert degrees(found.rotation, truth.rotation).median() < 1.5
+    assert directions(found.translation, truth.translation).median() < 12
     assert found.missed_1[:, ::8].norm(dim=-1).median() > 10 * found.missed_1[:, 1::8].norm(dim=-1).median()
 
 
 def test_the_other_order_finds_the_other_way_round() -> None:
-    one, two = _views(_truth(), noise=0.2)
+    one, two = views_of(truth_of(), noise=0.2)
     there = adjusted(one, two, SAME, 4.0, Steps(25)).with_depths(0.0)
     back = adjusted(two, one, SAME, 4.0, Steps(25)).swapped().with_depths(0.0)
-    assert _degrees(there.rotation, back.rotation).max() < 0.2
+    assert degrees(there.rotation, back.rotation).max() < 0.2
     torch.testing.assert_close(there.translation, back.translation, atol=0.02, rtol=0)
     torch.testing.assert_close(there.log_focal_1, back.log_focal_1, atol=0.02, rtol=0)
     torch.testing.assert_close(there.log_depth_2, back.log_depth_2, atol=0.05, rtol=0)
@@ -118,7 +70,7 @@ def test_the_other_order_finds_the_other_way_round() -> None:
 
 
 def test_without_matches_everything_stays_as_it_was_thought() -> None:
-    one, two = (replace(view, weight=0 * view.weight) for view in _views(_truth()))
+    one, two = (replace(view, weight=0 * view.weight) for view in views_of(truth_of()))
     found = adjusted(one, two, SAME, 4.0, Steps(10))
     torch.testing.assert_close(found.rotation, torch.eye(3).expand(PAIRS, 3, 3))
     torch.testing.assert_close(found.translation, torch.zeros(PAIRS, 3))
@@ -128,20 +80,20 @@ def test_without_matches_everything_stays_as_it_was_thought() -> None:
 
 @pytest.mark.parametrize("turn", [0.0, 0.2], ids=["identical views", "pure rotation"])
 def test_without_parallax_depths_stay_as_they_were_thought(turn: float) -> None:
-    truth = _truth(motion=0.0, turn=turn)
-    views = [replace(view, log_focal=truth.log_focal_1) for view in _views(truth)]  # else bent depths and a motion may explain it
+    truth = truth_of(motion=0.0, turn=turn)
+    views = [replace(view, log_focal=truth.log_focal_1) for view in views_of(truth)]  # else bent depths and a motion may explain it
     found = adjusted(*views, SAME, 4.0, Steps(20))
-    assert _degrees(found.rotation, truth.rotation).max() < 0.5
+    assert degrees(found.rotation, truth.rotation).max() < 0.5
     assert found.translation.norm(dim=-1).max() < 0.03
     assert found.log_depth_1.abs().max() < 0.1
 
 
 def test_what_is_left_open_is_about_what_is_off() -> None:
     """Errors in units of their own sigma, over matches with as much noise as they say, to first order; the other order says the same."""
-    truth, noise = _truth(), 0.05
+    truth, noise = truth_of(), 0.05
     views = [
         replace(view, weight=(view.weight > 0) / noise**2, log_depth=0 * view.log_depth, depth_weight=0 * view.weight + 1 / 0.3**2)
-        for view in _views(truth, noise=noise)
+        for view in views_of(truth, noise=noise)
     ]
     found = adjusted(*views, SAME, 4.0, Steps(60))
     turned = (found.rotation - truth.rotation).norm(dim=(1, 2)) / 6**0.5  # of an axis, radians
@@ -158,9 +110,9 @@ def test_what_is_left_open_is_about_what_is_off() -> None:
 
 
 def test_without_parallax_depths_are_as_open_as_they_were() -> None:
-    truth = _truth(motion=0.0)
-    views = [replace(view, log_focal=truth.log_focal_1, depth_weight=0 * view.weight + 4.0) for view in _views(truth)]
-    near = [replace(view, depth_weight=0 * view.weight + 4.0) for view in _views(_truth(motion=0.4), noise=0.1)]
+    truth = truth_of(motion=0.0)
+    views = [replace(view, log_focal=truth.log_focal_1, depth_weight=0 * view.weight + 4.0) for view in views_of(truth)]
+    near = [replace(view, depth_weight=0 * view.weight + 4.0) for view in views_of(truth_of(motion=0.4), noise=0.1)]
     still, moving = (adjusted(*pair, SAME, 4.0, Steps(20)) for pair in (views, near))
     torch.testing.assert_close(still.log_sigma_1.exp().median(), torch.tensor(0.5), atol=0.05, rtol=0)  # the prior's
     assert float(moving.log_sigma_1.exp().median()) < 0.2
@@ -170,17 +122,17 @@ def test_without_parallax_depths_are_as_open_as_they_were() -> None:
 
 
 def test_it_goes_on_from_where_it_was() -> None:
-    one, two = _views(_truth(), noise=0.2)
+    one, two = views_of(truth_of(), noise=0.2)
     before = adjusted(one, two, SAME, 4.0, Steps(20))
-    after = adjusted(one, two, SAME, 4.0, Steps(2, turning=0, first_doubt=3.0), before)
-    assert _degrees(before.rotation, after.rotation).max() < 0.2
+    after = adjusted(one, two, SAME, 4.0, Steps(2, turning=0, first_doubt=3.0), before.state())
+    assert degrees(before.rotation, after.rotation).max() < 0.2
     torch.testing.assert_close(after.log_depth_2, before.log_depth_2, atol=0.1, rtol=0)
     cold = adjusted(one, two, SAME, 4.0, Steps(2, turning=0, first_doubt=3.0))
-    assert _degrees(cold.rotation, after.rotation).max() > 1
+    assert degrees(cold.rotation, after.rotation).max() > 1
 
 
 def test_loops_make_the_steps_that_torch_makes(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, two = _views(_truth(focals=(55.0, 80.0)), noise=0.3)
+    one, two = views_of(truth_of(focals=(55.0, 80.0)), noise=0.3)
     two = replace(two, weight=two.weight.clone().index_fill_(1, torch.arange(9), 0.0), depth_weight=3 * two.depth_weight)
     one, two = (replace(view, depth_weight=200 * view.depth_weight) for view in (one, two))  # else rounding is made large
     found = []
@@ -195,41 +147,8 @@ def test_loops_make_the_steps_that_torch_makes(monkeypatch: pytest.MonkeyPatch) 
             torch.testing.assert_close(getattr(loops, name), getattr(operations, name), atol=2e-3, rtol=0, msg=name)
 
 
-def test_the_better_of_two_adjustments_is_taken_pair_by_pair() -> None:
-    """One of them set out towards the other side; and one is lost."""
-    truth = _truth(motion=0.4)
-    one, two = _views(truth, noise=0.1)
-    good = adjusted(one, two, SAME, 4.0, Steps(20))
-    away = replace(good, translation=-good.translation)
-    bad = adjusted(one, two, SAME, 4.0, Steps(2, turning=0, first_doubt=3.0), away)
-    given = (one, two, SAME, 4.0)
-    assert (misfit(good, *given) < misfit(bad, *given)).all()
-    is_first = torch.arange(PAIRS) % 2 == 0
-
-    def mixed(first: TwoCameras, second: TwoCameras) -> TwoCameras:
-        pick = [
-            torch.where(is_first.view(-1, *([1] * (value.ndim - 1))), value, getattr(second, name)) for name, value in vars(first).items()
-        ]
-        return TwoCameras(*pick)
-
-    chosen = better(mixed(good, bad), mixed(bad, good), *given)
-    for name in ("rotation", "translation", "log_depth_2", "missed_1"):
-        torch.testing.assert_close(getattr(chosen, name), getattr(good, name), msg=name)
-    lost = replace(good, **{name: torch.full_like(value, torch.nan) for name, value in vars(good).items()})
-    for pair in ((lost, good), (good, lost)):
-        torch.testing.assert_close(better(*pair, *given).translation, good.translation)
-
-
-def test_what_is_misfit_falls_as_it_is_adjusted() -> None:
-    one, two = _views(_truth(focals=(55.0, 80.0)), noise=0.3)
-    given = (one, two, torch.tensor(40.0), 4.0)
-    falls = torch.stack([misfit(adjusted(*given, Steps(count, is_last=False)), *given) for count in (1, 3, 30)])
-    assert (falls[0] > falls[2]).all()
-    assert (falls[1] >= falls[2] - 1e-2).all()
-
-
 def test_a_pair_of_numbers_that_are_none_is_lost_alone() -> None:
-    one, two = _views(_truth(), noise=0.2)
+    one, two = views_of(truth_of(), noise=0.2)
     found = one.found.clone()
     found[1, 5] = torch.nan
     broken = adjusted(replace(one, found=found), two, SAME, 4.0, Steps(6))
@@ -240,7 +159,7 @@ def test_a_pair_of_numbers_that_are_none_is_lost_alone() -> None:
 
 
 def test_one_pair_does_not_change_another() -> None:
-    one, two = _views(_truth(), noise=0.2)
+    one, two = views_of(truth_of(), noise=0.2)
     whole = adjusted(one, two, SAME, 4.0, Steps(8))
     alone = adjusted(*(MatchedView(*(value[2:3] for value in vars(view).values())) for view in (one, two)), SAME, 4.0, Steps(8))
     torch.testing.assert_close(alone.rotation, whole.rotation[2:3], atol=1e-3, rtol=0)
@@ -248,9 +167,9 @@ def test_one_pair_does_not_change_another() -> None:
 
 def test_derivatives_are_those_of_the_places() -> None:
     """Every column beside a difference quotient of how the pair's unknowns move the places, in float64."""
-    truth = _truth()
+    truth = truth_of()
     for is_first in (True, False):
-        view = _view(truth if is_first else truth.swapped(), 3)
+        view = view_of(truth if is_first else truth.swapped(), 3)
         view = MatchedView(*(value.double() for value in vars(view).values()))
         state = PairState(
             *(value.double() for value in (truth.rotation, truth.translation, truth.log_focal_1, truth.log_focal_2)),
@@ -281,7 +200,7 @@ def test_systems_are_solved_by_hand_as_by_the_library() -> None:
 
 
 def test_what_comes_of_it_teaches_matches_weights_and_priors() -> None:
-    one, two = _views(_truth(), noise=0.3)
+    one, two = views_of(truth_of(), noise=0.3)
     for view in (one, two):
         for value in vars(view).values():
             value.requires_grad_(value.is_leaf and value.is_floating_point())
@@ -300,7 +219,7 @@ def test_nonsense_stays_finite() -> None:
     generator = torch.Generator().manual_seed(3)
     views = []
     for seed in (1, 2):
-        view = _view(_truth(seed=seed), seed)
+        view = view_of(truth_of(seed=seed), seed)
         wild = 300 * torch.randn(PAIRS, CELLS, 2, generator=generator)
         views.append(replace(view, found=wild, log_depth=4 * torch.randn(PAIRS, CELLS, generator=generator), weight=100 * view.weight))
     found = adjusted(*views, SAME, 4.0, Steps(25))

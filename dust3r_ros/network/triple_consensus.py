@@ -16,7 +16,7 @@ from dust3r_ros.network.config import MATCHED_CELL
 from dust3r_ros.network.heads import Grid
 from dust3r_ros.network.two_view_reprojection import NEAREST, MatchedView, PairState
 
-TRIPLES, JUDGES = 128, 256  # of a pair: motions that are tried, and matches that are asked about each
+TRIPLES, JUDGES = 128, 128  # of a pair: motions that are tried, and matches that are asked about each
 RIGHT = 3.0  # pixels, one sigma: a match that is less sure than this is hardly asked
 BESIDE, ALONG = 2.0, 15.0  # pixels beside a match's line, and in any direction, at which it agrees by half
 LARGEST_SCALE = 2.0  # between the depths of both views

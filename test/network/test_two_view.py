@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dust3r_ros.kernels.twins import rotate
-from dust3r_ros.network import PUBLISHED, ImageTokens, NetworkConfig, NetworkError, TwoViewNetwork
+from dust3r_ros.network import PUBLISHED, ImageTokens, NetworkConfig, NetworkError, TwoViewNetwork, blocks
 from dust3r_ros.network.blocks import attention, rope_2d
 from dust3r_ros.network.heads import confidence_of, points_of, unpatched
 
@@ -109,8 +109,10 @@ def test_attention_sees_only_how_far_apart_tokens_are() -> None:
     assert abs(float(table[0, 0, 0, 0] - (q * k).sum())) < 1e-5
 
 
-def test_attention_is_one_whatever_way_it_is_computed() -> None:
-    """On a CPU in bfloat16: with a gradient as plain products, without one head by head, both as float32's fused one."""
+@pytest.mark.parametrize("tiles", [False, True])
+def test_attention_is_one_whatever_way_it_is_computed(tiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU in bfloat16: with a gradient as plain products, without one head by head or fused, all as float32's fused one."""
+    monkeypatch.setattr(blocks, "_multiplies_tiles", lambda: tiles)
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, 3, count, 16, dtype=torch.bfloat16) for count in (7, 9, 9))
     exact = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float())

@@ -36,8 +36,8 @@ def rope_2d(rows: int, columns: int, head_dim: int, base: float, device: torch.d
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k' / sqrt(D)) v of [B, heads, N, D] and [B, heads, M, D]; everything fused, except where it is measured to be slower.
 
-    On CPUs in bfloat16 the library's fused one with its gradient is up to six times slower than plain products (140 tokens), and without it,
-    where no tiles multiply (AMX), 1.6 times slower than head by head, whose scores stay in the cache; with tiles 1.6 to 4 times faster.
+    On CPUs in bfloat16 the library's fused one is with its gradient up to six times slower than plain products (140 tokens). Without it,
+    where no tiles multiply (AMX), it is 1.6 times slower than head by head, whose scores stay in the cache; with tiles 1.6 times faster.
     """
     if q.device.type != "cpu" or q.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(q, k, v)

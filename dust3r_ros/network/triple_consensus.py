@@ -65,8 +65,8 @@ def _nearest(view: MatchedView, places: Tensor, grid: Grid) -> Tensor:
 
 def _drawn(chance: Tensor, count: int, times: int) -> Tensor:
     """[B, count * times] of the matches, by their cumulative chances [B, M]: always the same ones."""
-    index = torch.arange(1, count + 1, dtype=torch.float32, device=chance.device)[:, None]
-    even = (index * torch.tensor(STRIDES[:times], device=chance.device)) % 1.0
+    index = torch.arange(1, count + 1, dtype=torch.float32, device=chance.device)
+    even = torch.stack([index * stride % 1.0 for stride in STRIDES[:times]], dim=-1)
     return torch.searchsorted(chance, even.flatten() * chance[:, -1:]).clamp_max(chance.shape[1] - 1)
 
 

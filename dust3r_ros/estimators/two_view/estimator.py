@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 MOST_SURE = 1e6  # confidence is the exponential of what the network says: beyond this it only overflows
 # How much larger errors of a pair's motion are than matches that err on their own would leave. On 128 generated pairs half of the turns
-# are over 1.3 sigmas off and a fifth over 3, half of the moves over 0.6 and a quarter over 1.8: these keep most of them within one.
+# are over 1.3 sigmas off and a quarter over 2.7, half of the moves over 0.6 and a quarter over 1.8: these keep most of them within one.
 TURN_ERROR, MOVE_ERROR = 4.5, 2.0
 FOUR_THIRDS = (4, 3)  # of most cameras: what is warmed up
 

@@ -170,10 +170,9 @@ class GeometryEstimation(nn.Module):
 
     def _gone_on(self, views: tuple[MatchedView, MatchedView], before: TwoCameras | None) -> TwoCameras:
         """By the last matches: from where earlier ones led, from cameras in one place, and from the opposite motion."""
-        with torch.autocast(views[0].found.device.type, enabled=False):
-            on, anew = self._adjusted(views, BETWEEN_STEPS, before), self._adjusted(views, ANEW_STEPS)
-            other = self._adjusted(views, OTHER_STEPS, reversed_motion(on, *views))
-            return best_of((on, anew, other), *views, self._same(), SCALE_WEIGHT)
+        on, anew = self._adjusted(views, BETWEEN_STEPS, before), self._adjusted(views, ANEW_STEPS)
+        other = self._adjusted(views, OTHER_STEPS, reversed_motion(on, *views))
+        return best_of((on, anew, other), *views, self._same(), SCALE_WEIGHT)
 
     def _adjusted(self, views: tuple[MatchedView, MatchedView], steps: Steps, start: TwoCameras | PairState | None = None) -> TwoCameras:
         with torch.autocast(views[0].found.device.type, enabled=False):

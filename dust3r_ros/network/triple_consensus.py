@@ -77,7 +77,7 @@ def _taken(points: Tensor, index: Tensor) -> Tensor:
 def _motions(in_1: Tensor, in_2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of triples [B, T, 3, 3] of points in both cameras: x_1 = turn scale x_2 + move; [B, T, 3, 3], [B, T, 3] and scale [B, T]."""
     (frame_1, size_1), (frame_2, size_2) = _frames(in_1), _frames(in_2)
-    has_axes = (frame_1 * frame_2).any(-2).all(-1)  # else its points lie on one line, or one match was drawn twice
+    has_axes = torch.stack([frame_1, frame_2]).any(-2).all(-1).all(0)  # else its points lie on one line, or one match was drawn twice
     turn = torch.where(has_axes[..., None, None], frame_1 @ frame_2.transpose(2, 3), torch.eye(3, device=in_1.device))
     scale = (size_1 / size_2).clamp(1 / LARGEST_SCALE, LARGEST_SCALE)
     return turn, in_1.mean(2) - scale[..., None] * (turn @ in_2.mean(2)[..., None])[..., 0], scale

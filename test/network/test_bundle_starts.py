@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import torch
 from support.matched_views import PAIRS, SAME, degrees, directions, truth_of, views_of
+from support.networks import SMALL
 from torch import Tensor
 
 from dust3r_ros.network import two_view_bundle
 from dust3r_ros.network.bundle_starts import best_of, misfit, reversed_motion
-from dust3r_ros.network.triple_consensus import _nearest, agreed
+from dust3r_ros.network.pair_geometry import FIRST_STEPS, GeometryEstimation
+from dust3r_ros.network.triple_consensus import _motions, _nearest, agreed
 from dust3r_ros.network.two_view_bundle import Steps, TwoCameras, adjusted
 from dust3r_ros.network.two_view_reprojection import MatchedView
 
@@ -71,6 +73,32 @@ def test_triples_agree_on_the_motion_where_many_matches_are_wrong() -> None:
         there.append(degrees(adjusted(*views, SAME, 4.0, Steps(12)).rotation, rotation))
     assert (torch.cat(found) < 15).float().mean() > 0.65
     assert (torch.cat(there) < 15).float().mean() < 0.35
+
+
+def test_a_pair_begins_at_the_better_of_both_starts() -> None:
+    """Turns of 57 degrees, of which the adjustment from cameras in one place finds fewer."""
+    config = replace(SMALL, patch_size=8, head="camera", match_width=8)
+    estimation = GeometryEstimation(config).requires_grad_(False)
+    there, begun = [], []
+    for seed in range(6):
+        rotation, _, views = in_a_sphere(turn=1.0, wrong=0.0, seed=seed)
+        one, two = (replace(view, weight=(view.weight > 0.5).float()) for view in views)
+        there.append(degrees(estimation._adjusted((one, two), FIRST_STEPS).rotation, rotation) < 10)
+        begun.append(degrees(estimation._begun((one, two), (GRID, GRID)).rotation, rotation) < 10)
+    assert torch.cat(begun).sum() > torch.cat(there).sum()
+
+
+def test_a_triple_gives_its_motion_whatever_its_axes() -> None:
+    """Turned by a right angle, its axes have no coordinate in common; of points on a line there is no turn to find."""
+    triple = torch.tensor([[0.0, 0.0, 2.0], [1.0, 1.0, 2.0], [1.0, -1.0, 2.0]])
+    turn = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    move = torch.tensor([0.3, -0.2, 0.1])
+    found, moved, scale = _motions((1.5 * triple @ turn.T + move)[None, None], triple[None, None])
+    torch.testing.assert_close(found[0, 0], turn, atol=1e-5, rtol=0)
+    torch.testing.assert_close(moved[0, 0], move, atol=1e-5, rtol=0)
+    assert abs(float(scale) - 1.5) < 1e-5
+    line = torch.tensor([[0.0, 0.0, 2.0], [1.0, 0.0, 2.0], [2.0, 0.0, 2.0]])
+    assert torch.equal(_motions(line[None, None], line[None, None])[0][0, 0], torch.eye(3))
 
 
 def test_true_matches_and_depths_give_the_motion_with_the_depths_scale() -> None:

@@ -69,7 +69,7 @@ class Pairing:
         device = own.fine.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else own.fine.dtype
         middles = F.avg_pool2d(own.fine, MATCHED_CELL // FINE_CELL)
-        fine = Likeness(_vectors(middles).to(dtype), _vectors(other.fine).to(dtype))
+        fine = Likeness(_vectors(middles).to(dtype), _vectors(other.fine).to(dtype), few_by_loops=True)
         detail = None
         if own.detail.shape[1]:
             detail = Likeness(_vectors(_middles(own.detail)).to(dtype), _vectors(other.detail).to(dtype), sparse=True)

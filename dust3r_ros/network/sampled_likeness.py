@@ -1,7 +1,8 @@
 """Products of each cell with a few places of the other picture.
 
-Where nobody learns from them all are made once, and looked up. Else, or where all are too many, those of a part of the picture are made at
-a time and the few are kept: what is in memory is bounded, forward and backward.
+Where nobody learns from them all are made once, and looked up; or, by loops on a CPU, only what is looked at, if that is less than to
+write them all. Else, or where all are too many, those of a part of the picture are made at a time and the few are kept: what is in memory
+is bounded, forward and backward.
 """
 
 from __future__ import annotations
@@ -12,18 +13,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dust3r_ros.network.blocks import is_for_loops
+
 LARGEST = 1 << 22  # products at a time: 16 MB, what a CPU's caches hold
 LARGEST_GPU = 1 << 27
 WHOLE = 1 << 25  # products that are kept, 128 MB
 
 
 class Likeness:
-    """Of the cells of pictures, own [B, M, F], with all places of others, [B, K, F]; `sparse`: with so many that the few are gathered."""
+    """Of the cells of pictures, own [B, M, F], with all places of others, [B, K, F].
 
-    def __init__(self, own: Tensor, others: Tensor, sparse: bool = False) -> None:
+    `sparse`: with so many that the few are gathered; `few_by_loops`: with so many that loops, where they are, make none but the few.
+    """
+
+    def __init__(self, own: Tensor, others: Tensor, sparse: bool = False, few_by_loops: bool = False) -> None:
         self.own, self.others, self.sparse = own, others.contiguous(), sparse
         self.is_unlearned = not (torch.is_grad_enabled() and (own.requires_grad or others.requires_grad))
-        self.is_whole = self.is_unlearned and not sparse and len(own) * own.shape[1] * others.shape[1] <= WHOLE
+        is_large = len(own) * own.shape[1] * others.shape[1] > WHOLE or (few_by_loops and is_for_loops(own))
+        self.is_whole = self.is_unlearned and not sparse and not is_large
         self.whole = own @ self.others.transpose(1, 2) if self.is_whole else own.new_empty(0)
 
     def at(self, index: Tensor) -> Tensor:

@@ -187,7 +187,12 @@ class TwoViewNetwork(nn.Module):
 
         `mirrored`: every second pair is the one before it, the other way round: what the matches of both say is found once.
         """
-        geometry = self.geometry_of(tokens_1, tokens_2, mirrored)
+        return self.decoded(tokens_1, tokens_2, self.geometry_of(tokens_1, tokens_2, mirrored), descriptors)
+
+    def decoded(
+        self, tokens_1: ImageTokens, tokens_2: ImageTokens, geometry: PairGeometry | None, descriptors: bool = True
+    ) -> TwoViewOutput:
+        """What comes after `geometry_of` in `decode`."""
         return self.output(self.decode_levels(tokens_1, tokens_2, geometry), tokens_1, tokens_2, descriptors, geometry)
 
     def geometry_of(self, tokens_1: ImageTokens, tokens_2: ImageTokens, mirrored: bool = False) -> PairGeometry | None:

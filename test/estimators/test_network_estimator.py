@@ -249,7 +249,10 @@ def test_cuda_asked_for_and_absent(tmp_path: object) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_gives_the_same() -> None:
-    plain, compiled = estimator(), estimator(compile=True)
-    for a, b in zip(plain.estimate(views(plain, 2), [(0, 1)]), compiled.estimate(views(compiled, 2), [(0, 1)]), strict=True):
+@pytest.mark.parametrize("config", [DPT, MATCHED], ids=["dpt", "matched"])
+@pytest.mark.parametrize("pairs", [[(0, 1)], [(0, 1), (1, 0)]], ids=["one", "both"])
+def test_compiled_gives_the_same(config: NetworkConfig, pairs: list[tuple[int, int]], caplog: pytest.LogCaptureFixture) -> None:
+    plain, compiled = estimator(config), estimator(config, compile=True)
+    for a, b in zip(plain.estimate(views(plain, 2), pairs), compiled.estimate(views(compiled, 2), pairs), strict=True):
         same(a, b, atol=1e-4)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

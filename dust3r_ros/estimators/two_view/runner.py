@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dust3r_ros.estimators.errors import EstimatorError
+from dust3r_ros.estimators.two_view.compilation import Compiled
 from dust3r_ros.estimators.two_view.graphs import CudaGraphs
 from dust3r_ros.estimators.two_view.hardware import Hardware
 from dust3r_ros.estimators.two_view.images import normalised
@@ -32,7 +33,7 @@ Result = TypeVar("Result")
 @dataclass(frozen=True)
 class RunnerOptions:
     graphs: bool = True  # CUDA graphs
-    compile: bool = False  # torch.compile: minutes at the start; what it gains has not been measured
+    compile: bool = False  # torch.compile, but for what a pair's geometry is found by; a minute at the first start
 
 
 class NetworkRunner:
@@ -47,9 +48,9 @@ class NetworkRunner:
             self.batch = LARGEST_BATCH_CPU if network.geometry is None else BOTH_ORDERS
         self._graphs = CudaGraphs(hardware.device, options.graphs and not options.compile)
         self._encode: Callable[[Tensor], Tensor] = self._encode_plainly
-        self._decode: Callable[..., tuple[Tensor, ...]] = self._decode_plainly
+        self._decoded: Callable[..., TwoViewOutput] = network.decoded
         if options.compile:
-            self._encode, self._decode = torch.compile(self._encode, dynamic=False), torch.compile(self._decode, dynamic=False)
+            self._encode, self._decoded = Compiled(self._encode), Compiled(self._decoded)
 
     @torch.inference_mode()
     def warm_up(self, width: int, height: int) -> None:
@@ -105,13 +106,14 @@ class NetworkRunner:
     def _encode_plainly(self, images: Tensor) -> Tensor:
         return self.network.encode(normalised(images)).values
 
-    def _decode_plainly(
+    def _decode(
         self, grids: tuple[tuple[int, int], tuple[int, int]], descriptors: bool, mirrored: bool, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         details = tensors[4:] or (None, None)
         first = ImageTokens(tensors[0], grids[0], (details[0], None), tensors[2])
         second = ImageTokens(tensors[1], grids[1], (None, details[1]), tensors[3])
-        parts = self.network.decode(first, second, descriptors, mirrored).parts()
+        geometry = self.network.geometry_of(first, second, mirrored)
+        parts = self._decoded(first, second, geometry, descriptors).parts()
         return tuple(parts[name] for name in self.network.output_names(descriptors))
 
     # ---- memory ----------------------------------------------------------------------------------------------------------------------

@@ -52,9 +52,7 @@ class EstimatorConfig:
         "pair every frame with the last keyframe too, which refines both; auto: on a GPU that keeps up with the camera",
         choices=("auto", "always", "never"),
     )
-    compile: bool = setting(
-        False, "compile the network with torch.compile (on a CPU: needs g++): a minute or more at the first start, seconds later"
-    )
+    compile: bool = setting(False, "compile the network with torch.compile (CPU: needs g++): a minute or two at first, then seconds")
     assumed_fov: float = setting(60.0, "horizontal field of view in degrees assumed when no CameraInfo is there", 10.0, 170.0)
     self_calibration: str = setting(
         "auto",

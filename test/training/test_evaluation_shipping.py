@@ -113,9 +113,13 @@ def test_what_is_too_large_for_the_package(tmp_path: Path) -> None:
     wide = replace(SMALL, encoder_width=768, encoder_depth=3, encoder_heads=12)
     path = tmp_path / "wide.safetensors"
     save_network(TwoViewNetwork(wide), path, torch.float16)
+    left = tmp_path / ".shipping_killed"
+    left.mkdir()
+    (left / shipped.WEIGHTS).touch()
     with pytest.raises(ShippingError, match=r"take 4\d MB in float16, the package has room for 40"):
         shipped_now(path, tmp_path)
     assert not (tmp_path / shipped.WEIGHTS).exists()
+    assert not list(tmp_path.glob(".shipping_*"))  # nor what a run that was killed has left
 
 
 def test_a_record_that_lacks_something() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from dust3r_ros.training.evaluation.training_record import TrainingRecord
 
 MOST_BYTES = 40_000_000  # of the weights in the package
 LICENCE = "Apache-2.0"
+UNFINISHED = ".shipping_"  # beginning of the name of the folder in which files wait to be whole
 BEFORE = "shipped before"  # the row of what is to be replaced
 
 
@@ -61,7 +63,9 @@ def ship(
     """
     folder = shipped.folder() if folder is None else folder
     network = load_network(weights)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".shipping_") as made:
+    for left in folder.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(left)  # by a run that was killed
+    with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as made:
         candidate = Path(made) / shipped.WEIGHTS
         save_network(network, candidate, torch.float16, LICENCE)
         size = candidate.stat().st_size

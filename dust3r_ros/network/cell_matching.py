@@ -164,6 +164,6 @@ def first_found(pairing: Pairing) -> tuple[Tensor, Tensor]:
             inside = ((row >= 0) & (row < rows))[..., :, None] & ((column >= 0) & (column < columns))[..., None, :]
             near = (row.clamp(0, rows - 1)[..., :, None] * columns + column.clamp(0, columns - 1)[..., None, :]).flatten(2)
             share = likeness.gather(2, near).masked_fill(~inside.flatten(2), float("-inf")).softmax(2)
-            found.append(((share[..., None] * places[near]).sum(2), (best - likeness.logsumexp(2))[..., None]))
+            found.append(((share[..., None] * places[near]).sum(2), -(likeness - best[..., None]).exp().sum(2, keepdim=True).log()))
     means, shares = zip(*found, strict=True)
     return torch.cat(means, dim=1), torch.cat(shares, dim=1)

@@ -7,8 +7,11 @@ import numpy as np
 
 
 @numba.njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
-def track(own, other, middles, slant, settings, end, evidence):
-    """own [B, H, W], other [B, H2, W2], middles [M, 2], slant [B, M, 2, 2]; end [B, M, 2] begins at the start; evidence [B, M, 4]."""
+def track(own, other, middles, slant, is_sought, settings, end, evidence):
+    """own [B, H, W], other [B, H2, W2], middles [M, 2], slant [B, M, 2, 2]; end [B, M, 2] begins at the start; evidence [B, M, 4].
+
+    Who is not sought, [B, M], stays there, and nothing is said of him.
+    """
     side, spread, steps, largest, least_slope, least_gain, largest_gain = settings
     count = side * side
     weight = np.empty(count, np.float32)
@@ -23,6 +26,9 @@ def track(own, other, middles, slant, settings, end, evidence):
     seen = np.empty(count, np.float32)
     for b in range(len(own)):
         for m in range(len(middles)):
+            if not is_sought[b, m]:
+                evidence[b, m] = 0
+                continue
             _cut(own[b], middles[m], side, weight, patch, slope_x, slope_y)
             xx, xy, yy = np.float32(least_slope), np.float32(0), np.float32(least_slope)
             own_power = np.float32(0)

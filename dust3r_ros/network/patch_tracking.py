@@ -25,6 +25,7 @@ AROUND = 2  # cells on each side that say how the surface is turned
 STEEPEST = 0.9  # change of a match from cell to cell beside the cells' own distance: beyond, it is another surface
 FLATTENING = 1e-3  # weight of its not being turned
 LEAST_VARIANCE = 0.15**2  # square pixels of a neighbour's match
+LEAST_SEEN = 0.007  # who is less likely to be seen is not looked for: a fifth of all cells, with a three-thousandth of the weight
 EVIDENCE = 5
 HIDDEN = 16
 
@@ -48,7 +49,8 @@ class PatchTracking(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Grey pictures [B, H, W], own and other, and what was found of the own cells (`match_refinement.Look`): the same, better."""
         with torch.no_grad():
-            weight = seen.sigmoid() / (log_error.float().mul(2).exp() + LEAST_VARIANCE)
+            chance = seen.float().sigmoid()
+            weight = chance.where(chance > LEAST_SEEN, 0.0) / (log_error.float().mul(2).exp() + LEAST_VARIANCE)
             tracked, evidence = tracked_patches(*pictures, places, found.float(), weight, grid)
             told = torch.cat([evidence, log_error[..., None], seen[..., None]], dim=-1).clamp(-8.0, 8.0)
         follow, wider, surer = self.judge(told.to(self.judge.fc1.weight.dtype)).float().unbind(-1)
@@ -61,22 +63,24 @@ def tracked_patches(
 ) -> tuple[Tensor, Tensor]:
     """Where patches of `own` [B, H, W] around `places` [M, 2] lie in `other` [B, H2, W2], from `found` [B, M, 2], and the evidence.
 
-    Places are pixels that cells are matched in, from the pictures' middles; weight [B, M]: of what was found, for the surface's slant.
+    Places are pixels that cells are matched in, from the pictures' middles; weight [B, M]: of what was found, for the surface's slant; who
+    has none is not looked for, and lost.
     Evidence [B, M, EVIDENCE]: correlation; logarithms of the residual over the least slope, which is about how far off the place may be,
     and of that slope; how far it went, and the last step, in the same pixels. What is lost stays where it was, with a correlation of 0.
     """
     scale = own.shape[1] / (MATCHED_CELL * grid[0])
     is_there = found.isfinite().all(-1, keepdim=True)
-    safe = found.where(is_there, 0.0)
-    slant = slants(places, safe, weight.nan_to_num(), grid).nan_to_num()
+    safe, weight = found.where(is_there, 0.0), weight.nan_to_num()
+    is_sought = weight > 0
+    slant = slants(places, safe, weight, grid).nan_to_num()
     start, middles = scale * safe, scale * places
     if is_for_loops(own):
-        end, evidence = _compiled(own, other, middles, start, slant)
+        end, evidence = _compiled(own, other, middles, start, slant, is_sought)
     else:
         end, evidence = _tracked(own, other, middles, start, slant)
     correlation, residual, slope, last = evidence.unbind(-1)
     moved = (end - start).norm(dim=-1) / scale
-    is_lost = ~(moved < FARTHEST) | ~evidence.isfinite().all(-1) | ~is_there[..., 0]
+    is_lost = ~(moved < FARTHEST) | ~evidence.isfinite().all(-1) | ~is_there[..., 0] | ~is_sought
     logs = 0.5 * (residual / slope).clamp_min(1e-8).log(), 0.5 * slope.log()
     told = torch.stack([correlation, *logs, moved, last / scale], dim=-1)
     return torch.where(is_lost[..., None], found, end / scale), torch.where(is_lost[..., None], 0.0, told)
@@ -153,11 +157,11 @@ def _sampled(pictures: Tensor, at: Tensor) -> Tensor:
     return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _compiled(own: Tensor, other: Tensor, middles: Tensor, start: Tensor, slant: Tensor) -> tuple[Tensor, Tensor]:
+def _compiled(own: Tensor, other: Tensor, middles: Tensor, start: Tensor, slant: Tensor, is_sought: Tensor) -> tuple[Tensor, Tensor]:
     from dust3r_ros.network import compiled_tracking
 
     end, evidence = start.clone(memory_format=torch.contiguous_format), start.new_empty(*start.shape[:2], EVIDENCE - 1)
-    given = (own, other, middles, slant)
+    given = (own, other, middles, slant, is_sought)
     settings = (SIDE, SPREAD, STEPS, LARGEST_STEP, LEAST_SLOPE, *GAINS)
     compiled_tracking.track(*(value.contiguous().numpy() for value in given), settings, end.numpy(), evidence.numpy())
     return end, evidence

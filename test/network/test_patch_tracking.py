@@ -67,13 +67,25 @@ def test_matches_half_a_pixel_off_are_brought_to_a_fiftieth(gain: float, offset:
 
 
 def test_loops_say_what_torch_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    start, weight = _truth() + _off(0.4), torch.rand(1, len(PLACES), generator=torch.Generator().manual_seed(2))
+    start, weight = _truth() + _off(0.4), torch.rand(1, len(PLACES), generator=torch.Generator().manual_seed(2)).sub(0.2).clamp_min(0)
     both = []
     for is_loops in (True, False):
         monkeypatch.setattr(patch_tracking, "is_for_loops", lambda _, said=is_loops: said)
         both.append(tracked_patches(*_pictures(0.8), PLACES, start, weight, GRID))
     for one, two in zip(*both, strict=True):
         torch.testing.assert_close(one, two, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.usefixtures("way")
+def test_what_is_hardly_seen_is_not_looked_for() -> None:
+    start = _truth() + _off(0.3)
+    seen = torch.full((1, len(PLACES)), 3.0)
+    seen[:, ::5] = -6.0
+    tracking, log_error = PatchTracking(), torch.full_like(seen, -1.0)
+    found, _, _ = tracking(_pictures(), start, log_error, seen, PLACES, GRID)
+    moved = (found - start).norm(dim=-1)
+    assert (moved[:, ::5] == 0).all()
+    assert (moved[seen > 0] > 0).float().mean() > 0.5
 
 
 @pytest.mark.usefixtures("way")

@@ -137,6 +137,8 @@ class NetworkEstimator:
 
     def _usable(self, points: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
         """What is not finite becomes unknown: confidence 1, the point 0."""
+        if bool(torch.isfinite(points.sum() + confidence.sum())):
+            return points.cpu(), confidence.clamp(max=MOST_SURE).cpu()
         good = torch.isfinite(points).all(-1) & torch.isfinite(confidence)
         points, confidence = points.where(good.unsqueeze(-1), 0.0).cpu(), confidence.where(good, 1.0).clamp(max=MOST_SURE).cpu()
         if not self._said_unusable and not bool(good.all()):

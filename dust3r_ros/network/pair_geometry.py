@@ -57,11 +57,16 @@ class PairGeometry:
 
     def mirrored(self) -> PairGeometry:
         """Every pair followed by itself with the views' names exchanged. Looks stay those of the pairs themselves."""
-        both = self.followed_by(self.swapped())
-        order = torch.arange(2 * len(self.cameras.rotation), device=self.cameras.rotation.device).unflatten(0, (2, -1)).T.flatten()
-        parts = (both.priors_1, both.priors_2, both.cameras)
-        one, two, cameras = ({name: value[order] for name, value in vars(part).items()} for part in parts)
-        return PairGeometry(self.looks_1, self.looks_2, MatchedView(**one), MatchedView(**two), TwoCameras(**cameras))
+        back = self.swapped()
+
+        def joined(one: object, two: object) -> dict[str, Tensor]:
+            return {name: torch.stack([value, getattr(two, name)], dim=1).flatten(0, 1) for name, value in vars(one).items()}
+
+        return PairGeometry(
+            self.looks_1, self.looks_2,
+            MatchedView(**joined(self.priors_1, back.priors_1)), MatchedView(**joined(self.priors_2, back.priors_2)),
+            TwoCameras(**joined(self.cameras, back.cameras)),
+        )  # fmt: skip
 
     def followed_by(self, other: PairGeometry) -> PairGeometry:
         """One batch of both. Looks are not joined: those of the first batch stay."""

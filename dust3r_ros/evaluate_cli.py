@@ -37,6 +37,7 @@ def evaluate(
     calibrated: Annotated[bool, typer.Option("--calibrated", help="Tell the models the cameras; else 60 degrees are assumed.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile networks, as estimator.compile does: a minute or two.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
     markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write the table to this file.")] = None,
 ) -> None:
@@ -57,10 +58,12 @@ def evaluate(
         if file is not None and not file.resolve().parent.is_dir():
             raise EvaluateError(f"{file} cannot be written: there is no folder {file.resolve().parent}; make it first")
     labels = run.labels_of(names)
-    made = [(label, lambda name=name: run.estimator_of(name, device, precision)) for label, name in zip(labels, names, strict=True)]
+    made = [
+        (label, lambda name=name: run.estimator_of(name, device, precision, compiled)) for label, name in zip(labels, names, strict=True)
+    ]
     with _progress() as advance:
         rows = run.evaluate(made, sets, chosen_sequences(kitchen) if sequences else (), calibrated, advance)
-    settings = {"pairs": pairs, "seed": seed, "size": size, "calibrated": calibrated, **run.machine()}
+    settings = {"pairs": pairs, "seed": seed, "size": size, "calibrated": calibrated, "compiled": compiled, **run.machine()}
     told = run.Evaluation(rows, _command(), settings)
     _write(json_file, json.dumps(told.words(), indent=1) + "\n")
     _write(markdown_file, table.markdown(rows))

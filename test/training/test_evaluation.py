@@ -301,6 +301,19 @@ def test_the_command_writes_one_table(tmp_path: Path) -> None:
     assert "ATE" not in header  # nothing to say without a sequence
 
 
+@pytest.mark.slow
+def test_compiled_a_model_has_the_same_figures(tmp_path: Path) -> None:
+    weights, told = str(small_weights(tmp_path)), []
+    for extra in ([], ["--compile"]):
+        figures = tmp_path / "figures.json"
+        done = run(weights, "--data", "motorcycle", "--device", "cpu", "--precision", "float32", "--json", str(figures), *extra)
+        assert done.returncode == 0, done.stderr
+        told.append(json.loads(figures.read_text()))
+    assert [each["settings"]["compiled"] for each in told] == [False, True]
+    plain, compiled = (each["rows"][0] for each in told)
+    assert compiled["depth_abs_rel"] == pytest.approx(plain["depth_abs_rel"], rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

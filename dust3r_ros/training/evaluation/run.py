@@ -55,13 +55,13 @@ def models_here() -> list[str]:
     return ["flow", *shipped, *(name for name in PUBLISHED if cached(weights_of(name)) is not None)]
 
 
-def estimator_of(model: str, device: str = "auto", precision: str = "auto") -> Estimator:
+def estimator_of(model: str, device: str = "auto", precision: str = "auto", compiled: bool = False) -> Estimator:
     """The estimator of a model's name or a file of weights. Raises EstimatorError for what is neither."""
     if model in MODELS:
-        return create_estimator(model, device=device, precision=precision)
+        return create_estimator(model, device=device, precision=precision, compile=compiled)
     if not Path(model).expanduser().exists():
         raise EstimatorError(f"'{model}' is no model and no file of weights: give a path, or one of {', '.join(MODELS)}")
-    return create_estimator(weights=model, device=device, precision=precision)
+    return create_estimator(weights=model, device=device, precision=precision, compile=compiled)
 
 
 def evaluate(

@@ -13,6 +13,7 @@ from support.networks import DPT, SMALL, small_network
 from dust3r_ros.estimators import EstimatorError, Tokens
 from dust3r_ros.estimators.two_view import NetworkEstimator
 from dust3r_ros.network import ImageTokens, TwoViewNetwork, TwoViewOutput
+from dust3r_ros.network.pair_geometry import PairGeometry
 
 
 def test_tokens_live_as_long_as_their_keyframe() -> None:
@@ -65,10 +66,12 @@ class Narrow(TwoViewNetwork):
 
     room = 1
 
-    def decode(self, tokens_1: ImageTokens, tokens_2: ImageTokens, descriptors: bool = True, mirrored: bool = False) -> TwoViewOutput:
+    def decoded(
+        self, tokens_1: ImageTokens, tokens_2: ImageTokens, geometry: PairGeometry | None, descriptors: bool = True
+    ) -> TwoViewOutput:
         if len(tokens_1.values) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return super().decode(tokens_1, tokens_2, descriptors, mirrored)
+        return super().decoded(tokens_1, tokens_2, geometry, descriptors)
 
 
 @pytest.mark.parametrize(

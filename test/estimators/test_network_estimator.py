@@ -13,6 +13,7 @@ from support.networks import DPT, MASTER, SMALL, small_network, small_weights
 
 from dust3r_ros.estimators import Estimator, EstimatorError, PairPrediction, create_estimator
 from dust3r_ros.estimators.two_view import NetworkEstimator
+from dust3r_ros.estimators.two_view.compilation import Compiled
 from dust3r_ros.estimators.two_view.hardware import choose_hardware
 from dust3r_ros.geometry import Camera, Rectification
 from dust3r_ros.network import NetworkConfig
@@ -253,6 +254,8 @@ def test_cuda_asked_for_and_absent(tmp_path: object) -> None:
 @pytest.mark.parametrize("pairs", [[(0, 1)], [(0, 1), (1, 0)]], ids=["one", "both"])
 def test_compiled_gives_the_same(config: NetworkConfig, pairs: list[tuple[int, int]], caplog: pytest.LogCaptureFixture) -> None:
     plain, compiled = estimator(config), estimator(config, compile=True)
+    assert isinstance(compiled.runner._encode, Compiled)
+    assert isinstance(compiled.runner._decoded, Compiled)
     for a, b in zip(plain.estimate(views(plain, 2), pairs), compiled.estimate(views(compiled, 2), pairs), strict=True):
         same(a, b, atol=1e-4)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

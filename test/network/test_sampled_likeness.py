@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dust3r_ros.network import sampled_likeness as module
+from dust3r_ros.network.match_refinement import windows
 from dust3r_ros.network.sampled_likeness import Likeness, sampled_likeness
 
 
@@ -45,3 +46,14 @@ def test_all_is_kept_where_it_fits_and_nobody_learns(monkeypatch: pytest.MonkeyP
         for largest in (1, 50, 1000):
             torch.testing.assert_close(torch.cat(list(one.parts(largest)), dim=1), own @ others.transpose(1, 2))
     assert len(list(large.parts(2 * 3 * 7))) == 3  # two cells of five at a time
+
+
+def test_loops_make_none_but_the_few() -> None:
+    own, others, index = (value.float() if value.is_floating_point() else value for value in _inputs())
+    few, kept = Likeness(own, others, few_by_loops=True), Likeness(own, others)
+    assert few.whole.numel() == 0
+    assert Likeness(own.double(), others.double(), few_by_loops=True).is_whole  # which no loops are for
+    centre = torch.tensor([[0.3, -1.4], [2.0, 0.0], [-9.0, 1.0], [0.0, 0.0], [1.1, 0.4]]).expand(3, -1, -1)
+    shape = torch.Size((1, 7))
+    torch.testing.assert_close(windows(few, shape, centre, 1), windows(kept, shape, centre, 1))
+    torch.testing.assert_close(few.at(index), kept.at(index))

@@ -14,6 +14,7 @@ from dust3r_ros.training.inputs import seed_of
 from dust3r_ros.training.pairs import PairBatch, PairSource
 from dust3r_ros.training.recipe import Recipe
 from dust3r_ros.training.recipe_file import filled
+from dust3r_ros.training.replay import Replayed
 
 if TYPE_CHECKING:
     from dust3r_ros.training.scenes import PairsConfig
@@ -43,7 +44,15 @@ def training_source(recipe: Recipe, device: torch.device) -> PairSource:
 
 
 def pictures_source(recipe: Recipe, device: torch.device, shrink: int) -> PairSource:
-    """Of pictures that teach one by one, as small as a network that halves them (`shrink` 2) sees them: both views of each of its pairs."""
+    """Of pictures that teach one by one, as small as a network that halves them (`shrink` 2) sees them: both views of each of its pairs.
+
+    They come `data.replay` times, and after the first time without poses.
+    """
+    data, made = recipe.data, _new_pictures(recipe, device, shrink)
+    return made if data.replay == 1 else Replayed(made, data.replay, recipe.seed, data.accumulate)
+
+
+def _new_pictures(recipe: Recipe, device: torch.device, shrink: int) -> OfSeveralSizes:
     sizes = [(width // shrink, height // shrink) for width, height in recipe.sizes]
     small = replace(recipe, data=replace(recipe.data, batch=-(-recipe.data.pictures // 2)), seed=seed_of(recipe.seed, PICTURES) % 2**31)
     if recipe.data.source == "rgbd":

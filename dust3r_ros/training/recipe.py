@@ -61,7 +61,7 @@ class DataSection:
     sizes: tuple[str, ...] = setting(("224x160",), "WIDTHxHEIGHT of the pictures; one is drawn for each step", check=_sizes)
     batch: int = setting(16, "pairs of one forward pass; both orders of each are trained", 1, 4096)
     pictures: int = setting(64, "pictures of one forward pass where they teach one by one", 2, 8192)
-    replay: int = setting(1, "times that each of these comes, mirrored, closer and in another light after the first", 1, 64)
+    replay: int = setting(1, "times that each batch made comes, after the first mirrored and in another light", 1, 64)
     accumulate: int = setting(1, "forward passes for one step of the optimiser", 1, 1024)
     rgbd: RgbdSection = field(default_factory=RgbdSection)
 

@@ -1,7 +1,8 @@
-"""Pictures that teach one by one, several times each: mirrored, closer and in another light.
+"""Batches that come several times: mirrored, in another light, pictures one by one closer too.
 
-Making a picture takes longer than learning from it. Up to about four times, data that is seen again is worth almost what new data is
-(Muennighoff et al., Scaling Data-Constrained Language Models, NeurIPS 2023), and here it is never seen again as it was.
+Making a picture takes a CPU a good part of the time that learning from it does, or more than that. Up to about four times, data that is
+seen again is worth almost what new data is (Muennighoff et al., Scaling Data-Constrained Language Models, NeurIPS 2023), and here it is
+never seen again as it was.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dust3r_ros.training.inputs import seed_of
 from dust3r_ros.training.pairs import PairBatch, PairSource, View
 
 KEPT = 64  # batches, of which each comes once before any comes again
-CLOSEST = 0.75  # share of the picture's width that is left at most when it comes closer
+CLOSEST = 0.75  # least share of its width that is left of a picture that teaches by itself
 STOPS, GAMMA, COLOUR = 0.3, 0.12, 0.06  # standard deviations of the light's: powers of two, of the logarithm, of red's and blue's share
 NUMBERS = 4  # normal numbers that a picture's light takes
 VARYING = 7  # what random numbers are drawn for
@@ -25,15 +26,16 @@ VARYING = 7  # what random numbers are drawn for
 
 @dataclass(eq=False)
 class Replayed:
-    """A `PairSource` that gives each batch of another one `times` times, the first time as it is.
+    """A `PairSource` that gives each batch of another one `times` times, the first time as it is. The step's number decides it.
 
-    What the poses of mirrored views are nobody can say: all of a batch that comes again are NaN. A batch is decided by the step's number.
+    `closest` below 1: pictures also come up to so much closer, and their depth is that of the nearest pixel.
     """
 
     source: PairSource
     times: int
     seed: int
     accumulate: int = 1  # batches of a step of the optimiser, which stay together
+    closest: float = 1.0
     _kept: dict[int, PairBatch] = field(default_factory=dict)
 
     def batch(self, step: int) -> PairBatch:
@@ -47,9 +49,7 @@ class Replayed:
         if index not in self._kept:
             self._kept[index] = _packed(self.source.batch(index))
         batch = _unpacked(self._kept[index])
-        if turn == 0:
-            return batch
-        return PairBatch(*(_varied(view, seed_of(self.seed, VARYING, step, side)) for side, view in enumerate(vars(batch).values())))
+        return batch if turn == 0 else _varied(batch, self.closest, seed_of(self.seed, VARYING, step))
 
 
 def _packed(batch: PairBatch) -> PairBatch:
@@ -65,21 +65,27 @@ def _with_images(view: View, images: Tensor) -> View:
     return View(images, view.depth, view.valid, view.intrinsics, view.pose)
 
 
-def _varied(view: View, seed: int) -> View:
-    """Each picture mirrored or not, closer around its middle, in another light. The depth is that of the nearest pixel."""
-    device, count = view.images.device, len(view.images)
+def _varied(batch: PairBatch, closest: float, seed: int) -> PairBatch:
+    """Both views of a pair mirrored or not and as close as each other, each in a light of its own."""
+    device, count = batch.first.images.device, len(batch.first.images)
     generator = torch.Generator(device).manual_seed(seed)
     chance = torch.rand(2, count, device=device, generator=generator)
-    light = torch.randn(NUMBERS, count, device=device, generator=generator)
     turned = torch.where(chance[0] < 0.5, -1.0, 1.0)
-    share = torch.exp(chance[1] * math.log(CLOSEST))
-    theta = torch.zeros(count, 2, 3, device=device)
+    share = torch.exp(chance[1] * math.log(closest))
+    light = torch.randn(2, NUMBERS, count, device=device, generator=generator)
+    return PairBatch(*(_seen_otherwise(view, turned, share, own) for view, own in zip(vars(batch).values(), light, strict=True)))
+
+
+def _seen_otherwise(view: View, turned: Tensor, share: Tensor, light: Tensor) -> View:
+    """turned: -1 where the world is mirrored; share: of the picture's width that is left."""
+    theta = torch.zeros(len(turned), 2, 3, device=turned.device)
     theta[:, 0, 0], theta[:, 1, 1] = turned * share, share
     grid = F.affine_grid(theta, list(view.images.shape), align_corners=False)
     images = F.grid_sample(view.images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     known = torch.stack([torch.where(view.valid, view.depth, 0.0), view.valid.float()], dim=1)
     depth, valid = F.grid_sample(known, grid, mode="nearest", padding_mode="border", align_corners=False).unbind(1)
-    return View(_relit(images, light), depth, valid > 0, _intrinsics(view, turned, share), torch.full_like(view.pose, math.nan))
+    flip = torch.diag_embed(torch.stack([turned, *[torch.ones_like(turned)] * 3], dim=-1))
+    return View(_relit(images, light), depth, valid > 0, _intrinsics(view, turned, share), flip @ view.pose @ flip)
 
 
 def _intrinsics(view: View, turned: Tensor, share: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from dust3r_ros.training.inputs import seed_of
 from dust3r_ros.training.pairs import PairBatch, PairSource
 from dust3r_ros.training.recipe import Recipe
 from dust3r_ros.training.recipe_file import filled
-from dust3r_ros.training.replay import Replayed
+from dust3r_ros.training.replay import CLOSEST, Replayed
 
 if TYPE_CHECKING:
     from dust3r_ros.training.scenes import PairsConfig
@@ -40,16 +40,13 @@ class OfSeveralSizes:
 
 def training_source(recipe: Recipe, device: torch.device) -> PairSource:
     """Raises TrainingError for settings that no data can be made of."""
-    return OfSeveralSizes(_sources(recipe, device, "train", recipe.sizes), recipe.seed, recipe.data.accumulate)
+    made = OfSeveralSizes(_sources(recipe, device, "train", recipe.sizes), recipe.seed, recipe.data.accumulate)
+    return _replayed(made, recipe)
 
 
 def pictures_source(recipe: Recipe, device: torch.device, shrink: int) -> PairSource:
-    """Of pictures that teach one by one, as small as a network that halves them (`shrink` 2) sees them: both views of each of its pairs.
-
-    They come `data.replay` times, and after the first time without poses.
-    """
-    data, made = recipe.data, _new_pictures(recipe, device, shrink)
-    return made if data.replay == 1 else Replayed(made, data.replay, recipe.seed, data.accumulate)
+    """Of pictures that teach one by one, as small as a network that halves them (`shrink` 2) sees them: both views of each of its pairs."""
+    return _replayed(_new_pictures(recipe, device, shrink), recipe, CLOSEST)
 
 
 def _new_pictures(recipe: Recipe, device: torch.device, shrink: int) -> OfSeveralSizes:
@@ -70,6 +67,11 @@ def _new_pictures(recipe: Recipe, device: torch.device, shrink: int) -> OfSevera
 def held_out_source(recipe: Recipe, device: torch.device) -> PairSource:
     """Of the first size."""
     return _sources(recipe, device, "held_out", recipe.sizes[:1])[0]
+
+
+def _replayed(made: OfSeveralSizes, recipe: Recipe, closest: float = 1.0) -> PairSource:
+    data = recipe.data
+    return made if data.replay == 1 else Replayed(made, data.replay, recipe.seed, data.accumulate, closest)
 
 
 def _sources(recipe: Recipe, device: torch.device, split: str, sizes: list[tuple[int, int]]) -> list[PairSource]:

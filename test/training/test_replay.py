@@ -1,4 +1,4 @@
-"""Pictures that come again are of the same world, seen otherwise."""
+"""Batches that come again are of the same world, seen otherwise."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from dust3r_ros.training.pairs import PairBatch, View
+from dust3r_ros.training.pairs import PairBatch, View, points_in
 from dust3r_ros.training.replay import CLOSEST, KEPT, Replayed
 
-HEIGHT, WIDTH, FOCAL = 48, 64, 50.0
+COUNT, HEIGHT, WIDTH, FOCAL = 16, 48, 64, 50.0
+NORMAL, DISTANCE = torch.tensor([0.3, -0.2, 1.0]), 3.0  # of a wall: NORMAL x = DISTANCE in the world
+SECOND = torch.tensor([[0.8, 0.0, 0.6, 0.4], [0.0, 1.0, 0.0, -0.3], [-0.6, 0.0, 0.8, 0.2], [0.0, 0.0, 0.0, 1.0]])
 
 
-def _wall(number: int) -> View:
-    """A slanted wall whose grey says its inverse depth; the camera's principal point is not the picture's middle."""
+def _wall(focal: float, pose: torch.Tensor) -> View:
+    """A camera before the wall whose principal point is not the picture's middle; the upper four rows see nothing."""
     cx, cy = WIDTH / 2 + 1.5, HEIGHT / 2 - 2.0
     u, v = torch.meshgrid(torch.arange(WIDTH), torch.arange(HEIGHT), indexing="xy")
-    inverse = 0.5 + 0.2 * (u - cx) / FOCAL + 0.1 * (v - cy) / FOCAL
-    grey = (inverse * 255).round().clamp(0, 255) / 127.5 - 1
-    sky = v < 4
-    intrinsics = torch.tensor([FOCAL + number, FOCAL + number, cx, cy]).expand(16, 4)
-    return View(
-        grey.expand(16, 3, -1, -1).clone(), (1 / inverse).where(~sky, 0.0).expand(16, -1, -1).clone(), (~sky).expand(16, -1, -1).clone(),
-        intrinsics.clone(), torch.eye(4).expand(16, 4, 4).clone(),
-    )  # fmt: skip
+    rays = torch.stack([(u - cx) / focal, (v - cy) / focal, torch.ones(HEIGHT, WIDTH)], dim=-1)
+    depth = (DISTANCE - NORMAL @ pose[:3, 3]) / (rays @ pose[:3, :3].T @ NORMAL)
+    known = v >= 4
+    grey = (40 * depth).round().clamp(0, 255) / 127.5 - 1
+    shown = grey.expand(3, -1, -1), torch.where(known, depth, 0.0), known, torch.tensor([focal, focal, cx, cy]), pose
+    return View(*(value.expand(COUNT, *value.shape).clone() for value in shown))
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Walls:
 
     def batch(self, step: int) -> PairBatch:
         self.asked.append(step)
-        return PairBatch(_wall(step), _wall(step + 1000))
+        return PairBatch(_wall(FOCAL + step, torch.eye(4)), _wall(FOCAL + step + 5, SECOND))
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
@@ -43,7 +43,8 @@ def test_every_batch_is_made_once_and_comes_so_many_times(accumulate: int) -> No
     group = KEPT // accumulate * accumulate
     batches = [source.batch(step) for step in range(3 * group + accumulate)]
     assert walls.asked == list(range(group + accumulate))
-    assert [bool(batch.first.pose.isfinite().all()) for batch in batches] == [True] * group + [False] * 2 * group + [True] * accumulate
+    made = [batch.first.intrinsics[0, 0].item() - FOCAL for batch in batches]
+    assert made == [float(at % group) for at in range(3 * group)] + [float(group + at) for at in range(accumulate)]
     assert len(source._kept) == accumulate  # those of the first group are forgotten
 
 
@@ -64,17 +65,22 @@ def test_a_step_is_the_same_for_whoever_begins_there() -> None:
     assert not torch.equal(batch.first.images, Replayed(Walls(), 4, seed=2).batch(2 * KEPT + 3).first.images)
 
 
-def test_what_comes_again_is_the_same_wall() -> None:
-    """By the varied intrinsics all pixels still lie on one plane of the same shape, or on its mirror image."""
-    view = Replayed(Walls(), 2, seed=1).batch(KEPT).first
-    fx, fy, cx, cy = (value[:, None, None] for value in view.intrinsics.unbind(1))
-    assert ((fx[:, 0, 0] >= FOCAL) & (fx[:, 0, 0] <= FOCAL / CLOSEST)).all()
-    u, v = torch.meshgrid(torch.arange(WIDTH), torch.arange(HEIGHT), indexing="xy")
-    slopes = (0.2 * (u - cx) / fx, 0.1 * (v - cy) / fy)
-    either = torch.stack([1 / (0.5 + side * slopes[0] + slopes[1]) for side in (1, -1)])
-    off = ((either - view.depth).abs() / view.depth).masked_fill(~view.valid, 0.0).amax((2, 3))
-    assert (off.amin(0) < 0.01).all()  # the nearest pixel's depth
-    assert 3 < (off.argmin(0)).sum() < 13  # some are mirrored
+@pytest.mark.parametrize("closest", [1.0, CLOSEST])
+def test_both_views_of_what_comes_again_see_one_wall(closest: float) -> None:
+    """Its points by both views' depths, intrinsics and poses lie on the plane, in the world or in its mirror image."""
+    batch = Replayed(Walls(), 2, seed=1, closest=closest).batch(KEPT)
+    normals = torch.stack([NORMAL, NORMAL * torch.tensor([-1.0, 1.0, 1.0])])
+    world = torch.eye(4).expand(COUNT, 4, 4)
+    off = torch.stack([
+        ((points_in(view, world) @ normals.T - DISTANCE).abs() * view.valid[..., None]).amax((1, 2)) for view in vars(batch).values()
+    ])  # [2 views, COUNT, 2 worlds]  # fmt: skip
+    tolerance = 1e-4 if closest == 1 else 0.08  # the nearest pixel's depth
+    assert (off.amax(0).amin(-1) < tolerance).all()
+    assert 3 < off.amax(0).argmin(-1).sum() < COUNT - 3  # some are mirrored, and then both views are
+    focals = batch.first.intrinsics[:, 0] / FOCAL
+    torch.testing.assert_close(batch.second.intrinsics[:, 1] / (FOCAL + 5), focals)
+    assert ((focals > 1 - 1e-5) & (focals < 1 / closest + 1e-5)).all()
+    assert bool(focals.std() > 0.02) == (closest < 1)
 
 
 def test_the_light_changes_and_pictures_stay_pictures() -> None:
@@ -85,4 +91,6 @@ def test_the_light_changes_and_pictures_stay_pictures() -> None:
         assert view.images.isfinite().all()
         assert view.images.mean((1, 2, 3)).std() > 0.02
         assert (view.images[:, 0] - view.images[:, 2]).abs().mean() > 0.005  # the wall was grey
-    assert not torch.equal(batch.first.images, batch.second.images)
+    made, relit = ([view.images.mean((1, 2, 3)) for view in vars(one).values()] for one in (Walls().batch(0), batch))
+    gains = [(after + 1) / (before + 1) for before, after in zip(made, relit, strict=True)]
+    assert torch.corrcoef(torch.stack(gains))[0, 1].abs() < 0.9  # each view has a light of its own

@@ -75,14 +75,18 @@ class TrainingLoop:
         self.table = Table(output / "losses.csv", LOSSES)
         pointmaps = PointmapObjective(state.network, recipe.objective, precision)
         completion = CompletionObjective(state.learner, recipe.objective, precision)
-        compiled = recipe.hardware.compile
         objectives = completion, AloneObjective(state.network, precision), pointmaps
         self.objectives: dict[Stage, Callable[..., Tensor]] = {
-            stage: torch.compile(objective, dynamic=False) if compiled else objective
+            stage: torch.compile(objective, dynamic=False) if self._is_compiled(stage) else objective
             for stage, objective in zip(STAGES, objectives, strict=True)
         }
         maker = InputMaker(recipe, source, find, state.network.config.patch_size, pictures)
         self.prefetch = Prefetch(maker, self.device, recipe.hardware.prefetch, recipe.data.source == "rgbd")
+
+    def _is_compiled(self, stage: Stage) -> bool:
+        """On a CPU what is unrolled between a pair's matches and its cameras takes minutes to compile, and gains next to nothing."""
+        is_unrolled = stage == "pointmaps" and self.state.network.geometry is not None
+        return self.recipe.hardware.compile and not (is_unrolled and self.device.type == "cpu")
 
     def run(self, minutes: float | None = None) -> Ended:
         """Train until the schedule is over, `minutes` of wall time are, or a signal comes; a checkpoint is the last thing.

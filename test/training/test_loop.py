@@ -18,11 +18,11 @@ from dust3r_ros.training.checkpoint_folder import CheckpointFolder
 from dust3r_ros.training.errors import TrainingError
 from dust3r_ros.training.initialisation import fresh_network
 from dust3r_ros.training.inputs import InputMaker, Inputs
-from dust3r_ros.training.loop import Line
+from dust3r_ros.training.loop import Line, TrainingLoop
 from dust3r_ros.training.losses import PointmapTruth, pose_loss
 from dust3r_ros.training.objectives import AloneObjective, PointmapObjective, one_order
 from dust3r_ros.training.records import LOSSES, Table
-from dust3r_ros.training.schedule import Schedule
+from dust3r_ros.training.schedule import STAGES, Schedule
 from dust3r_ros.training.state import state_of, state_of_network
 
 SOURCE = PlanePairs()
@@ -191,6 +191,21 @@ def test_pictures_teach_depth_and_focal_length_one_by_one(tmp_path: Path) -> Non
     rates = [float(row["learning_rate"]) for row in pairs]
     assert rates[0] < rates[1] < rates[2]
     assert state.pairs == len(pairs) * recipe.data.batch
+
+
+@pytest.mark.slow
+def test_compiled_pictures_teach_the_same(tmp_path: Path) -> None:
+    """On a CPU pairs whose cells are matched stay as they are."""
+    losses = []
+    for compile in (False, True):
+        hardware = {"compile": compile, "precision": "float32", "device": "cpu"}
+        recipe = recipe_with(objective={"alone": 0.5, "geometry": 1.0}, schedule={"steps": 4}, hardware=hardware)
+        run_loop(recipe, tiny_state(recipe, MATCHED), SOURCE, tmp_path / str(compile))
+        losses.append([float(row["loss"]) for row in Table(tmp_path / str(compile) / "losses.csv", LOSSES).rows()])
+    assert len(losses[0]) == 4
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    loop = TrainingLoop(recipe, tiny_state(recipe, MATCHED), SOURCE, tmp_path, torch.float32)
+    assert [isinstance(loop.objectives[stage], torch._dynamo.OptimizedModule) for stage in STAGES] == [True, True, False]
 
 
 def test_pictures_alone_teach_nothing_of_pairs() -> None:

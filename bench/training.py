@@ -16,6 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dust3r_ros.training.inputs import InputMaker, Inputs
+from dust3r_ros.training.loop import is_compiled
 from dust3r_ros.training.objectives import PointmapObjective
 from dust3r_ros.training.prefetch import Prefetch
 from dust3r_ros.training.recipe import Recipe
@@ -44,7 +45,7 @@ def measure(recipe: Recipe, steps: int) -> None:
     prefetch = Prefetch(maker, device, recipe.hardware.prefetch, recipe.data.source == "rgbd")
     state = fresh_state(recipe, device)
     plain = PointmapObjective(state.network, recipe.objective, precision)
-    objective = torch.compile(plain, dynamic=False) if recipe.hardware.compile else plain
+    objective = torch.compile(plain, dynamic=False) if is_compiled(recipe, state.network, "pointmaps") else plain
     held = maker.make(0, 0, "pointmaps")
     ways: dict[str, Callable[[int], None]] = {
         "data alone": lambda at: _use(maker.make(at, 0, "pointmaps")),

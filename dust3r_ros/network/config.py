@@ -108,21 +108,9 @@ PUBLISHED: dict[str, NetworkConfig] = {
     "mast3r_512_catmlpdpt": NetworkConfig(head="catmlp+dpt", descriptor_width=24),
 }
 
-# Our own, small enough to travel inside the package: the encoder keeps its capacity, the decoders and the heads give theirs up.
+# Our own, small enough to travel inside the package, for two CPU cores to run, and to train a little. What larger networks learn from tens
+# of millions of pairs it is given: where a patch lies, which ones match, and that a pointmap is a depth map and a camera.
 NANO = NetworkConfig(
-    encoder_width=384,
-    encoder_depth=6,
-    encoder_heads=6,
-    decoder_width=192,
-    decoder_depth=4,
-    decoder_heads=3,
-    head="dpt",
-    head_width=64,
-    image_size=224,
-)
-# What two CPU cores can train a little: a quarter of its weights, small pictures in small patches. What larger networks learn from tens of
-# millions of pairs it is given: where a patch lies, which ones match, and that a pointmap is a depth map and a camera.
-PICO = NetworkConfig(
     encoder_width=192,
     encoder_depth=6,
     encoder_heads=3,
@@ -138,7 +126,7 @@ PICO = NetworkConfig(
     tracked=True,
     image_size=224,
 )
-OWN: dict[str, NetworkConfig] = {"dust3r_nano": NANO, "dust3r_pico": PICO}
+OWN: dict[str, NetworkConfig] = {"dust3r_nano": NANO}
 
 
 def named(name: str) -> NetworkConfig:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dust3r_ros.io.atomic import OutputError
+from dust3r_ros.network import TwoViewNetwork
 from dust3r_ros.training.checkpoint_folder import CheckpointFolder
 from dust3r_ros.training.errors import TrainingError
 from dust3r_ros.training.inputs import FindCorrespondences, InputMaker
@@ -53,6 +54,11 @@ class Ended:
     signal: int = 0
 
 
+def is_compiled(recipe: Recipe, network: TwoViewNetwork, stage: Stage) -> bool:
+    """Whether a stage's objective is: not where cameras are found by matches, which is unrolled and takes minutes for next to nothing."""
+    return recipe.hardware.compile and not (stage == "pointmaps" and network.geometry is not None)
+
+
 class TrainingLoop:
     """One run of a recipe, in a folder."""
 
@@ -77,16 +83,11 @@ class TrainingLoop:
         completion = CompletionObjective(state.learner, recipe.objective, precision)
         objectives = completion, AloneObjective(state.network, precision), pointmaps
         self.objectives: dict[Stage, Callable[..., Tensor]] = {
-            stage: torch.compile(objective, dynamic=False) if self._is_compiled(stage) else objective
+            stage: torch.compile(objective, dynamic=False) if is_compiled(recipe, state.network, stage) else objective
             for stage, objective in zip(STAGES, objectives, strict=True)
         }
         maker = InputMaker(recipe, source, find, state.network.config.patch_size, pictures)
         self.prefetch = Prefetch(maker, self.device, recipe.hardware.prefetch, recipe.data.source == "rgbd")
-
-    def _is_compiled(self, stage: Stage) -> bool:
-        """On a CPU what is unrolled between a pair's matches and its cameras takes minutes to compile, and gains next to nothing."""
-        is_unrolled = stage == "pointmaps" and self.state.network.geometry is not None
-        return self.recipe.hardware.compile and not (is_unrolled and self.device.type == "cpu")
 
     def run(self, minutes: float | None = None) -> Ended:
         """Train until the schedule is over, `minutes` of wall time are, or a signal comes; a checkpoint is the last thing.

@@ -115,9 +115,7 @@ class HardwareSection:
     precision: str = setting(
         "auto", "of the matrix products; auto: bfloat16 where the hardware has it", choices=("auto", "float32", "bfloat16")
     )
-    compile: bool = setting(
-        False, "torch.compile the network with its loss: minutes at the start; on a CPU not for pairs whose cells are matched"
-    )
+    compile: bool = setting(False, "torch.compile the network with its loss: minutes at the start; not for pairs whose cells are matched")
     prefetch: bool = setting(True, "make the next batch while this one is learned from: on a stream of its own, or in a thread")
     threads: int = setting(0, "CPU threads; 0: as many as PyTorch takes", 0, 1024)
 

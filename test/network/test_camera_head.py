@@ -143,7 +143,7 @@ def test_rotations_are_rotations_and_begin_with_none() -> None:
 
 
 def test_a_fresh_one_sees_a_wall_where_matches_say_little() -> None:
-    network = fresh_network(named("dust3r_pico"), 0).requires_grad_(False)
+    network = fresh_network(named("dust3r_nano"), 0).requires_grad_(False)
     assert network.geometry is not None
     network.geometry.weight.fill_(-6.0)
     output = _output(network)

@@ -33,7 +33,8 @@ def test_narrow_head_survives_a_file(tmp_path: Path) -> None:
 def test_published_files_know_nothing_of_it() -> None:
     assert all("head_width" not in words_of_config(config) for config in PUBLISHED.values())
     assert all("coordinates" not in words_of_config(config) for config in PUBLISHED.values())
-    assert words_of_config(OWN["dust3r_nano"])["head_width"] == 64
+    assert words_of_config(replace(DPT, head_width=64))["head_width"] == 64
+    assert words_of_config(OWN["dust3r_nano"])["coordinates"] is True
 
 
 def test_coordinates_survive_a_file_and_fit_every_size(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_pictures_teach_depth_and_focal_length_one_by_one(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_compiled_pictures_teach_the_same(tmp_path: Path) -> None:
-    """On a CPU pairs whose cells are matched stay as they are."""
+    """Pairs whose cells are matched stay as they are."""
     losses = []
     for compile in (False, True):
         hardware = {"compile": compile, "precision": "float32", "device": "cpu"}

@@ -12,9 +12,10 @@ import torch
 from dust3r_ros.training.errors import TrainingError
 from dust3r_ros.training.recipe import Recipe
 from dust3r_ros.training.recipe_file import data_of, filled, read_recipe, recipe_of
+from dust3r_ros.training.replay import CLOSEST, Replayed
 from dust3r_ros.training.scenes import PairsConfig
 from dust3r_ros.training.schedule import Schedule
-from dust3r_ros.training.sources import pictures_source
+from dust3r_ros.training.sources import pictures_source, training_source
 
 RECIPES = sorted((Path(__file__).parents[2] / "config/train").glob("*.yaml"))
 
@@ -106,3 +107,15 @@ def test_pictures_one_by_one_are_halved_for_networks_that_halve_them() -> None:
         config = source.config
         assert (config.width, config.height, config.pairs) == (64 // shrink, 48 // shrink, 3)
         assert (config.effects.blur, config.effects.noise, config.effects.jpeg) == (0.8 / shrink, 1.0 / shrink, 0.6)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_batches_come_as_often_as_the_recipe_says(times: int) -> None:
+    """Views of a pair stay as close as they were: how far their matches lie apart is learned to a fraction of a pixel."""
+    data = {"sizes": ["64x48"], "batch": 2, "pictures": 6, "replay": times, "accumulate": 2}
+    recipe = recipe_of({"seed": 9, "data": data}, "the test")
+    device = torch.device("cpu")
+    for source, closest in ((training_source(recipe, device), 1.0), (pictures_source(recipe, device, 2), CLOSEST)):
+        assert isinstance(source, Replayed) == (times > 1)
+        if isinstance(source, Replayed):
+            assert (source.times, source.seed, source.accumulate, source.closest) == (times, 9, 2, closest)

@@ -287,21 +287,24 @@ def test_a_share_of_the_pairs_is_told_its_lenses() -> None:
 
 
 def test_camera_head_learns_poses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On one batch the loss of poses falls to a third where they and the matches weigh; the pointmaps alone leave more of it."""
-    monkeypatch.setattr("dust3r_ros.network.cell_matching.LOOKS", 3)  # with two, sixty steps are too few
+    """On one batch the loss of poses falls to a third where they and the matches weigh; the pointmaps alone leave more of it.
+
+    With this rate it falls below a thirtieth from any start tried; with 3e-3 and sixty steps it hung on the machine's rounding.
+    """
+    monkeypatch.setattr("dust3r_ros.network.cell_matching.LOOKS", 3)  # with two, so few steps are not enough
     config = replace(TINY, head="camera", patch_size=8, coordinates=True, stem=True, match_width=16)
     found = {}
     for weight in (0.0, 1.0):
         recipe = recipe_with(
             objective={"pose": weight, "geometry": weight, "token_matching": weight},
-            schedule={"steps": 60},
-            optimiser={"learning_rate": 3e-3, "warm_up": 5, "ema": 0.0},
+            schedule={"steps": 80},
+            optimiser={"learning_rate": 2e-3, "warm_up": 5},
         )
         state = tiny_state(recipe, config)
         inputs = InputMaker(recipe, PlanePairs(distinct=1)).make(0, 0, "pointmaps")
         found[weight, "before"] = _pose_loss(state.network, inputs)
         run_loop(recipe, state, PlanePairs(distinct=1), tmp_path / str(weight))
-        found[weight, "after"] = _pose_loss(state.network, inputs)
+        found[weight, "after"] = _pose_loss(state.average.network, inputs)
     assert found[1.0, "after"] < 0.33 * found[1.0, "before"]
     assert found[1.0, "after"] < 0.5 * found[0.0, "after"]
 

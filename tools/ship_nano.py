@@ -20,7 +20,7 @@ from pathlib import Path
 
 from dust3r_ros.errors import Dust3rError
 
-PAIRS, SEED, SIZE = 128, 0, 320  # the fixed set: figures of different ones are not comparable
+PAIRS, SEED, SIZE = 512, 0, 320  # the fixed set: figures of different ones are not comparable
 
 
 def main(arguments: list[str] | None = None) -> int:

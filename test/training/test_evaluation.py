@@ -29,7 +29,7 @@ from dust3r_ros.training.evaluation.data import DataSet, chosen_sets, held_out, 
 from dust3r_ros.training.evaluation.kitchen import KITCHEN_COLOUR, KITCHEN_DEPTH, kitchen_frames, kitchen_pairs, kitchen_views
 from dust3r_ros.training.evaluation.pair_run import pair_scores
 from dust3r_ros.training.evaluation.run import estimator_of, evaluate, labels_of, models_here
-from dust3r_ros.training.evaluation.sequence_run import chosen_sequences, sequence_figures
+from dust3r_ros.training.evaluation.sequence_run import TrueSequence, backwards, chosen_sequences, sequence_figures, way_figures
 from dust3r_ros.training.evaluation.summary import summarise
 from dust3r_ros.training.evaluation.table import cells, markdown
 from dust3r_ros.training.evaluation.truth import DataError, TruePair, TrueView, overlap, working_truth
@@ -244,11 +244,11 @@ def walk(frames: int) -> list[TrueView]:
     return [TrueView(v.stamp, v.image, v.camera, v.pose, v.depth) for v in room_sequence(frames, 160, 120)]
 
 
-def test_a_sequence_is_mapped_and_measured_as_in_the_demo() -> None:
-    done = count()
-    figures = sequence_figures(create_estimator("flow", 160), walk(16), lambda: next(done))
-    assert next(done) == 16
-    assert (figures.pairs, figures.placed) == (16, 1)
+def test_a_sequence_is_mapped_both_ways_and_measured_as_in_the_demo() -> None:
+    done, estimator, views = count(), create_estimator("flow", 160), walk(16)
+    figures = sequence_figures(estimator, TrueSequence("walk", "", lambda: views), lambda: next(done))
+    assert next(done) == 32
+    assert (figures.pairs, figures.placed) == (32, 1)
     assert figures.ate_percent is not None
     assert figures.ate_percent < 3
     assert figures.coverage is not None
@@ -256,17 +256,40 @@ def test_a_sequence_is_mapped_and_measured_as_in_the_demo() -> None:
     assert figures.depth_abs_rel is not None
     assert figures.depth_abs_rel_estimated < min(0.1, figures.depth_abs_rel)
     assert figures.depth_abs_rel < 0.5
+    there, back = way_figures(estimator, views).ate_percent, way_figures(estimator, backwards(views)).ate_percent
+    assert there is not None
+    assert back is not None
+    assert there != back
+    assert figures.ate_percent == pytest.approx((there + back) / 2)
+
+
+def test_backwards_takes_the_same_time() -> None:
+    views = walk(4)
+    found = backwards(views)
+    assert [view.stamp for view in found] == [view.stamp for view in views]
+    assert [view.image is other.image for view, other in zip(found, reversed(views), strict=True)] == [True] * 4
+
+
+def test_a_sequence_that_nobody_calibrated_tells_no_camera() -> None:
+    """A camera of half its focal length, told, bends the path; not told, it is no matter."""
+    views = walk(16)
+    wrong = [replace(v, camera=replace(v.camera, fx=v.camera.fx / 2, fy=v.camera.fy / 2)) for v in views]
+    estimator = create_estimator("flow", 160)
+    told, untold = (way_figures(estimator, wrong, calibrated) for calibrated in (True, False))
+    assert untold == replace(way_figures(estimator, views, False), seconds=untold.seconds)
+    assert told.depth_abs_rel != untold.depth_abs_rel
 
 
 def test_a_sequence_that_cannot_be_mapped_has_no_path() -> None:
     still = walk(1)[0]
-    figures = sequence_figures(create_estimator("flow", 160), [replace(still, stamp=still.stamp + k * 10**8) for k in range(5)])
+    views = [replace(still, stamp=still.stamp + k * 10**8) for k in range(5)]
+    figures = sequence_figures(create_estimator("flow", 160), TrueSequence("still", "", lambda: views))
     assert (figures.ate_percent, figures.placed, figures.depth_abs_rel, figures.coverage) == (None, 0, None, None)
 
 
 def test_the_kitchens_sequence_comes_with_its_folder(tmp_path: Path) -> None:
     assert [sequence.name for sequence in chosen_sequences(None)] == ["walk"]
-    assert [sequence.name for sequence in chosen_sequences(tmp_path)] == ["walk", "kitchen_walk"]
+    assert [(sequence.name, sequence.calibrated) for sequence in chosen_sequences(tmp_path)] == [("walk", True), ("kitchen_walk", False)]
 
 
 # ---- the table and the command -------------------------------------------------------------------------------------------------------

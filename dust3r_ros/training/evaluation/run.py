@@ -87,7 +87,7 @@ def evaluate(
             found[chosen.name, label] = Row(chosen.name, label, parameters, summarise(scores))
         for sequence in sequences:
             report = None if advance is None else _counter(f"{label} on {sequence.name}", advance)
-            found[sequence.name, label] = Row(sequence.name, label, parameters, sequence_figures(estimator, sequence.views(), report))
+            found[sequence.name, label] = Row(sequence.name, label, parameters, sequence_figures(estimator, sequence, report))
         del estimator
     names = [chosen.name for chosen in data] + [sequence.name for sequence in sequences]
     return tuple(found[name, label] for name in names for label, _ in models)

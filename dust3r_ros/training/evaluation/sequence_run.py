@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,18 +30,41 @@ class TrueSequence:
     name: str
     title: str
     views: Callable[[], Sequence[TrueView]]
+    calibrated: bool = True  # the cameras of the views are what took them, and not a convention: the Mapper is told
 
 
 def chosen_sequences(kitchen: Path | None) -> list[TrueSequence]:
-    """The demo's walk, and the red kitchen where its folder is given."""
+    """The demo's walk, and the red kitchen where its folder is given: its lens and its shutter nobody has measured."""
     found = [TrueSequence("walk", "the demo's walk through a simulated room, 60 images", lambda: list(room()))]
     if kitchen is not None:
-        found.append(TrueSequence("kitchen_walk", "the red kitchen (7-Scenes), every image", lambda: kitchen_views(kitchen)))
+        found.append(TrueSequence("kitchen_walk", "the red kitchen (7-Scenes), every image", lambda: kitchen_views(kitchen), False))
     return found
 
 
-def sequence_figures(estimator: Estimator, views: Sequence[TrueView], advance: Callable[[], None] | None = None) -> Figures:
-    """All images with their cameras, as in the demo, through a Mapper of default settings.
+def sequence_figures(estimator: Estimator, sequence: TrueSequence, advance: Callable[[], None] | None = None) -> Figures:
+    """Means over the sequence as it was taken and backwards, which tells two estimators apart that one way may confuse; each way as
+    `way_figures`. A figure that one way has no result of has none.
+    """
+    there = sequence.views()
+    ways = [way_figures(estimator, views, sequence.calibrated, advance) for views in (there, backwards(there))]
+
+    def mean(name: str) -> float | None:
+        values = [getattr(way, name) for way in ways]
+        return None if None in values else float(np.mean(values))
+
+    measured = {field.name: mean(field.name) for field in fields(Figures) if field.name != "pairs"}
+    return Figures(pairs=sum(way.pairs for way in ways), **measured)
+
+
+def backwards(views: Sequence[TrueView]) -> list[TrueView]:
+    """The last one first, in the same time."""
+    return [replace(view, stamp=views[0].stamp + views[-1].stamp - view.stamp) for view in reversed(views)]
+
+
+def way_figures(
+    estimator: Estimator, views: Sequence[TrueView], calibrated: bool = True, advance: Callable[[], None] | None = None
+) -> Figures:
+    """All images, with their cameras if `calibrated`, through a Mapper of default settings, as in the demo.
 
     Path: root mean square position error after the best similarity (Umeyama 1991), in per cent of the diagonal of the true path's bounding
     box; None where under 90 % of the images got a pose. Depth: over the pixels of the keyframes' depth images as they are published
@@ -50,7 +73,7 @@ def sequence_figures(estimator: Estimator, views: Sequence[TrueView], advance: C
 
     def frames() -> Iterator[Frame]:
         for view in views:
-            yield Frame(view.stamp, view.image, view.camera)
+            yield Frame(view.stamp, view.image, view.camera if calibrated else None)
             if advance is not None:
                 advance()
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.geometry import Camera
 from dust3r_ros.io.cut_bags import CutBag
-from dust3r_ros.io.messages import MessageError, camera_from_info, decode_image, is_image_type
+from dust3r_ros.io.messages import MessageError, camera_from_info, decode_image, is_image_type, is_rectified
 from dust3r_ros.mapping.types import Frame
 
 if TYPE_CHECKING:
@@ -146,10 +146,13 @@ class BagFrames:
             return []
         found: list[tuple[int, Camera]] = []
         refused: set[str] = set()
+        rectified = is_rectified(self.image_topic)
+        if rectified:
+            self._say(f"{self.image_topic} has rectified images, by its name: their camera is CameraInfo's P, without distortion")
         for connection, bag_time, raw in self._messages(reader, [c for c in reader.connections if c.topic == self.info_topic]):
             try:
                 message = reader.deserialize(raw, connection.msgtype)
-                camera = camera_from_info(message)
+                camera = camera_from_info(message, rectified)
             except MessageError as error:
                 refused.add(str(error))
                 continue

@@ -159,23 +159,26 @@ def _decompressed(message: Any) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def camera_from_info(message: Any) -> Camera | None:
+def camera_from_info(message: Any, rectified: bool = False) -> Camera | None:
     """sensor_msgs/CameraInfo to the Camera of the image as published (binning and region of interest applied).
 
+    K and D are the raw image's; the camera of the `rectified` one is P (K where P is not given), without distortion.
     None if K is all zeros, which by definition says "uncalibrated". Raises MessageError for values that make no camera.
     """
-    matrix = np.asarray(message.k if hasattr(message, "k") else message.K, np.float64).reshape(3, 3)
-    coefficients = np.asarray(message.d if hasattr(message, "d") else message.D, np.float64).ravel()
+    matrix, name, coefficients = _values(message, "k").reshape(3, 3), message.distortion_model, _values(message, "d")
     if not matrix.any():
         return None
+    if rectified:
+        projection, name, coefficients = _values(message, "p").reshape(3, 4), "", np.zeros(0)
+        matrix = projection if projection.any() else matrix
     width, height = int(message.width), int(message.height)
     values = {"fx": matrix[0, 0], "fy": matrix[1, 1], "cx": matrix[0, 2], "cy": matrix[1, 2]}
-    for name, value in values.items():
+    for key, value in values.items():
         if not math.isfinite(value):
-            raise MessageError(f"CameraInfo has {name} = {value}: calibrate the camera, or publish zeros to say it is not")
+            raise MessageError(f"CameraInfo has {key} = {value}: calibrate the camera, or publish zeros to say it is not")
     if not np.isfinite(coefficients).all():
         raise MessageError(f"CameraInfo has distortion {coefficients.tolist()}: calibrate the camera again")
-    model, distortion = _distortion(message.distortion_model, coefficients)
+    model, distortion = _distortion(name, coefficients)
     fx, fy, cx, cy = (float(value) for value in values.values())
     try:
         camera = Camera(width, height, fx, fy, cx, cy, model, distortion)
@@ -184,12 +187,17 @@ def camera_from_info(message: Any) -> Camera | None:
         raise MessageError(f"CameraInfo is no camera: {error}") from error
 
 
+def _values(message: Any, name: str) -> NDArray[np.float64]:
+    """Of a CameraInfo; ROS 1 has capital letters."""
+    return np.asarray(getattr(message, name if hasattr(message, name) else name.upper()), np.float64).ravel()
+
+
 def _distortion(name: str, coefficients: NDArray[np.float64]) -> tuple[DistortionModel, tuple[float, ...]]:
-    if not coefficients.any():
+    model, count = _MODELS.get(name, ("pinhole", 0))
+    if not coefficients.any() and model != "equidistant":  # which r = f theta is not a pinhole's
         return "pinhole", ()
-    if name not in _MODELS:
+    if model == "pinhole":
         raise MessageError(f"CameraInfo has the distortion model '{name}': supported are {', '.join(_MODELS)}")
-    model, count = _MODELS[name]
     if model == "rational_polynomial" and len(coefficients) > count and coefficients[count:].any():
         raise MessageError(f"CameraInfo has {len(coefficients)} coefficients of '{name}' with thin prism or tilt: 8 are supported")
     padded = np.zeros(count)
@@ -211,6 +219,12 @@ def _as_published(camera: Camera, message: Any) -> Camera:
 def is_image_type(name: str) -> bool:
     """Is this the name of a message type that `decode_image` takes?"""
     return re.fullmatch(r"sensor_msgs/(msg/)?(Compressed)?Image", name) is not None
+
+
+def is_rectified(topic: str) -> bool:
+    """Does an image topic's name say that its images are rectified, as image_proc's image_rect and image_rect_color do?"""
+    name = topic.rstrip("/").removesuffix("/compressed").rpartition("/")[2]
+    return not {"rect", "rectified"}.isdisjoint(name.split("_"))
 
 
 def matrix_from_transform(transform: Any) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -9,10 +10,12 @@ from typing import Any
 
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.geometry import Camera
-from dust3r_ros.io.messages import camera_from_info, decode_image
+from dust3r_ros.io.messages import camera_from_info, decode_image, is_rectified
 from dust3r_ros.mapping.types import Frame
 from dust3r_ros.ros.conversion import from_time
 from dust3r_ros.ros.errors import RosError
+
+log = logging.getLogger(__name__)
 
 KEPT_INFOS = 64
 IN_STEP_WAIT = 0.1  # seconds for a CameraInfo that has come with every image so far
@@ -37,16 +40,29 @@ class CameraInfos:
         self._cameras: OrderedDict[int, Camera] = OrderedDict()
         self._arrived = threading.Condition()
         self._in_step = False
+        self._first_wait_over = False
+        self._rectified = False
+
+    def restart(self) -> None:
+        """The next image is a first one again."""
+        with self._arrived:
+            self._first_wait_over = False
+
+    def of_images(self, topic: str) -> None:
+        """Whose they are, before the first comes: by its name a topic has rectified images."""
+        self._rectified = is_rectified(topic)
+        if self._rectified:
+            log.info("%s has rectified images, by its name: their camera is CameraInfo's P, without distortion", topic)
 
     def put(self, message: Any) -> None:
         """A sensor_msgs/CameraInfo from its topic."""
         try:
-            camera = camera_from_info(message)
+            camera = camera_from_info(message, self._rectified)
         except Dust3rError as error:
-            self._warn(f"CameraInfo ignored: {error}")
+            self._ignored(str(error))
             return
         if camera is None:
-            self._warn("CameraInfo ignored: its K is all zeros, which says uncalibrated; a field of view is assumed")
+            self._ignored("its K is all zeros, which says uncalibrated; a field of view is assumed")
             return
         with self._arrived:
             self._cameras[from_time(message.header.stamp)] = camera
@@ -54,12 +70,20 @@ class CameraInfos:
                 self._cameras.popitem(last=False)
             self._arrived.notify_all()
 
-    def at(self, stamp: int, first_wait: float) -> Camera | None:
-        """The camera of an image: that of its own stamp, else the newest, else None. Waits `first_wait` seconds for the first one."""
+    def _ignored(self, why: str) -> None:
+        self._warn(f"CameraInfo ignored: {why}")
         with self._arrived:
-            if self._in_step or not self._cameras:
-                wait = IN_STEP_WAIT if self._in_step else first_wait
-                self._arrived.wait_for(lambda: stamp in self._cameras, wait)
+            self._first_wait_over = True
+            self._arrived.notify_all()
+
+    def at(self, stamp: int, first_wait: float) -> Camera | None:
+        """The camera of an image: that of its own stamp, else the newest, else None. One image waits `first_wait` seconds for the first."""
+        with self._arrived:
+            if self._in_step:
+                self._arrived.wait_for(lambda: stamp in self._cameras, IN_STEP_WAIT)
+            elif first_wait and not self._cameras:
+                self._arrived.wait_for(lambda: stamp in self._cameras or self._first_wait_over, first_wait)
+                self._first_wait_over = True
             self._in_step = stamp in self._cameras
             if stamp in self._cameras:
                 return self._cameras[stamp]
@@ -78,6 +102,7 @@ class Intake:
     def restart(self) -> None:
         """Any stamp may come next."""
         self._last_stamp = None
+        self._infos.restart()
 
     def frame(self, message: Any) -> Frame:
         """Raises a Dust3rError if the image cannot be used, StaleFrameError or TimeJumpError if its stamp is not newer than the last."""

@@ -96,7 +96,9 @@ def _autostart(node, executor, stopped: list[int]) -> bool:  # type: ignore[no-u
         node.get_logger().fatal(f"another node is called {name} already: end it, or give this one a name: --ros-args -r __node:=dust3r_2")
         return False
     _wait_until_warm(node, executor, stopped)
-    return not stopped and bool(node.trigger_activate() == TransitionCallbackReturn.SUCCESS)
+    if not stopped:
+        node.trigger_activate()  # where that fails the reason has been logged, and the node stays, inactive
+    return not stopped
 
 
 def _wait_until_warm(node, executor, stopped: list[int]) -> None:  # type: ignore[no-untyped-def]

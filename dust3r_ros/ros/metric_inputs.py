@@ -54,13 +54,15 @@ class MetricInputs:
 
     def moved(self, parent: str, stamp: int) -> None:
         """Somebody else's transform below `parent`, of this stamp (ns), is in the buffer now."""
-        if parent != self._config.odom_frame or self._config.scale.odom_topic:
+        if self._config.publish_odom_tf or parent != self._config.odom_frame or self._config.scale.odom_topic:
             return
         if not self._transforms or not 0 <= stamp - self._transforms[-1] < FASTEST:
             self._transforms.append(stamp)
 
     def hand_over(self, mapper: Mapper | Localiser, camera_frame: str) -> None:
-        """Everything that has come since. What cannot be used is said and left out."""
+        """Everything that has come since; it waits while the camera's frame is not known. What cannot be used is said and left out."""
+        if not camera_frame:
+            return
         for job in self._jobs(mapper, camera_frame):
             try:
                 job()

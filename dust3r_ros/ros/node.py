@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -26,7 +28,7 @@ from dust3r_ros.ros.image_topics import topics
 from dust3r_ros.ros.intake import CameraInfos, Intake, StaleFrameError, TimeJumpError
 from dust3r_ros.ros.map_commands import MapCommands
 from dust3r_ros.ros.metric_inputs import MetricInputs
-from dust3r_ros.ros.parameters import Parameters
+from dust3r_ros.ros.parameters import ONE_CAMERA, Parameters
 from dust3r_ros.ros.placement import Placement
 from dust3r_ros.ros.publishers import MapPublishers
 from dust3r_ros.ros.reports import Reports
@@ -47,10 +49,11 @@ class Dust3rNode(LifecycleNode):
     def __init__(self, **options: Any) -> None:
         super().__init__("dust3r", **options)
         self._configured = self._active = False
-        self._camera_frame = "camera"
+        self._camera_frame = ""  # not known before the first image
         self._warn = Throttle(self.get_logger().warning)
         self.book = HealthBook()
         self._teardown = ExitStack()  # what has been built, to be taken down in reverse
+        self._listening = ExitStack()  # what activation adds, likewise
         self.parameters = Parameters(self, may_rebuild=lambda: not self._configured, on_change=self._apply_parameters)
 
     # ---- one image: received, mapped, told -------------------------------------------------------------------------------------------
@@ -66,7 +69,7 @@ class Dust3rNode(LifecycleNode):
         if frame is None:
             return
         if self.rig is None:
-            self._camera_frame = self.parameters.node.camera_frame or message.header.frame_id or "camera"
+            self._camera_frame = self.parameters.node.camera_frame or message.header.frame_id.lstrip("/") or "camera"
         self.threads.follow(frame)
 
     def _map_at_once(self, frame: Any) -> None:
@@ -154,16 +157,19 @@ class Dust3rNode(LifecycleNode):
         try:
             self._build()
         except Exception as error:  # rclpy would swallow it
-            name = "" if isinstance(error, Dust3rError) else f"{type(error).__name__}: "
-            self.get_logger().error(f"the node cannot be configured: {name}{error}")
+            self._log_refusal("configured", error)
             self._tear_down()
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS
 
+    def _log_refusal(self, what: str, error: Exception) -> None:
+        name = "" if isinstance(error, Dust3rError) else f"{type(error).__name__}: "
+        self.get_logger().error(f"the node cannot be {what}: {name}{error}")
+
     def _build(self) -> None:
         config = self.parameters.node
         mapper = self._new_mapper()
-        self._camera_frame = config.camera_frame or "camera"
+        self._camera_frame = config.camera_frame
         self._configured = True
         self.book.set(model=mapper.estimator.name)
         self.buffer = TransformBuffer()
@@ -172,7 +178,7 @@ class Dust3rNode(LifecycleNode):
         self._teardown.callback(self.metric_inputs.destroy)
         self.infos = CameraInfos(self._warn)
         inputs = self.parameters.cameras_inputs()
-        self.rig = RigInput(self, config, inputs, self.buffer, self._warn) if inputs else None
+        self.rig = RigInput(self, self.parameters, inputs, self.buffer, self._warn) if inputs else None
         self.intake: Intake | RigInput = self.rig or Intake(self.infos, self._warn, self._info_wait)
         frame_of = None if self.rig is None else self.rig.frame_of
         self._map_publishers = MapPublishers(self, self.parameters, self.placement, self._warn, frame_of)
@@ -183,8 +189,7 @@ class Dust3rNode(LifecycleNode):
         self.threads = TwoThreads(mapper, self._track_image, self._map_at_once, tell)
         self._teardown.callback(self._stop_threads)  # before what they publish with
         self.commands = MapCommands(self.threads, self.book, self._map_publishers, self.placement, self.intake, self._new_mapper)
-        self._map_services = MapServices(self, self.commands)
-        self._teardown.callback(self._map_services.destroy)
+        self._teardown.callback(MapServices(self, self.commands).destroy)
         if config.map_file:
             self.get_logger().info(self.commands.replace_map(self.commands.read_map(Path(config.map_file).expanduser())))
         self._warmed_up = self.threads.mapping.submit(warm_up)
@@ -202,7 +207,7 @@ class Dust3rNode(LifecycleNode):
         """With an empty map, as `mode` says."""
         if self.parameters.node.camera_names:
             if self.parameters.node.mode == "localisation":
-                raise ParameterError("mode localisation takes one camera: clear 'cameras' and set 'image', or set mode to mapping")
+                raise ParameterError(ONE_CAMERA)
             return RigMapper(Rig({}), self.parameters.mapper, estimator, background=True)
         if self.parameters.node.mode == "localisation":
             return Localiser(self.parameters.mapper, estimator)
@@ -211,32 +216,54 @@ class Dust3rNode(LifecycleNode):
     def _stop_threads(self) -> None:
         if not self.threads.stop():
             self.get_logger().warning("the estimator is still busy: not waiting for it any longer")
+        self.threads.let_go()
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Listen to the camera."""
-        config = self.parameters.node
-        reliability = ReliabilityPolicy.RELIABLE if config.reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT
-        qos = QoSProfile(
-            depth=1 if reliability == ReliabilityPolicy.BEST_EFFORT else 2, history=HistoryPolicy.KEEP_LAST, reliability=reliability
-        )
-        heard = self._listen(qos) if self.rig is None else self.rig.listen(qos, self._on_image)
+        try:
+            heard = self._listen()
+        except Exception as error:  # rclpy would swallow it
+            self._log_refusal("activated", error)
+            self._stop_listening()
+            return TransitionCallbackReturn.FAILURE
         # A clock that always runs: ROS's own stands while a bag is paused.
-        self._ticks = self.create_timer(
+        ticks = self.create_timer(
             TICK, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME), callback_group=MutuallyExclusiveCallbackGroup()
         )
+        self._listening.callback(self.destroy_timer, ticks)
         self._since_report = self._since_latched = 1e9
         self._active = True
         self.get_logger().info(f"images from {heard}, model {self.mapper.estimator.name}")
         return super().on_activate(state)
 
-    def _listen(self, qos: QoSProfile) -> str:
+    def _listen(self) -> str:
+        """To all cameras; the topics of their images."""
+        self._listening.callback(self.threads.clear)
+        config = self.parameters.node
+        reliability = ReliabilityPolicy.RELIABLE if config.reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT
+        qos = QoSProfile(
+            depth=1 if reliability == ReliabilityPolicy.BEST_EFFORT else 2, history=HistoryPolicy.KEEP_LAST, reliability=reliability
+        )
+        try:
+            if self.rig is None:
+                return self._listen_to_one(qos)
+            self._listening.callback(self.rig.stop)
+            return self.rig.listen(qos, self._on_image)
+        except (InvalidTopicNameException, ValueError) as error:
+            reason, group = " ".join(str(error).split()).rstrip("^ "), "" if self.rig is None else "rig."
+            raise ParameterError(f"{reason}: give '{group}image' and '{group}camera_info' names such as /camera/image_raw") from None
+
+    def _listen_to_one(self, qos: QoSProfile) -> str:
         """To the one camera there is; the topic of its images."""
         config = self.parameters.node
         compressed = config.image_transport == "compressed"
         image_topic, info_topic = topics(config.image, config.camera_info, compressed)
         self._images = self.create_subscription(CompressedImage if compressed else Image, image_topic, self._on_image, qos)
+        self._listening.callback(self.destroy_subscription, self._images)
+        self.infos.of_images(self._images.topic_name)
         info_qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._info = self.create_subscription(CameraInfo, info_topic, self.infos.put, info_qos)
+        self._listening.callback(self.destroy_subscription, self._info)
         self.watchdog = ImageWatchdog(self, self._images.topic_name, config.image_transport, qos, self.get_logger().warning)
         return str(self._images.topic_name)
 
@@ -248,6 +275,7 @@ class Dust3rNode(LifecycleNode):
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
         """Let the map and the model go."""
         self._tear_down()
+        gc.collect()  # they refer to each other in cycles, and the next model would be loaded beside them
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
@@ -255,16 +283,8 @@ class Dust3rNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _stop_listening(self) -> None:
-        if not self._active:
-            return
         self._active = False
-        if self.rig is None:
-            self.destroy_subscription(self._images)
-            self.destroy_subscription(self._info)
-        else:
-            self.rig.stop()
-        self.destroy_timer(self._ticks)
-        self.threads.clear()
+        self._listening.close()
 
     def _tear_down(self) -> None:
         self._stop_listening()

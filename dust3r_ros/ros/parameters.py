@@ -37,10 +37,12 @@ def _camera_names(name: str, value: tuple[str, ...]) -> None:
 
 
 def _template(name: str, value: str) -> None:
-    try:
-        value.format(camera="front")
-    except (KeyError, ValueError, IndexError) as error:
-        raise ConfigError(f"'{name}' is {value!r} ({error}): only {{camera}} is replaced, e.g. /{{camera}}/image_raw") from None
+    if set("{}") & set(_filled(value, "front")):
+        raise ConfigError(f"'{name}' is {value!r}: only {{camera}} is replaced, e.g. /{{camera}}/image_raw")
+
+
+def _filled(template: str, camera: str) -> str:
+    return template.replace("{camera}", camera)
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,12 @@ AT_CONFIGURE = (
     "odom_frame",
     "base_frame",
     "camera_frame",
+    "publish_tf",
+    "publish_odom_tf",
 )
 AT_CONFIGURE_GROUPS = ("estimator.", "scale.odom_topic", "scale.depth_topic", "map.folder", "rig.")
+
+ONE_CAMERA = "mode localisation takes one camera: clear 'cameras' and set 'image', or set mode to mapping"
 
 
 class CameraInput(NamedTuple):
@@ -149,7 +155,7 @@ class Parameters:
                 if not self._ros_node.has_parameter(name):
                     described = ParameterDescriptor(description=f"camera {camera}: instead of what rig.{part} says; empty: as that says")
                     _declare(self._ros_node, name, "", described)
-                own.append(str(self._ros_node.get_parameter(name).value) or getattr(self.node.rig, part).format(camera=camera))
+                own.append(str(self._ros_node.get_parameter(name).value) or _filled(getattr(self.node.rig, part), camera))
             found[camera] = CameraInput(*own)
         return found
 
@@ -160,21 +166,31 @@ class Parameters:
         return with_settings(self.node, for_node), with_settings(self.mapper, for_mapper)
 
     def _set(self, parameters: list[Parameter]) -> SetParametersResult:
+        running = not self._may_rebuild()
+        fixed = [parameter.name for parameter in parameters if built_from(parameter.name) and self._differs(parameter)]
+        if running and fixed:
+            return _refused(f"'{fixed[0]}' is used when the node is configured: clean the node up first, or give it at the start")
         changes = {parameter.name: parameter.value for parameter in parameters if parameter.name in self._names}
-        if not changes:  # rig.NAME.*, declared for each camera
+        if not changes:  # rig.NAME.*, and what is not ours
             return SetParametersResult(successful=True)
         try:
             new = self._with(changes)
         except ConfigError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        now = {**settings(self.node), **settings(self.mapper)}
-        fixed = [name for name in changes if changes[name] != now[name] and built_from(name)]
-        if fixed and not self._may_rebuild():
-            reason = f"'{fixed[0]}' is used when the node is configured: clean the node up first, or give it at the start"
-            return SetParametersResult(successful=False, reason=reason)
+            return _refused(str(error))
+        if running and new[0].camera_names and new[0].mode == "localisation":
+            return _refused(ONE_CAMERA)
         self.node, self.mapper = new
         self._on_change()
         return SetParametersResult(successful=True)
+
+    def _differs(self, parameter: Parameter) -> bool:
+        """From what it is now. One that is just being declared does not: rig.NAME.*, when the node is configured."""
+        name = parameter.name
+        return self._ros_node.has_parameter(name) and bool(self._ros_node.get_parameter(name).value != parameter.value)
+
+
+def _refused(reason: str) -> SetParametersResult:
+    return SetParametersResult(successful=False, reason=reason)
 
 
 def built_from(name: str) -> bool:

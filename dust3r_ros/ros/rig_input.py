@@ -20,7 +20,7 @@ from dust3r_ros.ros.conversion import from_time
 from dust3r_ros.ros.errors import RosError, TransformError
 from dust3r_ros.ros.image_topics import topics
 from dust3r_ros.ros.intake import CameraInfos, Intake, TimeJumpError
-from dust3r_ros.ros.parameters import CameraInput, NodeConfig
+from dust3r_ros.ros.parameters import CameraInput, Parameters
 from dust3r_ros.ros.transforms import TransformBuffer
 from dust3r_ros.ros.watchdog import Finding, ImageWatchdog
 
@@ -31,8 +31,9 @@ Messages = MomentSet[Any]  # image messages of one moment, by camera
 class RigInput:
     """In place of one camera's Intake: `frame` makes a FrameSet, on the worker's thread."""
 
-    def __init__(self, node: Node, config: NodeConfig, inputs: Mapping[str, CameraInput], buffer: TransformBuffer, warn: Warn) -> None:
-        self._node, self._config, self._inputs, self._buffer, self._warn = node, config, dict(inputs), buffer, warn
+    def __init__(self, node: Node, parameters: Parameters, inputs: Mapping[str, CameraInput], buffer: TransformBuffer, warn: Warn) -> None:
+        self._node, self._parameters, self._inputs, self._buffer, self._warn = node, parameters, dict(inputs), buffer, warn
+        config = self._config = parameters.node
         compressed = config.image_transport == "compressed"
         self._topics = {name: topics(one.image, one.camera_info, compressed) for name, one in inputs.items()}
         self._infos = {name: CameraInfos(self._said_by(name)) for name in inputs}
@@ -56,7 +57,9 @@ class RigInput:
         info_qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
         for name, (image, info) in self._topics.items():
             images = self._node.create_subscription(kind, image, partial(self._put, name, take), qos)
-            self._subscriptions += [images, self._node.create_subscription(CameraInfo, info, self._infos[name].put, info_qos)]
+            self._subscriptions.append(images)
+            self._infos[name].of_images(images.topic_name)
+            self._subscriptions.append(self._node.create_subscription(CameraInfo, info, self._infos[name].put, info_qos))
             self._watchdogs[name] = ImageWatchdog(self._node, images.topic_name, self._config.image_transport, qos, self._said_by(name))
         return ", ".join(f"{name} ({image})" for name, (image, _) in self._topics.items())
 
@@ -148,7 +151,7 @@ class RigInput:
         self._poses[name] = self._buffer.lookup(self._body, own)
 
     def _info_wait(self, name: str) -> float:
-        return self._config.camera_info_wait if self._node.count_publishers(self._topics[name][1]) else 0.0
+        return self._parameters.node.camera_info_wait if self._node.count_publishers(self._topics[name][1]) else 0.0
 
     def _said_by(self, name: str) -> Warn:
         return lambda text: self._warn(f"camera {name}: {text}")

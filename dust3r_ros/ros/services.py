@@ -25,6 +25,8 @@ class MapServices:
     def __init__(self, node: Node, commands: MapCommands) -> None:
         self._node, self._commands = node, commands
         self._files = ThreadPoolExecutor(1, "map_files")  # writing a large map does not hold up the images
+        self._pending = 0  # requests that wait for their answer
+        self._closing = False
         group = ReentrantCallbackGroup()  # in an exclusive group an answer that waits would block all other callbacks
         self._services = [
             node.create_service(kind, name, callback, callback_group=group)
@@ -39,9 +41,15 @@ class MapServices:
         ]
 
     def destroy(self) -> None:
+        """What is pending is answered before: rclpy raises where an answer has no service any more."""
+        self._closing = True
+        if not self._pending:
+            self._destroy_services()
+        self._files.shutdown(wait=True)
+
+    def _destroy_services(self) -> None:
         for service in self._services:
             self._node.destroy_service(service)
-        self._files.shutdown(wait=True)
 
     async def _reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         return await self._answer(response, self._in_worker(self._commands.reset_map))
@@ -82,6 +90,7 @@ class MapServices:
         return await self._answer(response, tiles())
 
     async def _answer(self, response: Any, work: Awaitable[str]) -> Any:
+        self._pending += 1
         try:
             response.message, response.success = await work, True
         except (Dust3rError, OSError) as error:
@@ -91,6 +100,9 @@ class MapServices:
             response.message, response.success = f"{type(error).__name__}: {error}", False
         if not response.success:
             self._node.get_logger().warning(response.message)
+        self._pending -= 1
+        if self._closing and not self._pending and self._node.executor is not None:
+            self._node.executor.create_task(self._destroy_services)  # once this answer has been sent
         return response
 
     def _in_worker(self, job: Callable[[], Any]) -> Future:

@@ -41,8 +41,13 @@ class TwoThreads:
         self.take(mapper)
 
     def stop(self) -> bool:
-        """False if the estimator is still busy."""
-        return self.tracking.stop() and self.mapping.stop()
+        """Both, also where the first does not end. False if the estimator is still busy."""
+        return all([self.tracking.stop(), self.mapping.stop()])
+
+    def let_go(self) -> None:
+        """Of the map and its estimator, when they have been stopped."""
+        self.front = None
+        del self.mapper
 
     def clear(self) -> None:
         """Images that wait are forgotten."""

@@ -240,6 +240,17 @@ def test_a_camera_info_of_another_size_is_ignored_and_said(tmp_path: Path, caplo
     assert caplog.text.count("640x480") == 1
 
 
+def test_rectified_images_have_the_rectified_camera(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.camera_info("/cam/camera_info", STAMPS[0], CAMERA)
+        for topic in ("/cam/image_raw", "/cam/image_rect"):
+            bag.image(topic, STAMPS[0], IMAGES[0])
+    for topic, camera in (("/cam/image_raw", CAMERA), ("/cam/image_rect", CAMERA.pinhole())):
+        caplog.clear()
+        assert [frame.camera for frame in BagFrames(tmp_path / "bag", topic)] == [camera]
+        assert ("/cam/image_rect has rectified images" in caplog.text) == (camera.model == "pinhole")
+
+
 def test_without_camera_info_frames_have_no_camera(tmp_path: Path) -> None:
     assert all(frame.camera is None for frame in BagFrames(written(tmp_path / "bag", camera=None)))
 

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dust3r_ros.io.messages import MessageError, camera_from_info, decode_depth, decode_image, is_image_type
+from dust3r_ros.geometry import Camera
+from dust3r_ros.io.messages import MessageError, camera_from_info, decode_depth, decode_image, is_image_type, is_rectified
 
 H, W = 12, 16
 RNG = np.random.default_rng(0)
@@ -151,7 +152,7 @@ def test_depth_in_metres_from_millimetres_and_floats() -> None:
 def info(**changes: Any) -> SimpleNamespace:
     fields = {
         "width": 640, "height": 480, "distortion_model": "plumb_bob", "d": [0.1, -0.2, 0.0, 0.0, 0.0],
-        "k": [500.0, 0, 320.0, 0, 510.0, 240.0, 0, 0, 1], "binning_x": 0, "binning_y": 0,
+        "k": [500.0, 0, 320.0, 0, 510.0, 240.0, 0, 0, 1], "p": [0.0] * 12, "binning_x": 0, "binning_y": 0,
         "roi": SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0),
     }  # fmt: skip
     return SimpleNamespace(**{**fields, **changes})
@@ -169,6 +170,24 @@ def test_camera_info_becomes_a_camera() -> None:
     fisheye = camera_from_info(info(distortion_model="fisheye", d=[0.1, 0, 0, 0]))
     assert fisheye is not None
     assert fisheye.model == "equidistant"
+
+
+@pytest.mark.parametrize("name", ["equidistant", "fisheye"])
+@pytest.mark.parametrize("coefficients", [[0.0] * 4, []])
+def test_a_fisheye_without_coefficients_is_no_pinhole(name: str, coefficients: list[float]) -> None:
+    camera = camera_from_info(info(distortion_model=name, d=coefficients))
+    assert camera is not None
+    assert camera.project([1.0, 0.0, 1.0])[0] == pytest.approx(320 + 500 * np.pi / 4)
+
+
+def test_of_the_rectified_image_p_says_the_camera() -> None:
+    projection = [450.0, 0, 310.0, -45.0, 0, 460.0, 250.0, 0, 0, 0, 1, 0]  # of a stereo pair's right camera
+    changes = {"p": projection, "distortion_model": "wobbly", "binning_x": 2, "binning_y": 2}
+    assert camera_from_info(info(**changes), rectified=True) == Camera(640, 480, 450, 460, 310, 250).resized(320, 240)
+    assert camera_from_info(info(), rectified=True) == Camera(640, 480, 500, 510, 320, 240)
+    assert camera_from_info(info(k=[0.0] * 9), rectified=True) is None
+    with pytest.raises(MessageError, match="fx = nan"):
+        camera_from_info(info(p=[float("nan")] * 12), rectified=True)
 
 
 def test_region_of_interest_and_binning_follow_the_image() -> None:
@@ -203,3 +222,17 @@ def test_image_types_of_rclpy_and_rosbags() -> None:
     assert is_image_type("sensor_msgs/msg/Image")
     assert is_image_type("sensor_msgs/msg/CompressedImage")
     assert not is_image_type("sensor_msgs/msg/CameraInfo")
+
+
+@pytest.mark.parametrize(
+    "topic", ["/camera/image_rect", "image_rect_color", "/left/image_rect/compressed", "/ir/image_rect_raw", "/a/rectified/"]
+)
+def test_topics_that_say_their_images_are_rectified(topic: str) -> None:
+    assert is_rectified(topic)
+
+
+@pytest.mark.parametrize(
+    "topic", ["/camera/image_raw", "/rect/image_raw", "/camera/image_corrected", "/direct", "/image_unrectified/compressed"]
+)
+def test_topics_that_do_not(topic: str) -> None:
+    assert not is_rectified(topic)

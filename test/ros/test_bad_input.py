@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+import weakref
+
 import numpy as np
 import pytest
 from dust3r_ros_msgs.msg import Status
+from lifecycle_msgs.srv import GetState
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo
+from std_srvs.srv import Trigger
 from support.rig import CAMERA_FRAME, image_message
 from tf2_msgs.msg import TFMessage
 
@@ -97,6 +102,30 @@ def test_a_camera_info_that_makes_no_sense_is_left_out(rig, views: list, spoil) 
     assert all(keyframe.source.assumed for keyframe in running.node.mapper.keyframes)
 
 
+def test_a_camera_info_that_makes_no_sense_is_not_waited_for_any_longer(rig, views: list) -> None:
+    running = rig(camera_info_wait=60.0)  # longer than the test's patience
+    info = camera_info_message(views[0].camera, to_header(views[0].stamp, CAMERA_FRAME))
+    info.k = [0.0] * 9
+    running._images.publish(image_message(views[0].image, views[0].stamp))
+    running._infos.publish(info)
+    running.until(lambda: running.node.book.now.frames == 1, "the image that waited is handled")
+    running.show(views[1:3], calibrated=False)
+
+
+def test_one_image_alone_waits_for_a_camera_info_that_never_comes(rig, views: list) -> None:
+    running = rig(camera_info_wait=2.0)
+
+    def seconds(some: list) -> float:
+        start = time.monotonic()
+        running.show(some, calibrated=False)
+        return time.monotonic() - start
+
+    assert seconds(views[:1]) >= 2.0
+    assert seconds(views[1:5]) < 4.0
+    assert running.call(Trigger, "~/reset").success
+    assert seconds(views[5:6]) >= 2.0
+
+
 def test_a_good_camera_info_is_used(rig, views: list) -> None:
     running = rig()
     running.show(views)
@@ -161,6 +190,37 @@ def test_a_fault_of_the_program_itself_does_not_end_the_node(rig, views: list, m
         running.send(image_message(views[0].image, views[0].stamp))
         running.until(lambda: "ZeroDivisionError" in running.node.book.now.reason, "the fault is told")
     goes_on(running, views)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("image", "bad topic!"), ("camera_info", "/a//b"), ("camera_info", "{nobody}/info")], ids=lambda one: one
+)
+def test_a_topic_that_cannot_be_listened_to_leaves_it_inactive_and_is_told(rig, capfd, name: str, value: str) -> None:
+    waiting = rig(activate=False)
+    node, good = waiting.node, waiting.node.parameters.node.image
+    assert node.set_parameters([Parameter(name, value=value)])[0].successful
+    assert waiting.do(node.trigger_configure) == TransitionCallbackReturn.SUCCESS
+    assert waiting.do(node.trigger_activate) == TransitionCallbackReturn.FAILURE
+    assert waiting.call(GetState, "~/get_state").current_state.label == "inactive"
+    assert good not in [subscription.topic_name for subscription in node.subscriptions]
+    (line,) = [line for line in "".join(capfd.readouterr()).splitlines() if "cannot be activated" in line]
+    assert f"'{value}'" in line
+    assert "give 'image' and 'camera_info' names such as" in line
+    assert waiting.do(node.trigger_cleanup) == TransitionCallbackReturn.SUCCESS
+    assert node.set_parameters([Parameter("image", value=good), Parameter("camera_info", value="")])[-1].successful
+    for step in (node.trigger_configure, node.trigger_activate):
+        assert waiting.do(step) == TransitionCallbackReturn.SUCCESS
+    waiting.until(waiting._images.get_subscription_count, "it listens")
+
+
+def test_clean_up_lets_the_map_and_the_model_go(rig, views: list) -> None:
+    running = rig()
+    running.show(views[:3])
+    node = running.node
+    held = weakref.ref(node.mapper), weakref.ref(node.mapper.estimator)
+    for step in (node.trigger_deactivate, node.trigger_cleanup):
+        assert running.do(step) == TransitionCallbackReturn.SUCCESS
+    assert [one() for one in held] == [None, None]
 
 
 def test_configure_again_after_clean_up(rig, views: list) -> None:

@@ -86,6 +86,7 @@ def test_unknown_depth_is_nan_as_rep_118_says() -> None:
         ("plumb_bob", (0.1, -0.2, 0.01, 0.02, 0.03)),
         ("rational_polynomial", (0.1, 0.2, 0.01, 0.02, 0.03, 0.1, 0.1, 0.1)),
         ("equidistant", (0.1, 0.01, 0.001, 0.0001)),
+        ("equidistant", (0.0, 0.0, 0.0, 0.0)),
     ],
 )
 def test_a_camera_survives_its_camera_info(model: str, distortion: tuple[float, ...]) -> None:

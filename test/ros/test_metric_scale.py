@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from dust3r_ros_msgs.msg import Status
 from nav_msgs.msg import Odometry
@@ -25,6 +27,7 @@ from dust3r_ros.ros.conversion import (
     to_header,
     transform_message,
 )
+from dust3r_ros.ros.node import TICK
 from dust3r_ros.ros.placement import OPTICAL_IN_BODY
 
 BASE_CAMERA = pose_matrix(np.eye(3), (0.2, 0.0, 0.4)) @ OPTICAL_IN_BODY
@@ -80,6 +83,40 @@ def test_wheel_odometry_on_tf_makes_the_map_metric_and_stays_what_it_is(rig) -> 
     np.testing.assert_allclose(placed[:3, 3], (inverse_pose(true[0]) @ true[1])[:3, 3], atol=0.15)
     running.until(lambda: clouds, "the map has come")
     assert 2.0 < np.ptp(cloud_from_message(clouds[-1]).points, axis=0).max() < 8.0
+
+
+@pytest.mark.parametrize("is_theirs", [True, False])
+def test_odom_on_tf_is_looked_at_where_it_is_not_the_nodes_own(rig, is_theirs: bool) -> None:
+    running = rig(base_frame="base_link", publish_tf=False, publish_odom_tf=not is_theirs)
+    node, told = running.node, []
+    node.mapper.add_odometry = lambda stamp, _: told.append(stamp)
+    running.static_transform("base_link", CAMERA_FRAME, BASE_CAMERA)
+    running.until(lambda: node.buffer.parent(CAMERA_FRAME), "the static transform is known")
+    node._camera_frame = CAMERA_FRAME
+    tf = running.publisher(TFMessage, "/tf")
+    running.until(lambda: tf.get_subscription_count(), "the node listens to /tf")
+    tf.publish(TFMessage(transforms=[transform_message(np.eye(4), to_header(7, "odom"), "base_link")]))
+    running.until(lambda: node.buffer.parent("base_link"), "the transform is known")
+    running.do(lambda: None)  # and told of
+    node.commands.do(node._hand_over_metres).result(10)
+    assert told == ([7] if is_theirs else [])
+
+
+def test_odometry_from_before_the_first_image_waits_for_the_cameras_frame(rig, views: list) -> None:
+    running = rig(**{"scale.odom_topic": "wheels"}, base_frame="base_link")
+    said: list[str] = []
+    node, node._warn._say = running.node, said.append
+    running.static_transform("base_link", CAMERA_FRAME, BASE_CAMERA)
+    running.until(lambda: node.buffer.parent(CAMERA_FRAME), "the static transform is known")
+    odometry = running.publisher(Odometry, "wheels")
+    running.until(odometry.get_subscription_count, "the node listens to the wheels")
+    odometry.publish(Odometry(header=to_header(views[0].stamp, "wheel_odom"), child_frame_id="base_link"))
+    running.until(lambda: node.metric_inputs._odometry or said, "they are heard")
+    time.sleep(3 * TICK)
+    assert len(node.metric_inputs._odometry) == 1
+    running.show(views[:1])
+    running.until(lambda: not node.metric_inputs._odometry, "the map is told of them")
+    assert said == []
 
 
 def test_the_nodes_own_odom_goes_on_in_metres_without_a_jump(rig) -> None:

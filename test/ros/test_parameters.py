@@ -79,6 +79,9 @@ def test_the_yaml_file_mirrors_the_defaults() -> None:
         ("cameras", ["left", "left"]),
         ("cameras", ["two words"]),
         ("rig.image", "/{name}/image_raw"),
+        ("rig.image", "/{camera.name}/image_raw"),
+        ("rig.camera_info", "/{camera[name]}/camera_info"),
+        ("rig.frame", "{camera!r}"),
     ],
 )
 def test_out_of_range_or_of_the_wrong_type_is_refused_and_the_old_value_kept(rig, name: str, value: object) -> None:
@@ -97,7 +100,16 @@ def test_a_change_reaches_the_mapper_while_it_runs(rig) -> None:
     running.until(lambda: running.node.mapper.config.keyframes.max_rate == 2.0, "the mapper has the new rate")
 
 
-@pytest.mark.parametrize(("name", "value"), [("image", "/elsewhere"), ("base_frame", "base_link"), ("estimator.size", 224)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("image", "/elsewhere"),
+        ("base_frame", "base_link"),
+        ("estimator.size", 224),
+        ("publish_tf", False),
+        ("publish_odom_tf", False),
+    ],
+)
 def test_what_the_node_is_built_from_is_refused_while_it_runs_and_says_so(rig, name: str, value: object) -> None:
     running = rig()
     before = get(running, name)
@@ -115,7 +127,14 @@ def test_and_is_accepted_before_it_is_configured(rig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("map.voxel_size", -1.0), ("watchdog", "soon"), ("window.size", 2.5), ("image_transport", "theora")]
+    ("name", "value"),
+    [
+        ("map.voxel_size", -1.0),
+        ("watchdog", "soon"),
+        ("window.size", 2.5),
+        ("image_transport", "theora"),
+        ("rig.image", "/{camera.name}/image_raw"),
+    ],
 )
 def test_a_bad_value_given_at_the_start_is_one_line_that_names_it(ros: None, name: str, value: object) -> None:  # noqa: ARG001
     with pytest.raises(ParameterError) as raised:

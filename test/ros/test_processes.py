@@ -155,6 +155,15 @@ def test_a_bad_parameter_ends_it_with_one_line(start: Callable[..., Running], se
     assert names in line
 
 
+def test_a_topic_that_cannot_be_listened_to_is_told_and_the_node_stays(start: Callable[..., Running]) -> None:
+    node = start("main", "--ros-args", "-p", "image:=bad topic!")
+    node.until_it_says("cannot be activated")
+    assert "'bad topic!'" in node.said
+    with pytest.raises(subprocess.TimeoutExpired):
+        node.process.wait(1)
+    assert node.end() == 0
+
+
 def test_a_node_that_was_killed_can_start_again(start: Callable[..., Running]) -> None:
     first = start("main")
     first.until_it_says("images from")

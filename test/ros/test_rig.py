@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
 from dust3r_ros_msgs.msg import Status
+from rcl_interfaces.srv import SetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image
@@ -126,3 +128,49 @@ def test_a_rig_is_not_localised_in_a_map_and_says_so(rig, capfd) -> None:
     waiting = rig(activate=False, cameras=["front", "left"], mode="localisation")
     assert waiting.node.trigger_configure() == TransitionCallbackReturn.FAILURE
     assert "mode localisation takes one camera" in "".join(capfd.readouterr())
+
+
+ONE_CAMERA = {"rig.image": "{camera}/image_raw", "rig.front.frame": "front_optical"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"), [("rig.front.image", "/elsewhere", "configured"), ("mode", "localisation", "one camera")]
+)
+def test_what_a_running_rig_cannot_become_is_refused(rig, name: str, value: str, says: str) -> None:
+    running = rig(cameras=["front"], **ONE_CAMERA)
+    before = running.node.get_parameter(name).value
+    message = Parameter(name, value=value).to_parameter_msg()
+    result = running.call(SetParameters, "~/set_parameters", parameters=[message]).results[0]
+    assert not result.successful
+    assert says in result.reason
+    assert running.node.get_parameter(name).value == before
+
+
+def test_a_rigs_camera_may_move_to_another_topic_once_the_node_is_cleaned_up(rig) -> None:
+    running = rig(cameras=["front"], **ONE_CAMERA)
+    node = running.node
+    for step in (node.trigger_deactivate, node.trigger_cleanup):
+        assert running.do(step) == TransitionCallbackReturn.SUCCESS
+    assert node.set_parameters([Parameter("rig.front.image", value="/elsewhere")])[0].successful
+    assert running.do(node.trigger_configure) == TransitionCallbackReturn.SUCCESS
+    assert node.parameters.cameras_inputs() == {"front": ("/elsewhere", "", "front_optical")}
+
+
+def test_how_long_a_rigs_images_wait_for_their_camera_info_may_change_while_it_runs(rig, views: list) -> None:
+    running = rig(cameras=["front"], camera_info_wait=60.0, **{"rig.image": "{camera}/image_raw"})  # longer than the test's patience
+    cameras = Cameras(running, ("front",))
+    assert running.node.set_parameters([Parameter("camera_info_wait", value=0.0)])[0].successful
+    cameras.images["front"].publish(image_message(views[0].image, views[0].stamp, "front_optical"))
+    running.until(lambda: running.node.book.now.frames == 1, "the image is handled")
+
+
+def test_a_rig_takes_rectified_images_by_their_topics_name(rig, views: list) -> None:
+    running = rig(cameras=["front"], camera_info_wait=5.0, **{"rig.image": "{camera}/image_rect"})
+    image = running.publisher(Image, f"{running.space}/front/image_rect")
+    info = running.publisher(CameraInfo, f"{running.space}/front/camera_info")
+    running.until(lambda: image.get_subscription_count() and info.get_subscription_count(), "the node listens")
+    bent = replace(views[0].camera, model="plumb_bob", distortion=(0.3, 0.1, 0.0, 0.0))
+    info.publish(camera_info_message(bent, to_header(views[0].stamp, "front_optical")))
+    image.publish(image_message(views[0].image, views[0].stamp, "front_optical"))
+    running.until(lambda: running.node.book.now.frames == 1, "the image is handled")
+    assert running.node.rig._infos["front"].at(views[0].stamp, 0.0) == views[0].camera

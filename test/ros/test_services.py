@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dust3r_ros_msgs.msg import KeyframeGraph, Status
 from dust3r_ros_msgs.srv import LoadMap, SaveMap
+from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import SetBool, Trigger
 from support.rig import LATCHED, image_message
@@ -56,6 +58,24 @@ def test_align_solves_the_window_and_publishes_it(mapped) -> None:
     assert answer.success, answer.message
     assert answer.message.startswith(str(len(mapped.node.mapper.keyframes)))
     mapped.until(lambda: len(graphs) > count, "the aligned graph is out")
+
+
+def test_a_request_that_waits_while_the_node_is_cleaned_up_is_answered(rig) -> None:
+    running = rig()
+    node, go_on = running.node, threading.Event()
+    node.commands.do(lambda: go_on.wait(10))
+    client = running.do(lambda: running.client.create_client(Trigger, f"{running.name}/reset"))
+    assert client.wait_for_service(10)
+    answer = client.call_async(Trigger.Request())
+    running.until(lambda: node.threads.mapping._jobs, "the request waits")
+    threading.Timer(0.2, go_on.set).start()
+    for step in (node.trigger_deactivate, node.trigger_cleanup):
+        assert running.do(step) == TransitionCallbackReturn.SUCCESS
+    running.until(answer.done, "it is answered")
+    assert not answer.result().success
+    assert "shutting down" in answer.result().message
+    running.until(lambda: "~/reset" not in [service.srv_name for service in node.services], "the service is gone")
+    assert running.do(node.trigger_configure) == TransitionCallbackReturn.SUCCESS
 
 
 def test_align_and_save_without_a_map_say_so(rig, tmp_path: Path) -> None:

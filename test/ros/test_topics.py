@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import cv2
 import numpy as np
+import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from dust3r_ros_msgs.msg import KeyframeGraph, Status
 from nav_msgs.msg import Odometry, Path
@@ -39,6 +41,15 @@ def test_the_tf_tree_is_connected_and_carries_the_images_stamps(rig, views: list
     for message in placed:
         assert [(item.header.frame_id, item.child_frame_id) for item in message.transforms] == [("map", "odom"), ("odom", CAMERA_FRAME)]
         assert {from_time(item.header.stamp) for item in message.transforms} <= stamps
+
+
+def test_a_leading_slash_of_the_images_frame_is_no_part_of_its_name(rig, views: list) -> None:
+    running = rig()
+    heard = running.listen(TFMessage, "/tf")
+    for view in views[:3]:
+        running.send(image_message(view.image, view.stamp, f"/{CAMERA_FRAME}"))
+    running.until(lambda: heard, "a frame is placed")
+    assert {item.child_frame_id for message in heard for item in message.transforms} == {"odom", CAMERA_FRAME}
 
 
 def test_with_a_base_frame_the_base_is_the_child_and_the_map_starts_there(rig, views: list) -> None:
@@ -180,6 +191,25 @@ def test_compressed_images_do_as_well(rig, views: list) -> None:
         _, data = cv2.imencode(".png", view.image[..., ::-1])
         running.send(CompressedImage(header=to_header(view.stamp, CAMERA_FRAME), format="png", data=as_data(data)))
     running.until(lambda: running.node.book.now.keyframes >= 2, "there is a map")
+
+
+@pytest.mark.parametrize("transport", ["raw", "compressed"])
+def test_rectified_images_go_with_the_rectified_camera(rig, views: list, transport: str, caplog: pytest.LogCaptureFixture) -> None:
+    """As image_proc's image_rect, whose CameraInfo is the raw image's."""
+    topic = f"rect/{transport}/image_rect_color"
+    with caplog.at_level(logging.INFO, "dust3r_ros"):
+        running = rig(image=topic, image_transport=transport, camera_info="camera/camera_info", camera_info_wait=5.0)
+    assert caplog.text.count("has rectified images") == 1
+    view = views[0]
+    raw = replace(view.camera, fx=150.0, model="plumb_bob", distortion=(0.3, 0.1, 0.0, 0.0))
+    info = camera_info_message(raw, to_header(view.stamp, CAMERA_FRAME))
+    info.p = camera_info_message(view.camera, info.header).p
+    if transport == "raw":
+        running.send(image_message(view.image, view.stamp), info)
+    else:
+        _, data = cv2.imencode(".png", view.image[..., ::-1])
+        running.send(CompressedImage(header=info.header, format="png", data=as_data(data)), info)
+    assert running.node.infos.at(view.stamp, 0.0) == view.camera
 
 
 def test_each_image_goes_with_the_camera_info_of_its_own_stamp(rig, views: list) -> None:

@@ -77,6 +77,19 @@ def test_it_gives_way_alike_whatever_the_mode_was_before(threads: Callable[[Mapp
     assert seen == {min(19, nice_value() + NICER)}
 
 
+def test_both_are_told_to_stop_where_the_first_does_not(threads: Callable[[Mapper | Localiser], TwoThreads]) -> None:
+    running, begun, go_on = threads(Mapper(MapperConfig())), threading.Event(), threading.Event()
+    busy = running.tracking.submit(lambda: begun.set() or go_on.wait(10))
+    assert begun.wait(10)
+    stop, running.tracking.stop = running.tracking.stop, partial(running.tracking.stop, 0.1)
+    assert not running.stop()
+    with pytest.raises(RuntimeError):
+        running.mapping.submit(lambda: None).result(10)
+    running.tracking.stop = stop
+    go_on.set()
+    assert busy.result(10)
+
+
 def test_pools_leave_cores_and_never_take_more_than_they_had() -> None:
     before = cv2.getNumThreads(), torch.get_num_threads(), sys.getswitchinterval()
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -73,7 +73,9 @@ class Aligner:
         return self._told(self._window.again(predictions, there))
 
     def discard(self, keyframe: int) -> None:
-        """The keyframe that was added last goes as if it had never been."""
+        """The keyframe that was added last goes as if it had never been; nothing happens if `add` found no place for it."""
+        if keyframe not in self._window.nodes:
+            return
         self._window.take_back()
         placed = self._window.placed
         for n in {keyframe, *self._window.nodes} - {*placed}:

@@ -60,7 +60,7 @@ class WindowData:
         return [n for n, node in self.nodes.items() if node.depth is not None]
 
     def remove(self, keyframe: int) -> None:
-        del self.nodes[keyframe]
+        self.nodes.pop(keyframe, None)
         self.mounts.pop(keyframe, None)
         self.edges = {pair: edge for pair, edge in self.edges.items() if keyframe not in pair}
 

@@ -43,6 +43,11 @@ class LiveMapping:
         self.passed.clear()
         self.reason = ""
 
+    @property
+    def waiting(self) -> int:
+        """How many of `passed` there are; for any thread."""
+        return len(self.passed)
+
     def look(self, frame: Frame, followed: Followed) -> None:
         """What the tracking thread has asked for."""
         self.hand_in()

@@ -37,6 +37,7 @@ from dust3r_ros.mapping.tracking.tracker import TrackedPose, Tracks, parallax, t
 from dust3r_ros.mapping.tracking.turning import Turning, camera_by, pose_by
 from dust3r_ros.mapping.types import Frame, Keyframe, MapUpdate, TrackingState
 
+TO_HAND_IN = 300  # frames that wait at most: a camera that stands still makes no keyframe, with which they would go to the Mapper
 BUSY = Choice(False, "the map looks at an earlier image")
 
 Pose = NDArray[np.float64]
@@ -205,6 +206,8 @@ class LiveTracking:
         if not is_lost and not is_due and not with_pair:
             if self._mapper.correction_is_ready:
                 self._have_done(self._mapping.take_correction)
+            elif self._mapping.waiting and self._mapping.waiting % TO_HAND_IN == 0:
+                self._run(self._unless_gone(self._mapping.hand_in))
             return False
         relative = None if tracked is None else tracked.pose
         # `add` has put this frame's pose there; the Mapper finds it again from those before it.
@@ -216,8 +219,11 @@ class LiveTracking:
     def _have_done(self, job: Callable[[], None]) -> None:
         """On the mapping thread, unless what it is about has gone by then."""
         self._handover.begin()
+        self._run(self._unless_gone(job))
+
+    def _unless_gone(self, job: Callable[[], None]) -> Callable[[], None]:
         epoch = self._epoch
-        self._run(lambda: job() if epoch == self._epoch else None)
+        return lambda: job() if epoch == self._epoch else None
 
     def _remember(self, stamp: int, tracks: Tracks | None, tracked: TrackedPose | None, camera: Camera) -> None:
         """A frame that the map does not look at has its place, or gets it once there is depth."""

@@ -83,7 +83,8 @@ class Localiser(Measured):
         """Go on with new settings. Another estimator needs a new Localiser (ConfigError)."""
         if config.estimator != self.config.estimator:
             raise ConfigError("estimator.* cannot change while a map is used: set it before the start")
-        self._selector.config, self._scale.config = config.keyframes, config.scale
+        self._selector.config = config.keyframes
+        self._scale.configure(config.scale)
         self.config = config
         self._map.configure(config.map)
 

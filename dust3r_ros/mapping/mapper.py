@@ -107,7 +107,7 @@ class Mapper(MapView, Measured):
             raise ConfigError("estimator.* cannot change while a map is being made: set it before the start")
         self.keyframe_map.configure(config)
         self._selector.config = config.keyframes
-        self._scale.config = config.scale
+        self._scale.configure(config.scale)
         self.config = config
         self._apart.configure(config)
 

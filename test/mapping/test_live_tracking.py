@@ -13,6 +13,7 @@ from support.simulated_estimator import SimulatedEstimator
 from dust3r_ros.estimators import PairPrediction, Tokens
 from dust3r_ros.mapping import Frame, LiveTracking, Localiser, Mapper, MapperConfig, MapUpdate, StampError, TrackingState
 from dust3r_ros.mapping.config import with_settings
+from dust3r_ros.mapping.live_tracking import TO_HAND_IN
 from dust3r_ros.simulation import SimulatedView, circle_sequence
 
 CONFIG = with_settings(
@@ -185,6 +186,19 @@ def test_a_map_that_is_aligned_while_a_frame_waits_is_asked_for_no_other(views: 
     live.finish()
     assert live.most_waiting == 1  # a second frame would come with the points of a keyframe that is no longer the reference
     assert len(live.mapper.keyframes) > 2
+
+
+def test_a_camera_that_stands_still_for_long_leaves_nothing_waiting(views: list[SimulatedView]) -> None:
+    live = Live(views, slow=0)
+    for view in views[:20]:
+        live.show(frame_of(view))
+    last, most = views[19], 0
+    for n in range(1, 2 * TO_HAND_IN):
+        live.show(frame_of(last, stamp=last.stamp + n * 33_000_000))
+        most = max(most, live.front._mapping.waiting)
+    assert most <= TO_HAND_IN + 2
+    assert len(live.mapper.trajectory()) > TO_HAND_IN  # of what was handed in by then
+    assert live.front.state is TrackingState.TRACKING
 
 
 def test_after_a_restart_nothing_of_the_old_map_is_done(views: list[SimulatedView]) -> None:

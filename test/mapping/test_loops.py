@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from support.simulated_estimator import SimulatedEstimator
 
+from dust3r_ros.estimators import PairPrediction, Tokens
 from dust3r_ros.geometry import Similarity, procrustes, rotation_angle
 from dust3r_ros.mapping import Frame, Mapper, MapperConfig, MapUpdate
 from dust3r_ros.mapping.config import with_settings
@@ -65,6 +66,27 @@ def test_a_loop_halves_the_drift_of_every_frame_and_the_odometry_stays_smooth(vi
     before, after = (u.pose @ np.linalg.inv(u.odometry) for u in updates[closing - 1 : closing + 1])
     assert rotation_angle(before[:3, :3].T @ after[:3, :3]) > 0.02  # what the map turned by, the odometry did not
     assert max(steps) < 2 * np.median(steps)
+
+
+class BlindToOldOnes(SimulatedEstimator):
+    """Cannot compare a keyframe with one that has left the window."""
+
+    def estimate(self, views: Mapping[int, Tokens], pairs: Sequence[tuple[int, int]]) -> list[PairPrediction]:
+        if any(abs(i - j) > CONFIG.window.size for i, j in pairs):
+            raise RuntimeError("no kernel for this pair")
+        return super().estimate(views, pairs)
+
+
+def test_where_old_keyframes_cannot_be_compared_the_map_goes_on_without_loops(
+    views: list[SimulatedView], caplog: pytest.LogCaptureFixture
+) -> None:
+    mapper = Mapper(CONFIG, BlindToOldOnes(views[:FRAMES], size=160, noise=0.01, bend=BEND))
+    updates = [mapper.add(Frame(view.stamp, view.image, view.camera)) for view in views]
+    assert "no kernel for this pair" in caplog.text
+    assert not any(update.loops for update in updates)
+    without, _ = mapped(views, **{"alignment.loops": False})
+    assert len(mapper.keyframes) == len(without.keyframes)
+    assert error(mapper, views) == pytest.approx(error(without, views), rel=1e-6)
 
 
 def test_a_way_that_drifted_further_than_it_sees_is_closed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from support.simulated_estimator import SimulatedEstimator
 
+from dust3r_ros.estimators import PairPrediction, Tokens
 from dust3r_ros.geometry import Camera
 from dust3r_ros.mapping import Frame, Mapper, MapperConfig, MapUpdate, TrackingState, depth_image, keyframe_cloud
 from dust3r_ros.mapping.config import ConfigError, with_settings
@@ -123,6 +125,37 @@ def test_the_same_frames_make_the_same_map(views: list[SimulatedView]) -> None:
     first, second = mapped(views, noise=0.02)[0], mapped(views, noise=0.02)[0]
     np.testing.assert_array_equal(first.cloud().points, second.cloud().points)
     np.testing.assert_array_equal([p for _, p in first.trajectory()], [p for _, p in second.trajectory()])
+
+
+class FailingEstimator(SimulatedEstimator):
+    """Out of memory, once, at one of its calls."""
+
+    fails_at, calls = -1, 0
+
+    def estimate(self, views: Mapping[int, Tokens], pairs: Sequence[tuple[int, int]]) -> list[PairPrediction]:
+        self.calls += 1
+        if self.calls == self.fails_at:
+            raise MemoryError("no room for these pairs")
+        return super().estimate(views, pairs)
+
+
+@pytest.mark.parametrize("fails_at", [1, 2, 4])
+def test_an_estimator_that_fails_once_costs_one_image_and_not_the_map(views: list[SimulatedView], fails_at: int) -> None:
+    estimator = FailingEstimator(views)
+    estimator.fails_at = fails_at
+    mapper, refused = Mapper(CONFIG, estimator), 0
+    for view in views:
+        try:
+            mapper.add(frame_of(view))
+        except MemoryError:
+            refused += 1
+    assert refused == 1
+    assert position_errors(mapper.trajectory(), views).max() < 0.02 * extent(views)
+    assert mapper.state is TrackingState.TRACKING
+    window = mapper.keyframe_map.window
+    assert len(window) == CONFIG.window.size
+    assert all(mapper.keyframe_map.keyframe(index) is not None for index in window)
+    assert len(mapper.align()) == len(mapper.keyframes) > CONFIG.window.size + 1
 
 
 def test_a_camera_that_only_stands_still_makes_no_map(views: list[SimulatedView]) -> None:

@@ -103,6 +103,18 @@ def test_the_height_alone_is_enough(views: list[SimulatedView]) -> None:
     assert scale_left(mapper, views) == pytest.approx(1.0, abs=0.03)
 
 
+def test_a_height_that_is_put_right_while_the_map_grows_replaces_what_was_measured_by_the_wrong_one(views: list[SimulatedView]) -> None:
+    mapper = make(views, **{"scale.source": "height", "scale.camera_height": 0.8, "scale.camera_pitch": 14.0})
+    for view in views:
+        add(mapper, view)
+    assert scale_left(mapper, views) == pytest.approx(1.45 / 0.8, abs=0.06)
+    mapper.configure(with_settings(mapper.config, {"scale.camera_height": 1.45}))
+    back = [replace(view, stamp=views[-1].stamp + n * PERIOD) for n, view in enumerate(reversed(views), start=1)]
+    for view in back:
+        add(mapper, view)
+    assert scale_left(mapper, [*views, *back]) == pytest.approx(1.0, abs=0.03)
+
+
 class MetricEstimator(SimulatedEstimator):
     """Like a network that was trained to give metres: right up to a tenth."""
 

@@ -13,7 +13,7 @@ from support.simulated_estimator import SimulatedEstimator
 
 from dust3r_ros.estimators import Calibration, Estimator, PairPrediction, Tokens, create_estimator
 from dust3r_ros.geometry import Camera
-from dust3r_ros.mapping import Frame, Localiser, Mapper, MapperConfig, MapUpdate
+from dust3r_ros.mapping import Frame, Localiser, Mapper, MapperConfig, MapUpdate, TrackingState
 from dust3r_ros.mapping.config import EstimatorConfig, with_settings
 from dust3r_ros.models.shipped import shipped_weights
 from dust3r_ros.simulation import SimulatedView, circle_sequence, room_sequence
@@ -71,6 +71,28 @@ def test_nobody_told_the_camera_and_the_map_is_right_all_the_same(
     assert not newest.assumed
     assert 0.4 * READOUT < mapper.calibration.readout < 1.3 * READOUT  # the camera turns slowly: six degrees a second
     assert path_error(mapper, walk) < 0.25 * path_error(guessing, walk)
+
+
+def test_a_calibration_that_fails_costs_no_keyframe(
+    walk: list[SimulatedView], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    estimator = create_estimator("flow")
+    encode = estimator.encode
+
+    def by_guesses_alone(image: np.ndarray, camera: Camera) -> Tokens:
+        if not camera.assumed:
+            raise MemoryError("no room for the map made anew")
+        return encode(image, camera)
+
+    monkeypatch.setattr(estimator, "encode", by_guesses_alone)
+    mapper = mapper_with(estimator=estimator)
+    updates = list(walked(mapper, walk[:24], told=False))
+    assert "no room for the map made anew" in caplog.text
+    assert mapper.calibration.readout == 0.0
+    told = {keyframe.index for update in updates for keyframe in update.keyframes}
+    assert told == set(mapper.keyframe_map.poses)
+    assert len(told) > 5
+    assert updates[-1].state is TrackingState.TRACKING
 
 
 def test_what_was_tracked_before_stays_and_the_odometry_does_not_jump(calibrated: tuple[Mapper, list[MapUpdate]]) -> None:

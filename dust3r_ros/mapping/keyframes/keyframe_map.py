@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,6 +30,8 @@ from dust3r_ros.mapping.stopwatch import Stopwatch
 from dust3r_ros.mapping.storage.disk_shelf import ScratchFolder
 from dust3r_ros.mapping.storage.index_table import IndexTable
 from dust3r_ros.mapping.types import Keyframe, MapSnapshot, PointCloud, Standpoint
+
+log = logging.getLogger(__name__)
 
 IN_MEMORY_AT_REST = 32  # keyframes of a map that nothing is added to
 
@@ -145,6 +148,7 @@ class KeyframeMap:
         """Estimate the new keyframe's pairs and place it; None, and the map has not grown, if no depth or place is found for it.
 
         `placing`: how a camera of a rig comes in. One that is mounted and has no pair yet waits in the window, and nothing is revised.
+        What the estimator raises goes on to the caller, and the map has not grown either.
         """
         self._points.window_changed()
         index, placing = self._store.next_index(), placing or Placing()
@@ -152,17 +156,22 @@ class KeyframeMap:
         pairs = pairs if placing.partners is None else tuple(directed([(partner, index) for partner in placing.partners]))
         entry = Entry(stamp, tokens, placing.name)
         self._window.add(index, entry)
-        with stopwatch.time("estimate"):
-            predictions = placing.believed(self._window.estimate(pairs))
-        with stopwatch.time("align"):
-            views = self._aligner.add(index, predictions, entry.focal, entry.principal_point, placing.mount)
-            if placing.mount is not None and not predictions:
-                return Growth(index, (), ())
-            revised = self._solved.accept(views, index)
-        if not revised:
-            self._window.remove(index)
-            if views is not None:
+        revised: tuple[Keyframe, ...] = ()
+        waits = False
+        try:
+            with stopwatch.time("estimate"):
+                predictions = placing.believed(self._window.estimate(pairs))
+            with stopwatch.time("align"):
+                views = self._aligner.add(index, predictions, entry.focal, entry.principal_point, placing.mount)
+                waits = placing.mount is not None and not predictions
+                revised = () if waits else self._solved.accept(views, index)
+        finally:
+            if not revised and not waits:
+                self._window.remove(index)
                 self._aligner.discard(index)
+        if waits:
+            return Growth(index, (), ())
+        if not revised:
             return None
         pairs = tuple(pair for pair in pairs if not placing.doubtful or pair in {(p.i, p.j) for p in predictions})
         self._parts.edges.extend(pairs)
@@ -303,7 +312,11 @@ class KeyframeMap:
         if not ranked:
             return ()
         with stopwatch.time("loops"):
-            joined = self._loops.close(index, ranked)
+            try:
+                joined = self._loops.close(index, ranked)
+            except Exception:  # of the estimator, whoever wrote it: the keyframe has its place already
+                log.exception("keyframe %d was not compared with old ones: it stays in the map without a loop", index)
+                return ()
         self._parts.edges.extend(edge for i, j in joined for edge in ((i, j), (j, i)))
         return joined
 

@@ -97,7 +97,11 @@ class SelfCalibration:
         if len(self._kept) not in TRIES:
             return None
         turns = [turn_at(kept.stamp) for kept in self._kept]
-        anew = self._tried(keyframe_map, turns)
+        try:
+            anew = self._tried(keyframe_map, turns)
+        except Exception:  # of the estimator, whoever wrote it: the keyframe has its place already
+            log.exception("the camera was not calibrated by %d keyframes: the map stays as it is", len(self._kept))
+            anew = None
         if len(self._kept) >= TRIES[-1]:
             self._close()
         return anew
@@ -123,9 +127,13 @@ class SelfCalibration:
         self.readout = readout + found.readout if readout_is_better else readout
         shorter = before.fx / camera.fx
         turns = [turn * (shorter, shorter, 1.0) for turn in turns]  # they were measured with the camera as it was believed to be
-        anew = self._made_anew(keyframe_map, camera, turns)
+        anew = None
+        try:
+            anew = self._made_anew(keyframe_map, camera, turns)
+        finally:
+            if anew is None:
+                self.readout = readout
         if anew is None:
-            self.readout = readout
             return None
         if lens_is_better:
             self._believed, self._calibrated = self._believed or before, camera

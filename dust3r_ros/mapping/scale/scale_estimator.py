@@ -47,6 +47,12 @@ class ScaleEstimator:
         self._said_unaligned = False
         self.restart()
 
+    def configure(self, config: ScaleConfig) -> None:
+        """Go on with new settings. Another camera height or pitch: what was measured by the one before counts no more."""
+        before, self.config = self.config, config
+        if (config.camera_height, config.camera_pitch) != (before.camera_height, before.camera_pitch):
+            self._ratios["height"].clear()
+
     def restart(self) -> None:
         """The map begins anew. Readings that came before its images stay."""
         self._odometry.restart()

@@ -24,7 +24,7 @@ from dust3r_ros.alignment.start import MIN_KNOWN, Placed, Sides, fit_pairs, plac
 from dust3r_ros.alignment.window_data import PIXELS, Edge, Node, Pair, WindowData
 from dust3r_ros.alignment.workers import one_thread_each
 from dust3r_ros.estimators import PairPrediction
-from dust3r_ros.geometry import Similarity, rotation_angle
+from dust3r_ros.geometry import GeometryError, Similarity, rotation_angle
 
 BENT = 2e-3  # rad, share of the depth, log
 MIN_SHARED = 12  # pixels of known depth, to lay one window onto another
@@ -171,7 +171,7 @@ class LocalWindow(WindowData):
         centres = {n: node.principal_point for n, node in self.nodes.items() if node.principal_point is not None}
         try:
             found = align(predictions, fixed, None, centres, shared_focal=True)
-        except AlignmentError:
+        except (AlignmentError, GeometryError):  # nothing holds together, or no camera sees so
             return None
         self.take([p for e, p in enumerate(predictions) if e not in found.dropped and p.i in found.images and p.j in found.images])
         for n, image in enumerate(found.images):

@@ -159,10 +159,14 @@ def _fit(source: Array, target: Array, weight: Array) -> Similarity | None:
 
 
 def _focal(pair: int, node: int, sides: Sides) -> float:
-    """What the pointmap of a pair's first image says; raises GeometryError if it says nothing plausible."""
-    points, weight = sides.points(pair, node)
+    """What the pointmap of a pair's first image says, or else another of that image. Raises GeometryError if none is plausible."""
     pixels = sides.pixels(node)
-    focal, longer = float(fit_focal(points, weight, pixels, FOCAL_ROUNDS)), 2.0 * float(np.abs(pixels).max()) + 1.0
-    if not PLAUSIBLE_FOCAL[0] * longer < focal < PLAUSIBLE_FOCAL[1] * longer:
-        raise GeometryError(f"focal length of image {node} comes out as {focal:.0f} pixels: give it in `focals`")
-    return focal
+    longer = 2.0 * float(np.abs(pixels).max()) + 1.0
+    said = []
+    for e in dict.fromkeys([pair, *sides.first_in.get(node, [])]):
+        points, weight = sides.points(e, node)
+        focal = float(fit_focal(points, weight, pixels, FOCAL_ROUNDS))
+        if PLAUSIBLE_FOCAL[0] * longer < focal < PLAUSIBLE_FOCAL[1] * longer:
+            return focal
+        said.append(f"{focal:.0f}")
+    raise GeometryError(f"focal length of image {node} comes out as {', '.join(said)} pixels: give it in `focals`")

@@ -41,7 +41,8 @@ def fit_depths(sides: Sides, scene: Scene, depth: Tensor, eps: float, rounds: in
             launch("alignment", "fit_depths", grid, THREADS, [*arguments, *numbers], {"THREADS": THREADS})
         return fitted, cost.sum(1)
 
-    return either("fit_depths", kernel, lambda: twins.fit_depths(sides, scene, depth, eps, rounds, anew), True, depth, sides.points)
+    inputs = depth, *vars(sides).values(), *vars(scene).values()
+    return either("fit_depths", kernel, lambda: twins.fit_depths(sides, scene, depth, eps, rounds, anew), True, *inputs)
 
 
 def linearise(sides: Sides, scene: Scene, depth: Tensor, eps: float, alpha: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -64,7 +65,8 @@ def linearise(sides: Sides, scene: Scene, depth: Tensor, eps: float, alpha: floa
             launch("alignment", "eliminate_depths", (_blocks(count), images), THREADS, rest, {"THREADS": THREADS})
         return products, gradient, shared, slope
 
-    return either("linearise", kernel, lambda: twins.linearise(sides, scene, depth, eps, alpha), True, depth, sides.points)
+    inputs = depth, *vars(sides).values(), *vars(scene).values()
+    return either("linearise", kernel, lambda: twins.linearise(sides, scene, depth, eps, alpha), True, *inputs)
 
 
 def dense_depths(

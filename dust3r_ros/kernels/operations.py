@@ -77,7 +77,7 @@ def pack_points(points: Tensor, colors: Tensor, confidence: Tensor, to_frame: Te
         return out
 
     fits = points.dtype == confidence.dtype == torch.float32
-    return either("pack_points", kernel, lambda: twins.pack_points(points, colors, confidence, to_frame), fits, points)
+    return either("pack_points", kernel, lambda: twins.pack_points(points, colors, confidence, to_frame), fits, points, colors, confidence)
 
 
 def pack_depth(
@@ -109,7 +109,11 @@ def pack_depth(
         return out
 
     fits = depth.dtype == confidence.dtype == torch.float32 and image.dtype == torch.uint8 and chosen.dtype == torch.int64
-    return either("pack_depth", kernel, lambda: twins.pack_depth(chosen, depth, confidence, image, intrinsics, to_frame), fits, depth)
+
+    def twin() -> Tensor:
+        return twins.pack_depth(chosen, depth, confidence, image, intrinsics, to_frame)
+
+    return either("pack_depth", kernel, twin, fits, chosen, depth, confidence, image)
 
 
 def nearest(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -153,9 +153,7 @@ class MatchRefinement(nn.Module):
             centre = found.detach()
             alike, about = pairing.near(centre, self.cell), self.quiet * pairing.near(centre, self.coarser)
             window = alike * self.sharpness.float().clamp(max=SHARPEST).exp()
-            chance = window.softmax(-1)
-            step = chance @ offsets
-            spread = (chance @ offsets.square() - step.square()).sum(-1, keepdim=True).clamp_min(LEAST_SPREAD).sqrt()
+            step, spread = mean_and_spread(window.softmax(-1), offsets)
             found = centre + step
             where = torch.cat([(found - places) / scale, found / scale, sure.expand_as(spread), step, spread], dim=-1)
             news = self.from_likeness(_map(torch.cat([alike, about], -1), grid).to(dtype)) + self.from_place(_map(where, grid).to(dtype))
@@ -171,6 +169,14 @@ class MatchRefinement(nn.Module):
         axis = self.cell * torch.arange(-REACH, REACH + 1, dtype=torch.float32, device=device)
         down, across = torch.meshgrid(axis, axis, indexing="ij")
         return torch.stack([across, down], dim=-1).flatten(0, 1)
+
+
+def mean_and_spread(chance: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, M, 2] and [B, M, 1] of the offsets [K, 2] by their chances [B, M, K]; a difference of squares, which rounding would spoil."""
+    with torch.autocast(chance.device.type, enabled=False):
+        mean = chance.float() @ offsets
+        variance = chance.float() @ offsets.square() - mean.square()
+    return mean, variance.sum(-1, keepdim=True).clamp_min(LEAST_SPREAD).sqrt()
 
 
 def _map(values: Tensor, grid: torch.Size) -> Tensor:

@@ -77,7 +77,8 @@ def tracked_patches(
     if is_for_loops(own):
         end, evidence = _compiled(own, other, middles, start, slant, is_sought)
     else:
-        end, evidence = _tracked(own, other, middles, start, slant)
+        with torch.autocast(own.device.type, enabled=False):  # places in float32
+            end, evidence = _tracked(own.float(), other.float(), middles, start, slant)
     correlation, residual, slope, last = evidence.unbind(-1)
     moved = (end - start).norm(dim=-1) / scale
     is_lost = ~(moved < FARTHEST) | ~evidence.isfinite().all(-1) | ~is_there[..., 0] | ~is_sought

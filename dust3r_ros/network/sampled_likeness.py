@@ -64,9 +64,10 @@ class _SampledLikeness(torch.autograd.Function):
     def forward(ctx: Any, own: Tensor, others: Tensor, index: Tensor) -> Tensor:
         ctx.save_for_backward(own, others, index)
         found = torch.empty(index.shape, dtype=torch.float32, device=own.device)
-        for pairs, rows in _parts(own, others):
-            products = own[pairs, rows] @ others[pairs].transpose(1, 2)
-            found[pairs, rows] = products.gather(2, index[pairs, rows]).float()
+        with torch.autocast(own.device.type, enabled=False):  # as precise as the cells are
+            for pairs, rows in _parts(own, others):
+                products = own[pairs, rows] @ others[pairs].transpose(1, 2)
+                found[pairs, rows] = products.gather(2, index[pairs, rows]).float()
         return found
 
     @staticmethod

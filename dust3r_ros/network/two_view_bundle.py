@@ -52,8 +52,10 @@ class TwoCameras:
     def swapped(self) -> TwoCameras:
         """The same with the views' names exchanged."""
         back = self.rotation.transpose(1, 2)
+        with torch.autocast(back.device.type, enabled=False):  # a product of matrices: training would round it
+            move = -(back @ self.translation[..., None])[..., 0]
         return TwoCameras(
-            back, -(back @ self.translation[..., None])[..., 0], self.log_focal_2, self.log_focal_1,
+            back, move, self.log_focal_2, self.log_focal_1,
             self.log_depth_2, self.log_depth_1, self.held_2, self.held_1, self.missed_2, self.missed_1,
             self.sigma_turn, self.sigma_move, self.sigma_focal_2, self.sigma_focal_1, self.log_sigma_2, self.log_sigma_1,
         )  # fmt: skip

@@ -86,6 +86,7 @@ class TrainingLoop:
             stage: torch.compile(objective, dynamic=False) if is_compiled(recipe, state.network, stage) else objective
             for stage, objective in zip(STAGES, objectives, strict=True)
         }
+        self.traced: set[Stage] = set()  # that have learned from a batch
         maker = InputMaker(recipe, source, find, state.network.config.patch_size, pictures)
         self.prefetch = Prefetch(maker, self.device, recipe.hardware.prefetch, recipe.data.source == "rgbd")
 
@@ -129,8 +130,10 @@ class TrainingLoop:
             self._begin_pairs()
         steps = [list(parts(state.step + n, accumulate, stage)) for n in (0, 1)]
         for work, following in zip(steps[0], [*steps[0][1:], steps[1][0]], strict=True):
-            measures = self.objectives[stage](self.prefetch.take(work, following))
+            # Only one thread at a time may trace what is compiled: the first batch of each stage is made by itself.
+            measures = self.objectives[stage](self.prefetch.take(work, following if stage in self.traced else None))
             (measures[0] / accumulate).backward()
+            self.traced.add(stage)
             state.sums[: len(MEASURES)] += measures.detach() / accumulate
         self.learning_rate = self.schedule.learning_rate(progress, state.step - state.first_step)
         norm = state.optimisation.step(self.learning_rate, state.step - state.first_step)

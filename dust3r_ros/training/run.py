@@ -79,7 +79,7 @@ def prepared(settings: HardwareSection) -> tuple[torch.device, torch.dtype]:
     hardware = choose_hardware(settings.device, settings.precision)
     precision = torch.bfloat16 if hardware.precision == torch.float16 else hardware.precision  # without a scaler float16 loses gradients
     if hardware.device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cuda.matmul.allow_tf32 = False  # poses and points are products of matrices too: 10 bits would be wrong truth
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True  # shapes are fixed
     log.info("training on %s", hardware.text)

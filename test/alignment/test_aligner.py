@@ -100,6 +100,30 @@ def test_a_keyframe_without_a_place_changes_nothing(circle: PairSimulator) -> No
     assert aligner.add(5, both(circle, 2, 5), circle.camera.fx, centre(circle)) is not None
 
 
+def narrow(pair: PairPrediction) -> PairPrediction:
+    """As if a telescope of a thousandth of a degree had taken it."""
+    slim = torch.tensor([1e-4, 1e-4, 1.0])
+    return replace(pair, points_i=pair.points_i * slim, points_j=pair.points_j * slim)
+
+
+def test_a_first_pair_that_no_camera_sees_so_is_waited_out(circle: PairSimulator) -> None:
+    aligner = Aligner()
+    aligner.add(0, [], None, centre(circle))
+    assert aligner.add(1, [narrow(pair) for pair in both(circle, 0, 1)], None, centre(circle)) is None
+    assert not aligner.positions
+    views = aligner.add(2, both(circle, 0, 2), None, centre(circle))
+    assert views is not None
+    assert views[0].focal == pytest.approx(circle.camera.fx, rel=0.1)
+
+
+def test_a_focal_length_that_one_pair_does_not_say_is_taken_from_another(circle: PairSimulator) -> None:
+    pairs = [pair for i, j in ((0, 1), (0, 2), (1, 2)) for pair in both(circle, i, j)]
+    best = replace(narrow(pairs[0]), confidence_i=5 * pairs[0].confidence_i, confidence_j=5 * pairs[0].confidence_j)
+    found = align([best, *pairs[1:]], principal_points=dict.fromkeys(range(3), centre(circle)))
+    assert found.dropped.keys() == {0}
+    assert found.focals == pytest.approx(circle.camera.fx, rel=0.1)
+
+
 def test_a_wrong_pair_in_the_window_is_left_out(circle: PairSimulator) -> None:
     spoilt = PairSimulator(circle.depths, circle.poses, circle.camera, wrong={(9, 11): "moved", (11, 9): "moved"}, seed=4)
     good, bad = walked(circle)[0], walked(spoilt)[0]

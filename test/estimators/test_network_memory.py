@@ -105,6 +105,18 @@ def test_out_of_memory_with_both_orders_of_a_pair_goes_on_with_one_at_a_time(cap
     assert "out of memory with 2 pairs at once: going on with 1" in caplog.text
 
 
+def test_both_orders_of_a_pair_stay_together_while_they_fit(caplog: pytest.LogCaptureFixture) -> None:
+    network = Narrow(MATCHED)
+    network.room = 2
+    own = NetworkEstimator(network, "narrow", hardware=EXACT)
+    own.runner.batch = 16
+    pairs = [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)]
+    with caplog.at_level(logging.WARNING):
+        found = own.estimate(views(own, 3), pairs)
+    assert [(prediction.i, prediction.j) for prediction in found] == pairs
+    assert "out of memory with 6 pairs at once: going on with 2" in caplog.text
+
+
 def test_not_even_one_pair_fits() -> None:
     network = Narrow(DPT)
     network.room = 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dust3r_ros.network import sampled_likeness as module
-from dust3r_ros.network.match_refinement import windows
+from dust3r_ros.network.match_refinement import mean_and_spread, windows
 from dust3r_ros.network.sampled_likeness import Likeness, sampled_likeness
 
 
@@ -29,6 +29,16 @@ def test_values_and_gradients_are_those_of_the_whole_product(largest: int, monke
         gradients.append((found.detach(), a.grad, b.grad))
     for one, two in zip(*gradients, strict=True):
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-6)
+
+
+def test_training_in_half_precision_does_not_round_what_is_whole() -> None:
+    own, others, index = (value.float() if value.is_floating_point() else value for value in _inputs())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = sampled_likeness(own, others, index)
+        mean, spread = mean_and_spread(own.softmax(-1), 40 * others[0, :4, :2])
+    torch.testing.assert_close(found, sampled_likeness(own, others, index), rtol=0, atol=0)
+    same = mean_and_spread(own.softmax(-1), 40 * others[0, :4, :2])
+    torch.testing.assert_close((mean, spread), same, rtol=0, atol=0)
 
 
 def test_all_is_kept_where_it_fits_and_nobody_learns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,14 @@ def test_true_matches_give_the_true_cameras_and_depths(focals: tuple[float, floa
     torch.testing.assert_close(length[solved], scale[solved, 0], atol=0.05, rtol=0)
 
 
+def test_training_in_half_precision_does_not_round_the_motion_back() -> None:
+    found = adjusted(*views_of(truth_of(), noise=0.1), SAME, 4.0, Steps(4))
+    with torch.autocast("cpu", torch.bfloat16):
+        back = found.swapped()
+    torch.testing.assert_close(back.translation, found.swapped().translation, rtol=0, atol=0)
+    assert back.translation.dtype == torch.float32
+
+
 def test_inexact_matches_give_about_the_true_cameras() -> None:
     truth = truth_of()
     found = adjusted(*views_of(truth, noise=0.3), SAME, 4.0, Steps(12))

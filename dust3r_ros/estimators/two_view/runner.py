@@ -131,7 +131,7 @@ class NetworkRunner:
         if self.hardware.device.type == "cuda":
             torch.cuda.empty_cache()
         if size > 1:
-            self.batch = size // 2
+            self.batch = self._smaller(size)
             log.warning("out of memory with %d pairs at once: going on with %d (%s)", size, self.batch, reason)
             raise _TooLargeError
         try:
@@ -143,6 +143,11 @@ class NetworkRunner:
                 f"out of memory on {self.hardware.text} even with one image or pair: set estimator.size to less, estimator.precision "
                 "to a half one, or free memory of the device"
             ) from error
+
+    def _smaller(self, size: int) -> int:
+        """Half as many pairs; of a network with a geometry both orders of a pair stay together while they can."""
+        half = size // 2
+        return half if self.network.geometry is None or size <= BOTH_ORDERS else max(BOTH_ORDERS, half - half % BOTH_ORDERS)
 
 
 def _are_mirrored(pairs: Sequence[Pair]) -> bool:

@@ -37,10 +37,14 @@ class MetricInputs:
         self._transforms: deque[int] = deque(maxlen=2000)
         self._depths: deque[Image] = deque(maxlen=30)
         self._subscriptions = []
-        if config.scale.odom_topic:
-            self._subscriptions.append(node.create_subscription(Odometry, config.scale.odom_topic, self._on_odometry, SENSOR))
-        if config.scale.depth_topic:
-            self._subscriptions.append(node.create_subscription(Image, config.scale.depth_topic, self._on_depth, SENSOR))
+        try:
+            if config.scale.odom_topic:
+                self._subscriptions.append(node.create_subscription(Odometry, config.scale.odom_topic, self._on_odometry, SENSOR))
+            if config.scale.depth_topic:
+                self._subscriptions.append(node.create_subscription(Image, config.scale.depth_topic, self._on_depth, SENSOR))
+        except Exception:  # a topic that cannot be: the node stays unconfigured, and may be configured again
+            self.destroy()
+            raise
 
     def destroy(self) -> None:
         for subscription in self._subscriptions:

@@ -213,6 +213,22 @@ def test_a_topic_that_cannot_be_listened_to_leaves_it_inactive_and_is_told(rig, 
     waiting.until(waiting._images.get_subscription_count, "it listens")
 
 
+def test_a_depth_topic_that_cannot_be_leaves_it_unconfigured_and_listening_to_nothing(rig, capfd) -> None:
+    waiting = rig(activate=False)
+    node = waiting.node
+    assert all(
+        one.successful
+        for one in node.set_parameters([Parameter("scale.odom_topic", value="/wheels"), Parameter("scale.depth_topic", value="a b")])
+    )
+    assert waiting.do(node.trigger_configure) == TransitionCallbackReturn.FAILURE
+    assert "/wheels" not in [subscription.topic_name for subscription in node.subscriptions]
+    assert "a b" in "".join(capfd.readouterr())
+    assert node.set_parameters([Parameter("scale.depth_topic", value="")])[0].successful
+    for step in (node.trigger_configure, node.trigger_activate):
+        assert waiting.do(step) == TransitionCallbackReturn.SUCCESS
+    assert "/wheels" in [subscription.topic_name for subscription in node.subscriptions]
+
+
 def test_clean_up_lets_the_map_and_the_model_go(rig, views: list) -> None:
     running = rig()
     running.show(views[:3])

@@ -17,7 +17,6 @@ import typer
 
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.evaluate_cli import evaluate
-from dust3r_ros.io.settings_file import read_config, read_configs
 from dust3r_ros.map_cli import maps
 from dust3r_ros.models_cli import models
 from dust3r_ros.training_cli import training
@@ -67,6 +66,7 @@ def replay(
     """Map a recorded bag: no middleware, the same result every time."""
     from dust3r_ros.io.bag_metrics import BagMetrics
     from dust3r_ros.io.bags import BagFrames
+    from dust3r_ros.io.settings_file import read_configs
 
     mapping, robot = read_configs(config, settings or [])
     mapper, frames = _mapper(mapping, saved_map, localise), BagFrames(bag, image, camera_info)
@@ -90,6 +90,7 @@ def reconstruct(
 ) -> None:
     """Map a folder of pictures or a video; EXIF's orientation and focal length are used."""
     from dust3r_ros.io.images import open_images
+    from dust3r_ros.io.settings_file import read_config
 
     mapper = _mapper(read_config(config, settings or []), saved_map, localise)
     _map_frames(open_images(pictures, fps, fov), pictures.resolve().name, output, every, max_frames, mesh, mapper, save_map)

@@ -8,6 +8,24 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+NEEDED = {  # modules by the package that brings them: `install_requires` of setup.py
+    "torch": "torch",
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "numba": "numba",
+    "threadpoolctl": "threadpoolctl",
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "matplotlib": "matplotlib",
+    "rosbags": "rosbags",
+    "trimesh": "trimesh",
+    "safetensors": "safetensors",
+    "huggingface_hub": "huggingface_hub",
+    "typer": "typer",
+    "rich": "rich",
+}
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -21,7 +39,7 @@ def findings() -> Iterator[Finding]:
     """One after the other, the needed ones first."""
     version = platform.python_version_tuple()
     yield Finding("Python", (int(version[0]), int(version[1])) >= (3, 10), f"{platform.python_version()} (3.10 or newer is needed)", True)
-    for module, package in (("torch", "torch"), ("cv2", "opencv-python-headless"), ("scipy", "scipy"), ("rosbags", "rosbags")):
+    for module, package in NEEDED.items():
         found = importlib.util.find_spec(module) is not None
         yield Finding(module, found, "is there" if found else f"missing: pip install {package}", True)
     yield _gpu()
@@ -48,9 +66,8 @@ def _gpu() -> Finding:
 
 
 def _network() -> Finding:
-    for module in ("torch", "safetensors", "huggingface_hub"):
-        if importlib.util.find_spec(module) is None:
-            return Finding("networks", False, f"{module} is missing, wanted for the networks' weights only: pip install {module}")
+    if missing := [module for module in NEEDED if importlib.util.find_spec(module) is None]:
+        return Finding("networks", False, f"not asked: {', '.join(missing)} missing")
     from dust3r_ros.estimators.choice import choose
     from dust3r_ros.estimators.two_view.hardware import choose_hardware
     from dust3r_ros.network.hub import PUBLISHED_WEIGHTS, cached
@@ -61,6 +78,8 @@ def _network() -> Finding:
 
 
 def _kernels() -> Finding:
+    if importlib.util.find_spec("torch") is None:
+        return Finding("kernels", False, "not asked: torch is missing")
     if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.core") is None:
         return Finding(
             "kernels", False, "no compiler for CUDA kernels, torch does their work: pip install 'cuda-core[cu13]' where there is a GPU"

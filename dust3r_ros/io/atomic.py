@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dust3r_ros.errors import Dust3rError
@@ -96,9 +96,10 @@ def _exchanged(temporary: Path, path: Path) -> bool:
 
 def _remove_abandoned(path: Path) -> None:
     for folder in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        if folder.is_dir() and (handle := claim(folder)) is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(handle)
+        with suppress(OSError):  # another user's
+            if folder.is_dir() and (handle := claim(folder)) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(handle)
 
 
 def _flush(path: Path) -> None:

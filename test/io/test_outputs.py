@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from dust3r_ros.cli import read_config
+from dust3r_ros.io.settings_file import read_config
 from dust3r_ros.geometry import Similarity
 from dust3r_ros.io.bags import BagWriter
 from dust3r_ros.io.outputs import map_folder

@@ -94,6 +94,22 @@ def test_a_snapshot_stays_whole_whatever_becomes_of_the_store(tmp_path: Path) ->
     assert len(files(tmp_path)) <= 5  # what nobody wants any more is gone from the disk too
 
 
+def test_what_another_user_left_does_not_keep_keyframes_from_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = tmp_path / f"{PREFIX}theirs"
+    theirs.mkdir()
+    exists = Path.exists
+
+    def denied(path: Path, **options: bool) -> bool:
+        if path.parent == theirs:
+            raise PermissionError(13, "Permission denied", str(path))
+        return exists(path, **options)
+
+    monkeypatch.setattr(Path, "exists", denied)
+    store = filled(tmp_path, 6, 2)
+    assert store.shelf.on_disk == 4
+    assert theirs.is_dir()
+
+
 def test_the_folder_goes_with_the_map_and_with_it_what_a_killed_run_left(tmp_path: Path) -> None:
     left = tmp_path / f"{PREFIX}killed"
     left.mkdir()

@@ -192,10 +192,8 @@ def read(index: int, stored: StoredThing, unpack: Callable[[bytes], Thing]) -> T
 def _remove_abandoned(parent: Path) -> None:
     """Folders of runs that were killed: those that nobody has locked."""
     for folder in parent.glob(f"{PREFIX}*"):
-        if not (folder / LOCK).exists():  # just being made, or somebody else's
-            continue
-        with suppress(OSError):
-            handle = claim(folder / LOCK, create=True)
+        with suppress(OSError):  # another user's
+            handle = claim(folder / LOCK, create=True) if (folder / LOCK).exists() else None  # else just being made
             if handle is not None:
                 _remove(folder, handle, os.getpid())
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import trimesh
 
-from dust3r_ros.io.settings_file import read_config
 from dust3r_ros.geometry import Similarity
 from dust3r_ros.io.bags import BagWriter
 from dust3r_ros.io.outputs import map_folder
 from dust3r_ros.io.point_clouds import read_ply
+from dust3r_ros.io.settings_file import read_config
 from dust3r_ros.io.trajectory import TrajectoryError, read_tum, write_tum
 from dust3r_ros.mapping import ConfigError, Frame, Mapper, MapperConfig, settings, with_settings
 from dust3r_ros.simulation import SimulatedView, room_sequence

@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -93,7 +94,8 @@ def reconstruct(
     from dust3r_ros.io.settings_file import read_config
 
     mapper = _mapper(read_config(config, settings or []), saved_map, localise)
-    _map_frames(open_images(pictures, fps, fov), pictures.resolve().name, output, every, max_frames, mesh, mapper, save_map)
+    newest = max((stamp for stamp, _ in mapper.trajectory()), default=0)  # of the saved map: these pictures come after it
+    _map_frames(open_images(pictures, fps, fov, newest), pictures.resolve().name, output, every, max_frames, mesh, mapper, save_map)
 
 
 @app.command()
@@ -179,6 +181,7 @@ def _map_frames(
     from dust3r_ros.io.outputs import NothingMappedError, map_folder
     from dust3r_ros.mapping import FrameError
 
+    save_to = None if save_to is None else _writable(save_to, output)
     unusable: dict[str, int] = {}
     end = None if max_frames is None else (max_frames - 1) * every + 1
     with map_folder(output, name, mapper, mesh) as writer:
@@ -203,6 +206,21 @@ def _map_frames(
     if mapper.pieces:
         left = ", ".join(map(str, mapper.pieces))
         typer.echo(f"what was seen while the camera was lost is not joined to the map: {len(mapper.pieces)} pieces of {left} keyframes")
+
+
+def _writable(file: Path, output: Path) -> Path:
+    """Where a map is to be saved: found out before minutes are spent."""
+    from dust3r_ros.io.atomic import explained
+
+    file, output = file.expanduser().resolve(), output.expanduser().resolve()
+    if output in file.parents:
+        raise CommandError(f"--save-map {file} lies in --output {output}, which is replaced as a whole: give a place beside it")
+    if file.is_dir():
+        raise CommandError(f"--save-map {file} is a folder: give a file, e.g. {file / 'house.map'}")
+    with explained(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=file.parent).close()
+    return file
 
 
 @contextmanager

@@ -14,6 +14,9 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML with set
 Settings = Annotated[list[str] | None, typer.Option("--set", help="One setting, as name=value; may be given often.")]
 
 
+WHOLE = {"map.max_points": 100_000_000, "map.max_points_per_tile": 100_000_000}  # a file is not cut to what a running node may hold
+
+
 @maps.command()
 def info(file: MapFile) -> None:
     """What a saved map holds."""
@@ -51,7 +54,7 @@ def export(
     from dust3r_ros.io.map_file import load_map
     from dust3r_ros.io.settings_file import read_config
 
-    typer.echo(export_map(load_map(file), output, read_config(config, settings or []).map))
+    typer.echo(export_map(load_map(file), output, read_config(config, settings or [], WHOLE).map))
 
 
 @maps.command()
@@ -68,7 +71,7 @@ def merge(
     from dust3r_ros.mapping.mapper import configured_estimator
     from dust3r_ros.mapping.merging import merge_maps
 
-    wanted = read_config(config, settings or [])
+    wanted = read_config(config, settings or [], WHOLE)
     one, other = load_map(first), load_map(second)
     merged = merge_maps(one, other, configured_estimator(wanted), wanted.map)
     save_map(output, merged.snapshot)

@@ -1,8 +1,8 @@
 """COLMAP's text model: cameras.txt, images.txt, points3D.txt (colmap.github.io/format.html), for tools that start from known poses.
 
 Poses there are world to camera, as a quaternion (w first) and a translation; pixel centres lie at halves. Pictures are named by their
-stamps, STAMP.png, and have the size of the camera that took them. Up to 50,000 points that several keyframes see have tracks
-(`colmap_tracks`); the others, of a dense map, have none.
+stamps, STAMP.png (of a rig CAMERA/STAMP.png), and have the size of the camera that took them. Up to 50,000 points that several
+keyframes see have tracks (`colmap_tracks`); the others, of a dense map, have none.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def _images(keyframes: Sequence[Keyframe], cameras: Sequence[int], seen: Observa
         to_camera = inverse_pose(keyframe.pose)
         x, y, z, w = quaternion_from_matrix(to_camera[:3, :3])
         numbers = " ".join(f"{value:.12g}" for value in np.array([w, x, y, z, *to_camera[:3, 3]]))
-        yield f"{number} {numbers} {camera} {keyframe.stamp // 10**9}.{keyframe.stamp % 10**9:09d}.png"
+        stamp = f"{keyframe.stamp // 10**9}.{keyframe.stamp % 10**9:09d}"
+        yield f"{number} {numbers} {camera} {keyframe.name}{'/' if keyframe.name else ''}{stamp}.png"
         mine = slice(*np.searchsorted(seen.keyframe, [number - 1, number]))
         pixels, points = seen.pixel[mine] + 0.5, seen.point[mine] + 1
         yield " ".join(f"{u:.6g} {v:.6g} {point}" for (u, v), point in zip(pixels.tolist(), points.tolist(), strict=True))

@@ -30,13 +30,16 @@ class ImagesError(Dust3rError):
     """A folder or video without usable pictures."""
 
 
-def open_images(path: Path | str, fps: float = 1.0, fov: float | None = None) -> FolderFrames | VideoFrames:
-    """A folder of pictures (stamped `fps` a second) or a video. `fov`: horizontal field of view in degrees, if it is known."""
+def open_images(path: Path | str, fps: float = 1.0, fov: float | None = None, after: int = 0) -> FolderFrames | VideoFrames:
+    """A folder of pictures (stamped `fps` a second) or a video. `fov`: horizontal field of view in degrees, if it is known.
+
+    `after`: a time in ns, from which on they are stamped.
+    """
     path = Path(path)
     if path.is_dir():
-        return FolderFrames(path, fps, fov)
+        return FolderFrames(path, fps, fov, after)
     if path.suffix.lower() in VIDEOS and path.is_file():
-        return VideoFrames(path, fov)
+        return VideoFrames(path, fov, after)
     if not path.exists():
         raise ImagesError(f"{path} does not exist: give a folder of pictures or a video")
     raise ImagesError(f"{path} is neither a folder nor a video ({', '.join(sorted(VIDEOS))}): give one of them")
@@ -48,8 +51,8 @@ class FolderFrames:
     Pictures that cannot be read are left out and said. Raises ImagesError if there is none.
     """
 
-    def __init__(self, path: Path, fps: float = 1.0, fov: float | None = None) -> None:
-        self.path, self.fps, self.fov = path, fps, fov
+    def __init__(self, path: Path, fps: float = 1.0, fov: float | None = None, after: int = 0) -> None:
+        self.path, self.fps, self.fov, self.after = path, fps, fov, after
         self.files = sorted((file for file in path.iterdir() if file.suffix.lower() in PICTURES and file.name[0] != "."), key=_natural)
         if not self.files:
             raise ImagesError(f"{path} has no pictures ({', '.join(sorted(PICTURES))}): give the folder that holds them")
@@ -66,7 +69,7 @@ class FolderFrames:
                 log.warning("left out: %s", error)
                 continue
             usable += 1
-            yield Frame(round((at + 1) * 1e9 / self.fps), image, camera)
+            yield Frame(self.after + round((at + 1) * 1e9 / self.fps), image, camera)
         if not usable:
             raise ImagesError(f"none of the {len(self.files)} pictures in {self.path} can be read: are they whole?")
 
@@ -74,8 +77,8 @@ class FolderFrames:
 class VideoFrames:
     """The frames of a video, stamped by its own frame rate."""
 
-    def __init__(self, path: Path, fov: float | None = None) -> None:
-        self.path, self.fov = path, fov
+    def __init__(self, path: Path, fov: float | None = None, after: int = 0) -> None:
+        self.path, self.fov, self.after = path, fov, after
         capture = self._open()
         self._count = int(_property(capture, "FRAME_COUNT"))
         self.fps = _property(capture, "FPS") or 30.0
@@ -95,7 +98,7 @@ class VideoFrames:
                     break
                 at += 1
                 rgb = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-                yield Frame(round(at * 1e9 / self.fps), rgb, _from_fov(rgb, self.fov))
+                yield Frame(self.after + round(at * 1e9 / self.fps), rgb, _from_fov(rgb, self.fov))
         finally:
             capture.release()
         if not at:

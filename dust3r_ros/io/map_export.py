@@ -25,7 +25,8 @@ class ExportError(Dust3rError):
 def export_map(snapshot: MapSnapshot, output: Path, config: MapConfig) -> str:
     """Write the map to `output` and say what was written, in one line.
 
-    .ply: the points; .glb: the points, the keyframes' cameras and their way; .tum: the keyframes' poses; a name without ending: a folder
+    .ply: the points; .glb: the points, the keyframes' cameras and their way; .tum: the keyframes' poses; of a rig the way and the poses
+    of one camera, that of the first keyframe; a name without ending: a folder
     with COLMAP's text model. What was there before stands until the new one is whole. `config`: voxel size, points at most, confidence at
     least. Raises ExportError for another ending and for a map without keyframes, OutputError where nothing can be written.
     """
@@ -38,7 +39,8 @@ def export_map(snapshot: MapSnapshot, output: Path, config: MapConfig) -> str:
     if not kind:
         write_colmap(output, snapshot.keyframes, cloud)
         return f"{output}: COLMAP's text model of {len(snapshot.keyframes)} pictures and {len(cloud):,} points"
-    ordered = sorted(snapshot.keyframes, key=lambda keyframe: keyframe.stamp)
+    first = snapshot.keyframes[0].name
+    ordered = sorted((one for one in snapshot.keyframes if one.name == first), key=lambda keyframe: keyframe.stamp)
     with atomic_file(output) as temporary:
         if kind == ".ply":
             write_ply(temporary, cloud)

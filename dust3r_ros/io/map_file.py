@@ -129,6 +129,10 @@ def _refusal(path: Path, error: Exception) -> MapFileError:
         return MapFileError(f"map {path} is damaged: {error}; save it again")
     if isinstance(error, zipfile.BadZipFile):
         return MapFileError(f"map {path} is not a dust3r_ros map or was cut short: {error}; save it again")
+    if isinstance(error, OSError):
+        return MapFileError(f"map {path} cannot be read: {error.strerror or error}; see to its permissions and its disk")
+    if isinstance(error, MemoryError):
+        return MapFileError(f"map {path} does not fit into memory: close other programs, or localise in it, which reads what it needs")
     return MapFileError(f"map {path} is damaged ({type(error).__name__}: {error}): save it again")
 
 

@@ -25,7 +25,7 @@ class MeshError(Dust3rError):
 
 def write_mesh(path: Path, cloud: PointCloud, positions: NDArray[np.float64]) -> None:
     """A coloured triangle mesh (PLY) of the map; `positions` [N, 3]: where the cameras were. Raises MeshError, also without Open3D."""
-    o3d = _open3d()
+    o3d = load_open3d()
     points, normals = surface_points(cloud, positions)
     if len(points.points) < 100:
         raise MeshError(f"mesh from {len(points.points)} points: too few; record more, or lower map.min_confidence")
@@ -40,7 +40,7 @@ def write_mesh(path: Path, cloud: PointCloud, positions: NDArray[np.float64]) ->
 
 def surface_points(cloud: PointCloud, positions: NDArray[np.float64]) -> tuple[Any, Any]:
     """The cloud without strays as Open3D's, and its unit normals, turned to the nearest camera position."""
-    o3d = _open3d()
+    o3d = load_open3d()
     points = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(cloud.points.astype(np.float64)))
     points.colors = o3d.utility.Vector3dVector(cloud.colors / 255.0)
     points, _ = points.remove_statistical_outlier(NEIGHBOURS, STRAY)
@@ -53,7 +53,8 @@ def surface_points(cloud: PointCloud, positions: NDArray[np.float64]) -> tuple[A
     return points, o3d.utility.Vector3dVector(np.where(away[:, None], -normals, normals))
 
 
-def _open3d() -> Any:
+def load_open3d() -> Any:
+    """The module. Raises MeshError where it is not there, or cannot be loaded."""
     try:
         import open3d
     except ModuleNotFoundError as error:

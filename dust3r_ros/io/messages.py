@@ -198,8 +198,13 @@ def _distortion(name: str, coefficients: NDArray[np.float64]) -> tuple[Distortio
         return "pinhole", ()
     if model == "pinhole":
         raise MessageError(f"CameraInfo has the distortion model '{name}': supported are {', '.join(_MODELS)}")
-    if model == "rational_polynomial" and len(coefficients) > count and coefficients[count:].any():
-        raise MessageError(f"CameraInfo has {len(coefficients)} coefficients of '{name}' with thin prism or tilt: 8 are supported")
+    if model == "plumb_bob" and len(coefficients) == 8:  # as OpenCV's calibration gives them by its rational model
+        model, count = _MODELS["rational_polynomial"]
+    if coefficients[count:].any():
+        more = "thin prism and tilt are not supported" if model == "rational_polynomial" else "the others would be left out"
+        raise MessageError(
+            f"CameraInfo has {len(coefficients)} coefficients of '{name}', {count} are known: {more}; calibrate the camera with {count}"
+        )
     padded = np.zeros(count)
     padded[: len(coefficients)] = coefficients[:count]
     return model, tuple(float(value) for value in padded)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import time
 from collections.abc import Iterator
@@ -22,14 +23,20 @@ from numpy.typing import NDArray
 from dust3r_ros import __version__
 from dust3r_ros.errors import Dust3rError
 from dust3r_ros.io.atomic import OutputError, atomic_folder
-from dust3r_ros.io.meshes import write_mesh
+from dust3r_ros.io.meshes import MeshError, load_open3d, write_mesh
 from dust3r_ros.io.point_clouds import write_glb, write_ply
 from dust3r_ros.io.report import Report, Strip, write_report
 from dust3r_ros.io.trajectory import write_tum
 from dust3r_ros.mapping import Keyframe, Localiser, Mapper, MapUpdate, depth_image, settings
 
+# All that a run leaves, and what each leaves
+OURS = {"trajectory.tum", "map.ply", "map.glb", "depth", "cameras.json", "summary.json", "report.html", "mesh.ply"}
+ALWAYS = {"trajectory.tum", "cameras.json", "summary.json"}
 MILLI = 1000.0  # depth PNGs count thousandths of a map unit: millimetres where the scale is metric
 STRIPS = 6  # keyframes shown in the report
+
+
+log = logging.getLogger(__name__)
 
 
 class NothingMappedError(Dust3rError):
@@ -38,15 +45,24 @@ class NothingMappedError(Dust3rError):
 
 @contextmanager
 def map_folder(folder: Path, name: str, mapper: Mapper | Localiser, mesh: bool = False) -> Iterator[MapWriter]:
-    """Collects updates; at the end the folder takes its place. Raises OutputError, or NothingMappedError, and leaves what was there."""
+    """Collects updates; at the end the folder takes its place. Raises OutputError, or NothingMappedError, and leaves what was there.
+
+    `mesh`: with a surface. Raises MeshError at once without Open3D; where none comes of the points that is said, and the rest stays.
+    """
     folder = folder.expanduser().resolve()
     _refuse_foreign(folder)
+    if mesh:
+        load_open3d()
     with atomic_folder(folder) as temporary:
         writer = MapWriter(temporary, name, mapper)
         yield writer
         writer.finish()
         if mesh:
-            write_mesh(temporary / "mesh.ply", mapper.cloud(), np.array([pose[:3, 3] for _, pose in mapper.trajectory()]))
+            try:
+                write_mesh(temporary / "mesh.ply", mapper.cloud(), np.array([pose[:3, 3] for _, pose in mapper.trajectory()]))
+            except MeshError as error:
+                (temporary / "mesh.ply").unlink(missing_ok=True)
+                log.warning("no mesh.ply: %s", error)
 
 
 class MapWriter:
@@ -60,12 +76,17 @@ class MapWriter:
         self._unit_when_written: dict[int, float] = {}
         self._strips: list[Strip] = []
         self._seconds: dict[str, float] = {}
-        self.frames = 0  # added so far
+        self._stamps: set[int] = set()  # of the frames added so far
         self._started = time.perf_counter()
         self._sizes: set[tuple[int, int]] = set()
 
+    @property
+    def frames(self) -> int:
+        """Added so far."""
+        return len(self._stamps)
+
     def add(self, update: MapUpdate) -> None:
-        self.frames += 1
+        self._stamps.add(update.frame.stamp)
         self._sizes.add((update.frame.image.shape[1], update.frame.image.shape[0]))
         for stage, spent in update.seconds.items():
             self._seconds[stage] = self._seconds.get(stage, 0.0) + spent
@@ -111,12 +132,15 @@ class MapWriter:
         depth, confidence = depth_image(keyframe)
         units = np.where(confidence >= self._mapper.config.map.min_confidence, np.rint(depth * MILLI), 0)
         stamp = f"{keyframe.stamp // 10**9}.{keyframe.stamp % 10**9:09d}"
-        _write_depth(self.folder / "depth" / f"{stamp}.png", units)
+        name = f"{stamp}.png"
+        if (self.folder / "depth" / name).exists():  # a keyframe of a saved map that is of the same time
+            name = f"{stamp}_{keyframe.index}.png"
+        _write_depth(self.folder / "depth" / name, units)
         self._unit_when_written[keyframe.index] = self._mapper.unit(keyframe.index)
         self._cameras[keyframe.index] = {
             "index": keyframe.index,
             "stamp": stamp,
-            "depth": f"depth/{stamp}.png",
+            "depth": f"depth/{name}",
             "camera": asdict(keyframe.source),
         }
         self._strips.append(Strip(keyframe.index, stamp, keyframe.image, keyframe.depth, keyframe.confidence))
@@ -142,7 +166,7 @@ class MapWriter:
         return {
             "name": self.name,
             "frames": self.frames,
-            "frames_with_pose": len(self._mapper.trajectory()),
+            "frames_with_pose": len(self._stamps & {stamp for stamp, _ in self._mapper.trajectory()}),
             "keyframes": keyframes,
             "map_points": points,
             "pieces": list(self._mapper.pieces),
@@ -167,9 +191,11 @@ def _refuse_foreign(folder: Path) -> None:
     if not folder.is_dir():
         raise OutputError(f"{folder} is a file: give a folder to write")
     names = {path.name for path in folder.iterdir()}
-    if names and not {"summary.json", "trajectory.tum", "cameras.json"} <= names:
+    foreign = sorted(names - OURS) if names >= ALWAYS else sorted(names)
+    if foreign:
         raise OutputError(
-            f"{folder} holds something else, which would be replaced: give a folder that is new, empty, or from an earlier run"
+            f"{folder} holds something else, {foreign[0]}, which would be replaced: "
+            "give a folder that is new, empty, or from an earlier run"
         )
     if folder.is_mount():
         raise OutputError(f"{folder} is a disk of its own, which cannot be replaced as a whole: give a folder in it")

@@ -9,9 +9,12 @@ from dust3r_ros.io.robot_config import RobotConfig
 from dust3r_ros.mapping.config import ConfigError, MapperConfig, settings, with_settings
 
 
-def read_config(file: Path | None, changes: list[str]) -> MapperConfig:
-    """Settings from a YAML file (plain, nested, or a node's `ros__parameters`), then `name=value` changes. Raises ConfigError."""
-    return with_settings(MapperConfig(), _read(file, changes, settings(MapperConfig())))
+def read_config(file: Path | None, changes: list[str], unless_set: dict[str, Any] | None = None) -> MapperConfig:
+    """Settings from a YAML file (plain, nested, or a node's `ros__parameters`), then `name=value` changes. Raises ConfigError.
+
+    `unless_set`: what counts where neither says anything, instead of the default.
+    """
+    return with_settings(MapperConfig(), {**(unless_set or {}), **_read(file, changes, settings(MapperConfig()))})
 
 
 def read_configs(file: Path | None, changes: list[str]) -> tuple[MapperConfig, RobotConfig]:

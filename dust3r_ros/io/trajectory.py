@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dust3r_ros.errors import Dust3rError
-from dust3r_ros.geometry import matrix_from_quaternion, quaternion_from_matrix
+from dust3r_ros.geometry import GeometryError, matrix_from_quaternion, quaternion_from_matrix
 
 Trajectory = list[tuple[int, NDArray[np.float64]]]  # [(stamp in ns, camera to world 4x4)]
 
@@ -43,9 +43,11 @@ def read_tum(path: Path) -> Trajectory:
             values = [float(field) for field in fields[1:]]
             if len(values) != 7:
                 raise ValueError(f"{len(fields)} numbers instead of 8")
-        except (ValueError, ArithmeticError) as error:
+            if not np.isfinite(values).all():
+                raise ValueError(f"a pose of {' '.join(fields[1:])} is not finite")
+            pose = np.eye(4)
+            pose[:3, :3], pose[:3, 3] = matrix_from_quaternion(values[3:]), values[:3]
+        except (ValueError, ArithmeticError, GeometryError) as error:
             raise TrajectoryError(f"{path}, line {number}: {error}; give 'timestamp tx ty tz qx qy qz qw'") from error
-        pose = np.eye(4)
-        pose[:3, :3], pose[:3, 3] = matrix_from_quaternion(values[3:]), values[:3]
         trajectory.append((stamp, pose))
     return trajectory

@@ -26,6 +26,7 @@ from dust3r_ros.io.point_clouds import read_ply, write_ply
 from dust3r_ros.io.trajectory import read_tum
 from dust3r_ros.mapping import Frame, Mapper, MapperConfig, MapSnapshot, with_settings
 from dust3r_ros.mapping.config import MapConfig
+from dust3r_ros.mapping.types import PointCloud
 from dust3r_ros.simulation import SimulatedView, room_sequence
 
 CHANGES = {"estimator.size": 160, "keyframes.min_baseline": 0.04, "window.size": 3, "estimator.model": "flow"}
@@ -102,6 +103,33 @@ def test_glb_and_tum(snapshot: MapSnapshot, tmp_path: Path) -> None:
     trajectory = read_tum(tmp_path / "x.tum")
     assert [stamp for stamp, _ in trajectory] == [keyframe.stamp for keyframe in snapshot.keyframes]
     np.testing.assert_allclose([pose for _, pose in trajectory], [keyframe.pose for keyframe in snapshot.keyframes], atol=1e-6)
+
+
+def test_a_rigs_cameras_are_told_apart(snapshot: MapSnapshot, tmp_path: Path) -> None:
+    """Two cameras that are triggered together: their keyframes have equal stamps."""
+    one, other = snapshot.keyframes[0], snapshot.keyframes[1]
+    both = [replace(one, name="left"), replace(other, name="right", stamp=one.stamp), replace(snapshot.keyframes[2], name="left")]
+    rig = replace(snapshot, keyframes=tuple(both), window=())
+    export_map(rig, tmp_path / "sparse", MapConfig(voxel_size=0.03))
+    lines = [line for line in (tmp_path / "sparse" / "images.txt").read_text().splitlines() if not line.startswith("#")]
+    names = [line.split()[-1] for line in lines[::2]]
+    assert [name.split("/")[0] for name in names] == ["left", "right", "left"]
+    assert names[0].split("/")[1] == names[1].split("/")[1]
+    assert export_map(rig, tmp_path / "x.tum", MapConfig()).endswith("2 poses")
+    assert [stamp for stamp, _ in read_tum(tmp_path / "x.tum")] == [one.stamp, both[2].stamp]
+
+
+def test_a_file_is_not_cut_to_what_a_running_map_may_hold(snapshot: MapSnapshot, tmp_path: Path) -> None:
+    rng, count = np.random.default_rng(0), 250_000  # in one tile: a map that is being made holds 200,000 of them
+    cloud = PointCloud(
+        rng.random((count, 3)).astype(np.float32), np.full((count, 3), 99, np.uint8), rng.uniform(3, 9, count).astype(np.float32)
+    )
+    dense = replace(snapshot, cloud=cloud, owners=np.zeros(count, np.int32), window=(), voxel_size=1e-4)
+    save_map(tmp_path / "dense.map", dense)
+    for words, least, most in (([], count - 100, count), (["--set", "map.max_points=100000"], 1000, 100_000)):
+        done = command("map", "export", tmp_path / "dense.map", "-o", tmp_path / "x.ply", "--set", "map.voxel_size=1e-4", *words)
+        assert done.exit_code == 0, done.exception
+        assert least <= len(read_ply(tmp_path / "x.ply")) <= most
 
 
 def test_colmaps_text_model_by_colmaps_rules(snapshot: MapSnapshot, tmp_path: Path) -> None:

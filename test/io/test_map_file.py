@@ -180,6 +180,26 @@ def test_every_other_file_is_refused_by_name_and_reason(tmp_path: Path) -> None:
         load_map(path)
 
 
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [(PermissionError(13, "Permission denied"), "cannot be read: Permission denied"), (MemoryError(), "does not fit")],
+    ids=str,
+)
+def test_a_map_that_cannot_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
+) -> None:
+    file = tmp_path / "house.map"
+    file.write_bytes(b"whatever")
+
+    def refused(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("zipfile.ZipFile.__init__", refused)
+    with pytest.raises(MapFileError, match=says) as told:
+        load_map(file)
+    assert "damaged" not in str(told.value)
+
+
 def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "m.map"
     save_map(path, snapshot())

@@ -172,6 +172,20 @@ def test_camera_info_becomes_a_camera() -> None:
     assert fisheye.model == "equidistant"
 
 
+def test_eight_coefficients_of_plumb_bob_are_the_rational_models() -> None:
+    lens = [0.1, 0.2, 0.001, 0.002, 0.3, 0.4, 0.5, 0.6]
+    camera = camera_from_info(info(distortion_model="plumb_bob", d=lens))
+    assert (camera.model, camera.distortion) == ("rational_polynomial", tuple(lens))
+
+
+@pytest.mark.parametrize(
+    ("name", "coefficients"), [("plumb_bob", [0.1] * 6), ("equidistant", [0.1] * 5), ("rational_polynomial", [0.1] * 12)]
+)
+def test_coefficients_that_a_model_has_not_are_refused(name: str, coefficients: list[float]) -> None:
+    with pytest.raises(MessageError, match=f"{len(coefficients)} coefficients of '{name}'"):
+        camera_from_info(info(distortion_model=name, d=coefficients))
+
+
 @pytest.mark.parametrize("name", ["equidistant", "fisheye"])
 @pytest.mark.parametrize("coefficients", [[0.0] * 4, []])
 def test_a_fisheye_without_coefficients_is_no_pinhole(name: str, coefficients: list[float]) -> None:

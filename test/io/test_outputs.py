@@ -16,7 +16,9 @@ import pytest
 import trimesh
 
 from dust3r_ros.geometry import Similarity
+from dust3r_ros.io import outputs
 from dust3r_ros.io.bags import BagWriter
+from dust3r_ros.io.meshes import MeshError
 from dust3r_ros.io.outputs import map_folder
 from dust3r_ros.io.point_clouds import read_ply
 from dust3r_ros.io.settings_file import read_config
@@ -132,6 +134,60 @@ def test_reconstruct_maps_a_folder_of_pictures(views: list[SimulatedView], tmp_p
     assert len(read_ply(tmp_path / "out" / "map.ply")) > 1000
 
 
+def test_pictures_that_go_on_from_a_saved_map_come_after_it(views: list[SimulatedView], tmp_path: Path) -> None:
+    for name, part in (("one", views[:20:2]), ("two", views[7::2])):
+        (tmp_path / name).mkdir()
+        for k, view in enumerate(part):
+            cv2.imwrite(str(tmp_path / name / f"{k}.png"), view.image[..., ::-1])
+    house = tmp_path / "maps" / "house.map"
+    first = command("reconstruct", tmp_path / "one", "-o", tmp_path / "first", "--fov", 62, "--save-map", house, *SETTINGS)
+    assert first.returncode == 0, first.stderr
+    second = command("reconstruct", tmp_path / "two", "-o", tmp_path / "second", "--fov", 62, "--map", house, *SETTINGS)
+    assert second.returncode == 0, second.stderr
+    stamps = [stamp for stamp, _ in read_tum(tmp_path / "second" / "trajectory.tum")]
+    assert stamps == sorted(set(stamps))
+    assert stamps[-1] > 10 * 10**9  # the first ten pictures' last stamp
+    summary = json.loads((tmp_path / "second" / "summary.json").read_text())
+    assert 0 < summary["frames_with_pose"] <= summary["frames"] == 10
+    images = json.loads((tmp_path / "second" / "cameras.json").read_text())["images"]
+    assert len({image["depth"] for image in images}) == len(images) > 1
+
+
+@pytest.mark.parametrize(
+    ("file", "says"), [("out/house.map", "lies in --output"), ("maps", "is a folder"), ("/proc/no/house.map", "cannot be written")]
+)
+def test_where_a_map_cannot_be_saved_is_said_before_the_run(bag: Path, tmp_path: Path, file: str, says: str) -> None:
+    (tmp_path / "maps").mkdir()
+    done = command("replay", bag, "-o", tmp_path / "out", "--save-map", tmp_path / file, *SETTINGS)
+    assert done.returncode == 1
+    assert says in done.stderr.strip().splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mesh_that_cannot_be_made_costs_the_mesh_alone(
+    views: list[SimulatedView], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outputs, "load_open3d", lambda: None)  # it is there at first; then it is not, or has no points
+    settings = {"estimator.model": "flow", "estimator.size": 160, "keyframes.min_baseline": 0.05, "map.min_confidence": 1e6}
+    mapper = Mapper(with_settings(MapperConfig(), settings))
+    with map_folder(tmp_path / "out", "room", mapper, mesh=True) as writer:
+        for view in views:
+            writer.add(mapper.add(Frame(view.stamp, view.image, view.camera)))
+    assert "no mesh.ply: " in caplog.text
+    assert (tmp_path / "out" / "trajectory.tum").exists()
+    assert not (tmp_path / "out" / "mesh.ply").exists()
+
+
+def test_without_open3d_a_mesh_is_refused_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "open3d", None)
+    with (
+        pytest.raises(MeshError, match="pip install"),
+        map_folder(tmp_path / "out", "room", Mapper(with_settings(MapperConfig(), {"estimator.model": "flow"})), mesh=True),
+    ):
+        pytest.fail("nothing is mapped")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_still_picture_has_no_map_and_an_earlier_one_stands(views: list[SimulatedView], tmp_path: Path) -> None:
     with BagWriter(tmp_path / "still") as writer:
         for k in range(5):
@@ -186,17 +242,22 @@ def test_every_nth_image_and_at_most_so_many(bag: Path, views: list[SimulatedVie
     assert set(stamps) <= {view.stamp for view in views[:17:2]}
 
 
-@pytest.mark.parametrize("place", ["foreign", "file", "."])
+@pytest.mark.parametrize("place", ["foreign", "file", ".", "earlier"])
 def test_a_folder_of_other_things_is_never_replaced(bag: Path, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "thesis.tex").write_text("years of work")
     (tmp_path / "file").write_text("a file")
+    (tmp_path / "earlier").mkdir()
+    for name in ("trajectory.tum", "cameras.json", "summary.json", "house.map"):
+        (tmp_path / "earlier" / name).write_text("of a run, and a map that somebody put there")
     done = command("replay", bag, "--output", place, *SETTINGS)
     assert done.returncode == 1
     assert "give" in done.stderr.strip().splitlines()[-1]
     assert (tmp_path / "foreign" / "thesis.tex").read_text() == "years of work"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "foreign"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["earlier", "file", "foreign"]
+    assert len(list((tmp_path / "earlier").iterdir())) == 4
+    assert place != "earlier" or "house.map" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -236,9 +297,9 @@ def test_tum_files_round_trip_and_name_the_wrong_line(tmp_path: Path) -> None:
     ((stamp, back),) = read_tum(tmp_path / "t")
     assert stamp == 1_700_000_000_000_000_001
     np.testing.assert_allclose(back, pose, atol=1e-6)
-    for wrong in ("1 2 3", "one 2 3 4 0 0 0 1", "1 2 3 4 0 0 0 one"):
+    for wrong in ("1 2 3", "one 2 3 4 0 0 0 1", "1 2 3 4 0 0 0 one", "2 0 0 0 0 0 0 0", "2 nan 0 0 0 0 0 1"):
         (tmp_path / "t").write_text(f"# comment\n{wrong}\n")
-        with pytest.raises(TrajectoryError, match=r"line 2: (could not|3 numbers)"):
+        with pytest.raises(TrajectoryError, match=r"line 2: (could not|3 numbers|quaternion|a pose of nan)"):
             read_tum(tmp_path / "t")
 
 

@@ -32,6 +32,7 @@ from dust3r_ros.mapping import Keyframe, Localiser, Mapper, MapUpdate, depth_ima
 # All that a run leaves, and what each leaves
 OURS = {"trajectory.tum", "map.ply", "map.glb", "depth", "cameras.json", "summary.json", "report.html", "mesh.ply"}
 ALWAYS = {"trajectory.tum", "cameras.json", "summary.json"}
+DECIMALS = 9  # of poses and cameras: beyond these, code that was compiled just now rounds otherwise than from its cache
 MILLI = 1000.0  # depth PNGs count thousandths of a map unit: millimetres where the scale is metric
 STRIPS = 6  # keyframes shown in the report
 
@@ -119,7 +120,9 @@ class MapWriter:
         positions = np.array([pose[:3, 3] for _, pose in trajectory]).reshape(-1, 3)
         write_glb(self.folder / "map.glb", cloud, keyframes, positions)
         poses = {keyframe.index: keyframe.pose for keyframe in keyframes}
-        entries = [{**entry, "pose": poses[index].tolist()} for index, entry in sorted(self._cameras.items()) if index in poses]
+        entries = [
+            {**entry, "pose": np.round(poses[index], DECIMALS).tolist()} for index, entry in sorted(self._cameras.items()) if index in poses
+        ]
         _json(
             self.folder / "cameras.json", {"depth_unit": f"1/{MILLI:g} map unit", "pose": "camera to world, OpenCV axes", "images": entries}
         )
@@ -133,7 +136,8 @@ class MapWriter:
         units = np.where(confidence >= self._mapper.config.map.min_confidence, np.rint(depth * MILLI), 0)
         stamp = f"{keyframe.stamp // 10**9}.{keyframe.stamp % 10**9:09d}"
         name = f"{stamp}.png"
-        if (self.folder / "depth" / name).exists():  # a keyframe of a saved map that is of the same time
+        others = (entry["depth"] for index, entry in self._cameras.items() if index != keyframe.index)
+        if f"depth/{name}" in others:  # of a keyframe of a saved map, at the same time
             name = f"{stamp}_{keyframe.index}.png"
         _write_depth(self.folder / "depth" / name, units)
         self._unit_when_written[keyframe.index] = self._mapper.unit(keyframe.index)
@@ -141,7 +145,9 @@ class MapWriter:
             "index": keyframe.index,
             "stamp": stamp,
             "depth": f"depth/{name}",
-            "camera": asdict(keyframe.source),
+            "camera": {
+                key: round(value, DECIMALS) if isinstance(value, float) else value for key, value in asdict(keyframe.source).items()
+            },
         }
         self._strips.append(Strip(keyframe.index, stamp, keyframe.image, keyframe.depth, keyframe.confidence))
         if len(self._strips) > 4 * STRIPS:  # a long run shows a few of many
